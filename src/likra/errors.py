@@ -1,0 +1,16 @@
+"""The error that a user can mend: one clear line, and exit code 2 on the command line."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class LikraError(Exception):
+    """Bad input, said in one line that names what is wrong and what would be right."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> LikraError:
+    """The error for a name that is not among the known ones; names the nearest."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return LikraError(f"unknown {kind} '{name}': {hint}known: {', '.join(names)}")

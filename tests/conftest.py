@@ -1,0 +1,96 @@
+"""Tiny real models made in process, and the real data where LIKRA_REAL_DATA says it is."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from likra.heads import BaseModel, open_model
+from likra.questions import Choice, Question
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+VOCABULARY = 120
+SIZES = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+def tiny_model(kind: str):
+    """A random model of a few thousand weights, large enough ones that a wrong mask shows."""
+    torch.manual_seed(0)
+    window = {"sliding_window": 6}
+    if kind == "llama":
+        model = LlamaForCausalLM(LlamaConfig(**SIZES))
+    elif kind == "mistral-window":
+        model = MistralForCausalLM(MistralConfig(**SIZES, **window))
+    elif kind == "qwen3":
+        model = Qwen3ForCausalLM(Qwen3Config(**SIZES))
+    elif kind == "gemma3":
+        layers = ["sliding_attention", "full_attention", "sliding_attention"]
+        model = Gemma3ForCausalLM(Gemma3TextConfig(**SIZES, **window, layer_types=layers))
+    elif kind == "gpt2":
+        ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+        sizes = {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4}
+        model = GPT2LMHeadModel(GPT2Config(**sizes, n_positions=128, **ids))
+    else:
+        sizes = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2}
+        ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+        model = MambaForCausalLM(MambaConfig(**sizes, **ids))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)
+    return model.eval().requires_grad_(False)
+
+
+def tiny_base(kind: str, layout: str = "forest") -> BaseModel:
+    """A tiny model as `open_model` gives it, without a tokenizer."""
+    return BaseModel(kind, tiny_model(kind), None, 128, layout, "as asked for")
+
+
+@pytest.fixture(scope="session")
+def pocket() -> BaseModel:
+    return open_model("pocket", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    folder = os.environ.get("LIKRA_REAL_DATA")
+    if not folder:
+        pytest.skip("LIKRA_REAL_DATA is not set")
+    return Path(folder)
+
+
+def question(
+    name: str, right: str | list[str], wrong: list[str], stem: str = "What is it?"
+) -> Question:
+    """A question in the form of ARC."""
+    rights = [right] if isinstance(right, str) else right
+    context = f"Question: {stem}\nAnswer:"
+    choices = [Choice(context, f" {text}", text, is_right=True) for text in rights]
+    choices += [Choice(context, f" {text}", text, is_right=False) for text in wrong]
+    return Question(name, stem, tuple(choices))

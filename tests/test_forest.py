@@ -1,0 +1,174 @@
+"""Forest = plain layout = one pair at a time, and the laws of the packing."""
+
+import random
+
+import pytest
+import torch
+from conftest import VOCABULARY, tiny_base, tiny_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from likra.forest import PADDING, TokenPair, build_forest, build_plain, pack
+from likra.heads import BaseModel, probe
+from likra.likelihood import answer_logprobs, token_logprobs
+
+TOLERANCE = 1e-4  # nats
+BRANCHING = ["llama", "mistral-window", "qwen3", "gemma3", "gpt2"]
+
+tokens = st.integers(0, 5)  # few, so that prefixes are often shared
+token_pairs = st.builds(
+    TokenPair,
+    st.lists(tokens, min_size=1, max_size=8),
+    st.lists(tokens, min_size=1, max_size=5),
+)
+pair_lists = st.lists(token_pairs, min_size=1, max_size=12)
+
+
+def random_pairs(n_prompts: int = 5, n_answers: int = 4) -> list[TokenPair]:
+    draw = random.Random(1)
+    pairs = []
+    for _ in range(n_prompts):
+        prompt = [1, *(draw.randrange(2, VOCABULARY) for _ in range(draw.randrange(3, 30)))]
+        for _ in range(n_answers):  # answers share beginnings, too
+            answer = [draw.randrange(2, 6) for _ in range(draw.randrange(1, 9))]
+            pairs.append(TokenPair(prompt, answer))
+    return pairs
+
+
+def one_by_one(model, pairs: list[TokenPair]) -> torch.Tensor:
+    """The definition: log-softmax at each place, summed over the answer, a pair at a time."""
+    sums = []
+    for pair in pairs:
+        ids = torch.tensor([pair.context + pair.continuation])
+        logprobs = model(input_ids=ids).logits[0].log_softmax(-1)
+        places = range(len(pair.context) - 1, ids.shape[1] - 1)
+        sums.append(sum(logprobs[i, ids[0, i + 1]] for i in places))
+    return torch.stack(sums)
+
+
+@pytest.mark.parametrize("kind", BRANCHING)
+def test_forest_equals_plain_equals_one_pair_at_a_time(kind):
+    model, pairs = tiny_model(kind), random_pairs()
+    single = one_by_one(model, pairs)
+    assert single.std() > 1  # nats: there is something to get wrong
+    for build in (build_forest, build_plain):
+        together = answer_logprobs(model, build(pairs))
+        assert (together - single).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize("kind", BRANCHING)
+@pytest.mark.parametrize("layout", ["forest", "plain"])
+@pytest.mark.parametrize("budget", [1, 40, 10_000])
+def test_packing_changes_no_score(kind, layout, budget):
+    base, pairs = tiny_base(kind, layout), random_pairs()
+    scores = torch.zeros(len(pairs))
+    for indices in pack(pairs, layout, budget):
+        scores[indices] = answer_logprobs(base.model, base.batch([pairs[i] for i in indices]))
+    assert (scores - one_by_one(base.model, pairs)).abs().max() < TOLERANCE
+
+
+def test_a_forgotten_window_would_show():
+    """The control: without its sliding window the model gives other scores."""
+    model, pairs = tiny_model("mistral-window"), random_pairs()
+    forest = build_forest(pairs)
+    with_window = answer_logprobs(model, forest)
+    model.config.sliding_window = None
+    assert (answer_logprobs(model, forest) - with_window).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("kind", BRANCHING)
+def test_the_probe_chooses_the_forest(kind):
+    base = BaseModel(kind, tiny_model(kind), None, 128)
+    assert probe(base).layout == "forest"
+
+
+@pytest.mark.filterwarnings("default")  # transformers warns that its kernels are not installed
+def test_a_state_space_model_falls_back_and_says_so():
+    model, pairs = tiny_model("mamba"), random_pairs()
+    base = probe(BaseModel("mamba", model, None, 128))
+    assert base.layout == "plain"
+    assert "cannot" in base.layout_reason
+    scores = answer_logprobs(model, base.batch(pairs))
+    assert (scores - one_by_one(model, pairs)).abs().max() < 10 * TOLERANCE  # sums of 100 nats
+
+
+def test_token_logprobs_of_a_uniform_model():
+    """With an LM head of zeros every token has probability 1/V, whatever the layout."""
+    model = tiny_model("llama")
+    model.lm_head.weight = torch.nn.Parameter(torch.zeros_like(model.lm_head.weight))
+    pairs = [TokenPair([1, 2], [3, 4, 5]), TokenPair([1, 2], [3])]
+    for build in (build_forest, build_plain):
+        batch = build(pairs)
+        expected = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
+        expected *= -torch.log(torch.tensor(float(VOCABULARY)))
+        assert torch.allclose(token_logprobs(model, batch), expected, atol=1e-6)
+
+
+def test_gradients_agree():
+    pairs = random_pairs(2, 2)
+    gradients = []
+    for build in (build_forest, build_plain):
+        model = tiny_model("llama").requires_grad_(True)
+        answer_logprobs(model, build(pairs)).sum().backward()
+        gradients.append(model.model.layers[0].mlp.up_proj.weight.grad)
+    assert gradients[0].abs().max() > 0.1
+    assert torch.allclose(*gradients, rtol=1e-3, atol=1e-4)
+
+
+def test_a_forest_by_hand():
+    """Tries of 1-2-3 and 1-2-4-5, and of 9. The last token of an answer is never an input."""
+    pairs = [
+        TokenPair([1, 2], [4, 5, 8]),
+        TokenPair([9], [7]),
+        TokenPair([1, 2], [3, 7]),
+    ]
+    forest = build_forest(pairs)
+    assert forest.input_ids.tolist() == [1, 2, 3, 4, 5, 9]
+    assert forest.depth.tolist() == [0, 1, 2, 2, 3, 0]
+    assert forest.end.tolist() == [5, 5, 3, 5, 5, 6]
+    assert forest.rows.tolist() == [1, 2, 3, 4, 5]
+    assert forest.answers.tolist() == [[4, 5, 8], [7, PADDING, PADDING], [3, 7, PADDING]]
+    assert forest.answer_rows.tolist() == [[0, 2, 3], [4, 0, 0], [0, 1, 0]]
+
+
+@given(pair_lists)
+def test_every_pair_is_a_path_in_the_forest(pairs):
+    forest = build_forest(pairs)
+    ids, depth, end = (v.tolist() for v in (forest.input_ids, forest.depth, forest.end))
+    for number, pair in enumerate(pairs):
+        row = forest.rows[forest.answer_rows[number, len(pair.continuation) - 1]].item()
+        path = [j for j in range(row + 1) if row < end[j]]  # the last row's ancestors and itself
+        assert [ids[j] for j in path] == pair.tokens
+        assert [depth[j] for j in path] == list(range(len(pair.tokens)))
+        answer = [token for token in forest.answers[number].tolist() if token != PADDING]
+        assert answer == pair.continuation
+
+
+@given(pair_lists)
+def test_the_forest_has_no_node_twice(pairs):
+    prefixes = {tuple(pair.tokens[:n]) for pair in pairs for n in range(1, len(pair.tokens) + 1)}
+    assert len(build_forest(pairs).input_ids) == len(prefixes)
+
+
+@given(pair_lists, st.sampled_from(["forest", "plain"]), st.integers(1, 60))
+def test_packing_takes_every_pair_once(pairs, layout, budget):
+    packed = [index for batch in pack(pairs, layout, budget) for index in batch]
+    assert sorted(packed) == list(range(len(pairs)))
+
+
+@given(pair_lists, st.integers(1, 60))
+def test_a_pack_goes_over_its_budget_only_for_a_shared_prefix(pairs, budget):
+    longest = max(len(pair.tokens) for pair in pairs)
+    for batch in pack(pairs, "forest", budget):
+        size = len(build_forest([pairs[index] for index in batch]).input_ids)
+        assert size <= max(budget, 4 * longest)
+
+
+@settings(max_examples=25, deadline=None)
+@given(pair_lists)
+def test_forest_equals_plain_on_any_pairs(pairs):
+    model = tiny_model("llama")
+    difference = answer_logprobs(model, build_forest(pairs)) - answer_logprobs(
+        model, build_plain(pairs)
+    )
+    assert difference.abs().max() < TOLERANCE

@@ -1,0 +1,59 @@
+"""Scores and accuracies equal lm-evaluation-harness's own, on the embedded task and on real ARC."""
+
+import numpy as np
+import pytest
+from lm_eval import simple_evaluate
+from lm_eval.models.huggingface import HFLM
+
+from likra.heads import BaseModel, open_model
+from likra.ratio import curve
+from likra.scoring import encode_questions, score_pairs
+from likra.table import BASE, combine, score_table
+from likra.tasks import load_task
+
+TOLERANCE = 1e-4  # nats
+
+
+def both(base: BaseModel, task, limit: int | None, num_fewshot: int):
+    """The base's scores by likra and by the harness, and the accuracies of both."""
+    split = task.eval_split
+    questions = task.questions(split, num_fewshot)[:limit]
+    pairs = encode_questions(base, questions, truncate=True)  # as the harness does
+    ours = score_pairs(base, pairs)
+    table = score_table(task.name, split, questions, BASE, ours, [1] * len(pairs), "forest")
+    points = curve(combine([table]), task.name, ["base"], [1.0])
+    accuracies = {p["metric"]: p["value"] for p in points if p["seed"] == ""}
+    task.harness_task.set_config("num_fewshot", num_fewshot)
+    result = simple_evaluate(
+        model=HFLM(pretrained=base.model, tokenizer=base.tokenizer, batch_size=16),
+        tasks=[task.harness_task],
+        limit=limit,
+        log_samples=True,
+        bootstrap_iters=0,
+    )
+    samples = result["samples"][task.name]
+    samples.sort(key=lambda sample: sample["doc_id"])
+    theirs = [float(score[0]) for sample in samples for score in sample["filtered_resps"]]
+    return ours, np.array(theirs), accuracies, result["results"][task.name]
+
+
+def assert_equal(ours, theirs, accuracies, results) -> None:
+    assert len(ours) == len(theirs)
+    assert np.abs(ours - theirs).max() < TOLERANCE
+    assert accuracies["acc"] == results["acc,none"]
+    assert accuracies["acc_norm"] == results["acc_norm,none"]
+
+
+@pytest.mark.filterwarnings("default")  # the harness's own
+@pytest.mark.parametrize("num_fewshot", [0, 3])
+def test_pocket(pocket, num_fewshot):
+    assert_equal(*both(pocket, load_task("pocket"), None, num_fewshot))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(("limit", "num_fewshot"), [(None, 0), (150, 1)])
+def test_arc_challenge(real_data, limit, num_fewshot):
+    base = open_model(str(real_data / "models" / "stories260K"), device="cpu")
+    task = load_task("arc_challenge", str(real_data / "data" / "ai2_arc"))
+    assert_equal(*both(base, task, limit, num_fewshot))

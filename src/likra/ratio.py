@@ -1,0 +1,172 @@
+"""From log-likelihoods to likelihood ratios, accuracies, curves and intervals. Pure arithmetic."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from likra.errors import unknown
+from likra.table import BASE, HeadKey, Scores
+
+METRICS = ("acc", "acc_norm")
+LEVEL = 0.95
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One way to score: which models give the two terms, and whether the second one counts.
+
+    A missing head *is* the base model, so the formula of all modes is the same.
+    """
+
+    positive: str
+    negative: str
+    weighted: bool
+
+
+MODES = {
+    "base": Mode("base", "base", weighted=False),
+    "sft": Mode("positive", "base", weighted=False),
+    "likra": Mode("positive", "negative", weighted=True),
+    "base-likra": Mode("base", "negative", weighted=True),
+    "positive-base": Mode("positive", "base", weighted=True),
+}
+
+
+def likelihood_ratio(positive: np.ndarray, negative: np.ndarray, weight: float) -> np.ndarray:
+    """``L+ - w L-`` (arXiv:2503.14391, section 2), elementwise, in nats."""
+    ratio: np.ndarray = positive - weight * negative
+    return ratio
+
+
+def is_correct(ratio: np.ndarray, scores: Scores, metric: str) -> np.ndarray:
+    """Whether the choice with the highest ratio is right: [questions] bool.
+
+    ``acc`` compares the ratios, ``acc_norm`` the ratios per character of the choice; of equal
+    ones the first wins. All three as in lm-evaluation-harness.
+    """
+    if metric not in METRICS:
+        raise unknown("metric", metric, METRICS)
+    value = ratio / scores.n_chars if metric == "acc_norm" else ratio
+    best = np.where(scores.exists, value, -np.inf).argmax(axis=1)
+    correct: np.ndarray = np.take_along_axis(scores.is_right, best[:, None], axis=1)[:, 0]
+    return correct
+
+
+def question_intervals(correct: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Percentile bootstrap intervals of mean accuracies, over questions.
+
+    Args:
+        correct: [questions, curves] bool or float.
+        seed: of the resampling; all curves see the same resamples.
+
+    Returns:
+        [2, curves]: low and high end.
+
+    """
+    n_questions = len(correct)
+    generator = np.random.default_rng(seed)
+    counts = generator.multinomial(n_questions, [1 / n_questions] * n_questions, RESAMPLES)
+    means = counts.astype(np.float64) @ correct.astype(np.float64) / n_questions
+    tail = (1 - LEVEL) / 2
+    return np.quantile(means, [tail, 1 - tail], axis=0)
+
+
+def seed_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Student's t interval of the mean over training seeds; not a number for a single seed."""
+    from scipy.stats import t
+
+    if len(values) < 2:
+        return float("nan"), float("nan")
+    error = np.std(values, ddof=1) / np.sqrt(len(values))
+    half = float(t.ppf((1 + LEVEL) / 2, len(values) - 1) * error)
+    mean = float(np.mean(values))
+    return mean - half, mean + half
+
+
+@dataclass(frozen=True)
+class Point:
+    """One row of ``curve.csv``.
+
+    ``seed`` is a number, with the interval over questions, or "all": the mean over the seeds,
+    with the interval over seeds. The source is empty where no negative head takes part.
+    """
+
+    task: str
+    source: str
+    mode: str
+    n_train: int
+    weight: float
+    metric: str
+    seed: str
+    value: float
+    ci_low: float
+    ci_high: float
+
+
+def curve(
+    scores: Scores, task: str, modes: Sequence[str], weights: Sequence[float]
+) -> list[dict[str, object]]:
+    """All accuracies that the scores allow: every mode, weight, metric, source, seed and n.
+
+    The base alone has neither seed nor weight; it stands at n = 0.
+    """
+    cells, columns = [], []
+    for mode, weight, keys in _combinations(scores, modes, weights):
+        ratio = likelihood_ratio(scores.logprob[keys[0]], scores.logprob[keys[1]], weight)
+        for metric in METRICS:
+            cells.append((mode, weight, keys, metric))
+            columns.append(is_correct(ratio, scores, metric))
+    correct = np.stack(columns, axis=1)
+    low, high = question_intervals(correct)
+    points = []
+    for number, (mode, weight, keys, metric) in enumerate(cells):
+        head = max(keys, key=lambda key: key.n_train)
+        source = next((key.source for key in keys if key.source), "")
+        seed = "" if head.seed is None else str(head.seed)
+        value = float(correct[:, number].mean())
+        interval = float(low[number]), float(high[number])
+        points.append(
+            Point(task, source, mode, head.n_train, weight, metric, seed, value, *interval)
+        )
+    return [asdict(point) for point in [*points, *_over_seeds(points)]]
+
+
+def _combinations(
+    scores: Scores, modes: Sequence[str], weights: Sequence[float]
+) -> Iterator[tuple[str, float, tuple[HeadKey, HeadKey]]]:
+    for name in modes:
+        if name not in MODES:
+            raise unknown("mode", name, MODES)
+        mode = MODES[name]
+        positives = _of(scores, mode.positive)
+        negatives = _of(scores, mode.negative)
+        for weight in weights if mode.weighted else (0.0,):
+            for positive in positives:
+                for negative in negatives:
+                    if _belong_together(positive, negative):
+                        yield name, weight, (positive, negative)
+
+
+def _of(scores: Scores, head: str) -> list[HeadKey]:
+    keys = [key for key in scores.logprob if key.head == head]
+    return sorted(keys, key=lambda key: (key.source or "", key.n_train, key.seed or 0))
+
+
+def _belong_together(positive: HeadKey, negative: HeadKey) -> bool:
+    """Two heads are compared at the same n and seed, where they saw the same questions."""
+    if BASE in (positive, negative):
+        return True
+    return (positive.n_train, positive.seed) == (negative.n_train, negative.seed)
+
+
+def _over_seeds(points: Sequence[Point]) -> list[Point]:
+    groups: dict[tuple[str, str, str, int, float, str], list[float]] = {}
+    for p in points:
+        key = (p.task, p.source, p.mode, p.n_train, p.weight, p.metric)
+        groups.setdefault(key, []).append(p.value)
+    return [
+        Point(*key, "all", float(np.mean(values)), *seed_interval(values))
+        for key, values in groups.items()
+    ]

@@ -1,0 +1,225 @@
+"""The score table: one row per (question, choice, head), in Parquet. Needs no torch.
+
+A file holds the scores of one head. Everything after it (modes, weights, metrics, intervals) is
+arithmetic on its columns.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from likra.errors import LikraError
+from likra.questions import Choice, Question
+
+SCHEMA = pa.schema(
+    [
+        pa.field("task", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("question_id", pa.string(), nullable=False),
+        pa.field("choice", pa.int32(), nullable=False),
+        pa.field("is_right", pa.bool_(), nullable=False),
+        pa.field("n_chars", pa.int32(), nullable=False),
+        pa.field("n_bytes", pa.int32(), nullable=False),
+        pa.field("n_tokens", pa.int32(), nullable=False),
+        pa.field("head", pa.string(), nullable=False),  # base | positive | negative
+        pa.field("source", pa.string()),  # of a negative head's answers
+        pa.field("n_train", pa.int32(), nullable=False),  # examples seen; 0 for the base
+        pa.field("seed", pa.int32()),  # none for the base
+        pa.field("logprob", pa.float64(), nullable=False),  # nats
+        pa.field("layout", pa.string(), nullable=False),
+        pa.field("prompt_sha", pa.string(), nullable=False),
+    ]
+)
+KEY = ["task", "split", "question_id", "choice", "head", "source", "n_train", "seed"]
+
+
+@dataclass(frozen=True, order=True)
+class HeadKey:
+    """Which model a score comes from. The base has no source, no seed and no examples."""
+
+    head: str
+    n_train: int = 0
+    seed: int | None = None
+    source: str | None = None
+
+    def __str__(self) -> str:
+        parts = [self.head]
+        parts += [f"seed={self.seed}"] if self.seed is not None else []
+        parts += [f"source={self.source}"] if self.source is not None else []
+        parts += [f"n={self.n_train}"] if self.head != "base" else []
+        return ".".join(parts)
+
+
+BASE = HeadKey("base")
+
+
+def prompt_sha(choice: Choice) -> str:
+    """What identifies the scored strings: 16 hexadecimal digits of a SHA-256."""
+    text = f"{choice.context}\0{choice.continuation}"
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def score_table(
+    task: str,
+    split: str,
+    questions: Sequence[Question],
+    key: HeadKey,
+    logprobs: np.ndarray,
+    n_tokens: Sequence[int],
+    layout: str,
+) -> pa.Table:
+    """Rows for all choices of the questions.
+
+    Args:
+        logprobs: [choices of all questions], nats.
+        n_tokens: [choices of all questions], answer tokens.
+
+    """
+    flat = [(question, i, c) for question in questions for i, c in enumerate(question.choices)]
+    size = len(flat)
+    columns: dict[str, Any] = {
+        "task": [task] * size,
+        "split": [split] * size,
+        "question_id": [question.id for question, _, _ in flat],
+        "choice": [number for _, number, _ in flat],
+        "is_right": [choice.is_right for _, _, choice in flat],
+        "n_chars": [len(choice.text) for _, _, choice in flat],
+        "n_bytes": [len(choice.text.encode("utf-8", "surrogatepass")) for _, _, choice in flat],
+        "n_tokens": list(n_tokens),
+        "head": [key.head] * size,
+        "source": [key.source] * size,
+        "n_train": [key.n_train] * size,
+        "seed": [key.seed] * size,
+        "logprob": logprobs,
+        "layout": [layout] * size,
+        "prompt_sha": [prompt_sha(choice) for _, _, choice in flat],
+    }
+    return pa.table(columns, schema=SCHEMA)
+
+
+def write_scores(path: Path, table: pa.Table) -> None:
+    """Write one head's scores, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    os.close(handle)
+    try:
+        pq.write_table(table, temporary)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_scores(path: Path) -> pa.Table:
+    """Read and check one head's scores.
+
+    Raises:
+        LikraError: damaged, of another schema, a key that stands twice, or a score that is not
+            a finite number.
+
+    """
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise LikraError(
+            f"cannot read the scores in '{path}': {_first_line(error)}; delete the file "
+            "to score that head again"
+        ) from error
+    if not table.schema.equals(SCHEMA):
+        raise LikraError(
+            f"'{path}' is no score table of this version of likra: its columns are "
+            f"{', '.join(table.schema.names)}"
+        )
+    if table.group_by(KEY).aggregate([]).num_rows != table.num_rows:
+        raise LikraError(f"'{path}' holds a choice twice")
+    if not np.isfinite(table["logprob"].to_numpy()).all():
+        raise LikraError(f"'{path}' holds a log-likelihood that is not a finite number")
+    return table
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of several heads on the same questions, as arrays.
+
+    Attributes:
+        question_ids: [questions].
+        exists: [questions, choices] bool; questions with fewer choices are padded.
+        is_right: [questions, choices] bool.
+        n_chars: [questions, choices] float64, characters of the choice; 1 on padding.
+        logprob: by head, [questions, choices] float64, nats; 0 on padding.
+
+    """
+
+    question_ids: tuple[str, ...]
+    exists: np.ndarray
+    is_right: np.ndarray
+    n_chars: np.ndarray
+    logprob: dict[HeadKey, np.ndarray]
+
+
+def combine(tables: Iterable[pa.Table]) -> Scores:
+    """Bring the scores of several heads together.
+
+    Raises:
+        LikraError: there is nothing to combine, a head stands twice, or two heads were scored on
+            different questions or strings.
+
+    """
+    reference: pa.Table | None = None
+    logprob: dict[HeadKey, np.ndarray] = {}
+    for table in tables:
+        if reference is None:
+            reference = table
+            place, exists = _places(table)
+        for column in ("task", "split", "question_id", "choice", "is_right", "prompt_sha"):
+            if not table[column].equals(reference[column]):
+                raise LikraError(
+                    f"the scores of {_key(table)} and {_key(reference)} are not of the same "
+                    f"questions: they differ in '{column}'"
+                )
+        key = _key(table)
+        if key in logprob:
+            raise LikraError(f"the scores of {key} stand twice")
+        logprob[key] = _filled(table, "logprob", place, exists, 0.0)
+    if reference is None:
+        raise LikraError("there are no scores")
+    ids = tuple(dict.fromkeys(reference["question_id"].to_pylist()))
+    is_right = _filled(reference, "is_right", place, exists, 0.0).astype(bool)
+    return Scores(ids, exists, is_right, _filled(reference, "n_chars", place, exists, 1.0), logprob)
+
+
+def _key(table: pa.Table) -> HeadKey:
+    row = table.select(["head", "n_train", "seed", "source"]).slice(0, 1).to_pylist()[0]
+    return HeadKey(**row)
+
+
+def _places(table: pa.Table) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """Where each row belongs in [questions, choices], and which places are taken."""
+    ids = table["question_id"].to_pylist()
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(ids))}
+    rows = np.array([numbers[name] for name in ids])
+    columns = table["choice"].to_numpy()
+    exists = np.zeros((len(numbers), int(columns.max()) + 1), dtype=bool)
+    exists[rows, columns] = True
+    return (rows, columns), exists
+
+
+def _filled(
+    table: pa.Table, column: str, place: Any, exists: np.ndarray, padding: float
+) -> np.ndarray:
+    array = np.full(exists.shape, padding, dtype=np.float64)
+    array[place] = table[column].to_numpy(zero_copy_only=False)
+    return array

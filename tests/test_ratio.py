@@ -1,0 +1,138 @@
+"""Ratios, accuracies and intervals, with expected values worked out by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from likra.errors import LikraError
+from likra.ratio import (
+    MODES,
+    curve,
+    is_correct,
+    likelihood_ratio,
+    question_intervals,
+    seed_interval,
+)
+from likra.table import BASE, HeadKey, Scores
+
+P = HeadKey("positive", 8, 0)
+N = HeadKey("negative", 8, 0, "random_choice")
+
+
+def two_questions() -> Scores:
+    """Three choices (the first is right) and two choices (the second is right).
+
+    |            | q0: right, w, w        | q1: wrong, right |
+    | base       | -4, -2, -9             | -1, -3           |
+    | positive   | -3, -2, -9             | -1, -2           |
+    | negative   | -6, -1, -9             | -1, -6           |
+    | characters | 1, 4, 9                | 1, 2             |
+    """
+    return Scores(
+        ("q0", "q1"),
+        exists=np.array([[True, True, True], [True, True, False]]),
+        is_right=np.array([[True, False, False], [False, True, False]]),
+        n_chars=np.array([[1.0, 4.0, 9.0], [1.0, 2.0, 1.0]]),
+        logprob={
+            BASE: np.array([[-4.0, -2.0, -9.0], [-1.0, -3.0, 0.0]]),
+            P: np.array([[-3.0, -2.0, -9.0], [-1.0, -2.0, 0.0]]),
+            N: np.array([[-6.0, -1.0, -9.0], [-1.0, -6.0, 0.0]]),
+        },
+    )
+
+
+def test_the_ratio_is_the_papers_formula():
+    assert likelihood_ratio(np.array([-3.0]), np.array([-6.0]), 0.5) == 0.0
+
+
+def accuracy(mode: str, metric: str, weight: float = 1.0) -> float:
+    rows = curve(two_questions(), "t", [mode], [weight])
+    chosen = [r for r in rows if r["metric"] == metric and r["seed"] != "all"]
+    assert len(chosen) == 1
+    return chosen[0]["value"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "metric", "expected"),
+    [
+        ("base", "acc", 0.0),  # q0: -2 wins; q1: -1 wins
+        ("base", "acc_norm", 0.0),  # q0: -4, -.5, -1; q1: -1, -1.5
+        ("sft", "acc", 0.0),  # q0: -2 wins; q1: -1 wins
+        ("sft", "acc_norm", 0.0),  # q0: -3, -.5, -1; q1: -1 and -1, and the first wins
+        ("likra", "acc", 1.0),  # q0: 3, -1, 0; q1: 0, 4
+        ("likra", "acc_norm", 1.0),  # q0: 3, -.25, 0; q1: 0, 2
+        ("base-likra", "acc", 1.0),  # q0: 2, -1, 0; q1: 0, 3
+        ("positive-base", "acc", 1.0),  # q0: 1, 0, 0; q1: 0, 1
+    ],
+)
+def test_modes_by_hand(mode, metric, expected):
+    assert accuracy(mode, metric) == expected
+
+
+def test_a_weight_by_hand():
+    """w = 0.25: q0 gives -1.5, -1.75, -6.75 (right), q1 -0.75, -0.5 (right); w = 0.1 gives
+    -2.4, -1.9, -8.1 (wrong) and -0.9, -1.4 (wrong)."""
+    assert accuracy("likra", "acc", 0.25) == 1.0
+    assert accuracy("likra", "acc", 0.1) == 0.0
+
+
+def test_likra_with_weight_zero_is_sft_and_with_the_base_as_head_is_positive_base():
+    for metric in ("acc", "acc_norm"):
+        assert accuracy("likra", metric, 0.0) == accuracy("sft", metric)
+
+
+def test_a_tie_goes_to_the_first_choice_as_in_the_harness():
+    scores = two_questions()
+    flat = np.zeros_like(scores.logprob[BASE])
+    assert is_correct(flat, scores, "acc").tolist() == [True, False]
+
+
+def test_padding_never_wins():
+    scores = two_questions()
+    low = np.array([[-5.0, -6.0, -7.0], [-9.0, -8.0, 0.0]])
+    assert is_correct(low, scores, "acc").tolist() == [True, True]
+
+
+def test_heads_of_other_seeds_and_numbers_are_never_combined():
+    scores = two_questions()
+    stray = HeadKey("negative", 16, 0, "random_choice"), HeadKey("negative", 8, 1, "random_choice")
+    scores.logprob.update(dict.fromkeys(stray, scores.logprob[N]))
+    rows = curve(scores, "t", ["likra"], [1.0])
+    assert {(r["n_train"], r["seed"]) for r in rows} == {(8, "0"), (8, "all")}
+
+
+def test_seed_interval_by_hand():
+    """Mean 0.6, standard deviation 0.1, n = 3: 0.6 +- 4.30265 * 0.1 / sqrt(3)."""
+    low, high = seed_interval([0.5, 0.6, 0.7])
+    assert low == pytest.approx(0.6 - 0.248414, abs=1e-5)
+    assert high == pytest.approx(0.6 + 0.248414, abs=1e-5)
+    assert np.isnan(seed_interval([0.5])).all()
+
+
+def test_bootstrap_interval_against_the_normal_approximation():
+    """The bootstrap mean of n Bernoulli values has standard deviation sqrt(p (1-p) / n)."""
+    correct = np.zeros((1000, 2), dtype=bool)
+    correct[:300, 0] = True
+    low, high = question_intervals(correct)
+    half = 1.96 * np.sqrt(0.3 * 0.7 / 1000)
+    assert low[0] == pytest.approx(0.3 - half, abs=0.006)
+    assert high[0] == pytest.approx(0.3 + half, abs=0.006)
+    assert (low[1], high[1]) == (0.0, 0.0)
+
+
+@given(st.integers(1, 40), st.integers(0, 40))
+def test_an_interval_holds_its_mean(n, n_right):
+    correct = (np.arange(n) < n_right)[:, None]
+    low, high = question_intervals(correct)
+    assert 0 <= low[0] <= correct.mean() <= high[0] <= 1
+
+
+def test_an_unknown_mode_is_named_with_the_nearest():
+    with pytest.raises(LikraError, match="unknown mode 'lykra': did you mean 'likra'?"):
+        curve(two_questions(), "t", ["lykra"], [1.0])
+
+
+def test_every_mode_is_the_same_formula():
+    assert {mode.positive for mode in MODES.values()} <= {"base", "positive"}
+    assert {mode.negative for mode in MODES.values()} <= {"base", "negative"}

@@ -1,0 +1,74 @@
+"""Score tables: written whole, checked when read, never mixed up."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import question
+
+from likra.errors import LikraError
+from likra.table import BASE, HeadKey, combine, read_scores, score_table, write_scores
+
+QUESTIONS = [question("a", "one", ["two", "three"]), question("b", "ünö", ["dos"])]
+P = HeadKey("positive", 8, 0)
+
+
+def table(key: HeadKey = BASE, questions=QUESTIONS, logprobs=None) -> pa.Table:
+    n = sum(len(q.choices) for q in questions)
+    scores = np.arange(n, dtype=float) if logprobs is None else np.array(logprobs)
+    return score_table("t", "test", questions, key, scores, [1] * n, "forest")
+
+
+def test_what_is_written_is_read(tmp_path):
+    write_scores(tmp_path / "base.parquet", table())
+    there = read_scores(tmp_path / "base.parquet")
+    assert there.equals(table())
+    assert there["n_chars"].to_pylist() == [3, 3, 5, 3, 3]
+    assert there["n_bytes"].to_pylist() == [3, 3, 5, 5, 3]  # of 'ünö'
+    assert [path.name for path in tmp_path.iterdir()] == ["base.parquet"]
+
+
+def test_combine_pads_questions_with_fewer_choices():
+    scores = combine([table(), table(P)])
+    assert scores.question_ids == ("a", "b")
+    assert scores.exists.tolist() == [[True, True, True], [True, True, False]]
+    assert scores.is_right.tolist() == [[True, False, False], [True, False, False]]
+    assert scores.logprob[P].tolist() == [[0, 1, 2], [3, 4, 0]]
+
+
+def test_heads_scored_on_other_strings_are_refused():
+    others = [QUESTIONS[0], question("b", "uno", ["dos"])]
+    with pytest.raises(LikraError, match="not of the same questions: they differ in 'prompt_sha'"):
+        combine([table(), table(P, others)])
+
+
+def test_the_same_head_twice_is_refused():
+    with pytest.raises(LikraError, match="positive.seed=0.n=8 stand twice"):
+        combine([table(P), table(P)])
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    path = tmp_path / "base.parquet"
+    write_scores(path, table())
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(LikraError, match=r"cannot read the scores in '.*base.parquet'"):
+        read_scores(path)
+
+
+def test_a_missing_column_is_refused(tmp_path):
+    pq.write_table(table().drop_columns(["seed"]), tmp_path / "x.parquet")
+    with pytest.raises(LikraError, match="is no score table of this version"):
+        read_scores(tmp_path / "x.parquet")
+
+
+def test_a_choice_that_stands_twice_is_refused(tmp_path):
+    pq.write_table(pa.concat_tables([table(), table()]), tmp_path / "x.parquet")
+    with pytest.raises(LikraError, match="holds a choice twice"):
+        read_scores(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("-inf")])
+def test_a_score_that_is_no_number_is_refused(tmp_path, bad):
+    write_scores(tmp_path / "x.parquet", table(logprobs=[-1.0, bad, -1.0, -1.0, -1.0]))
+    with pytest.raises(LikraError, match="not a finite number"):
+        read_scores(tmp_path / "x.parquet")

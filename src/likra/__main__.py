@@ -1,0 +1,5 @@
+"""``python -m likra`` is ``likra``."""
+
+from likra.cli import main
+
+main()

@@ -1,0 +1,248 @@
+"""Studies: every cell once, resumed after a kill, the same bytes, the same questions for all."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from likra import study as study_module
+from likra.errors import LikraError
+from likra.settings import parse_study, read_study
+from likra.study import Run, Workbench, read_run, run_study, train_heads, write_results
+from likra.table import BASE, HeadKey
+
+SMALL = {
+    "name": "small",
+    "seeds": [0, 1],
+    "snapshots": [8, 16],
+    "negatives": ["random_choice", "other_question"],
+    "weights": [0.5],
+    "training": {"learning_rate": 1e-3, "batch_size": 8},
+}
+
+
+def silent(_: str) -> None:
+    pass
+
+
+def small(**changes):
+    return parse_study(SMALL | changes)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    return run_study(small(), folder, silent)
+
+
+def examples(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "examples.jsonl").read_text().splitlines()]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_the_files_that_a_study_leaves(finished):
+    run, _ = finished
+    names = set(digests(run.folder))
+    assert {"study.yaml", "curve.csv", "summary.json", "report.html"} <= names
+    for figure in ("learning_curve", "weight_curve"):
+        assert {f"figures/{figure}.svg", f"figures/{figure}.png"} <= names
+    assert "heads/positive/seed=1/n=16/adapter_model.safetensors" in names
+    assert "heads/negative/seed=0/source=other_question/n=8/adapter_config.json" in names
+    assert sum(name.startswith("scores/") for name in names) == 1 + 2 * 3 * 2
+    assert not [name for name in names if ".tmp" in name or "/." in name]
+
+
+def test_both_heads_saw_the_same_questions_in_the_same_order(finished):
+    run, _ = finished
+    for seed in (0, 1):
+        folders = [run.training_folder(k[0]) for k in run.trainings if k[0].seed == seed]
+        seen = [[example["question_id"] for example in examples(f)] for f in folders]
+        assert len(seen) == 3
+        assert seen[0] == seen[1] == seen[2]
+        assert len(set(seen[0])) == 16
+
+
+def test_the_heads_saw_right_and_wrong_answers(finished):
+    run, _ = finished
+    gold = {q.id: q.right[0].continuation for q in Workbench(run.study).train}
+    for keys in run.trainings:
+        for example in examples(run.training_folder(keys[0])):
+            is_gold = example["answer"] == gold[example["question_id"]]
+            assert is_gold == (keys[0].head == "positive")
+
+
+def test_running_again_computes_nothing(finished, monkeypatch):
+    run, points = finished
+    before = digests(run.folder)
+    for name in ("_train", "_write", "_prepare"):
+        monkeypatch.setattr(study_module, name, lambda *_, **__: pytest.fail("computed again"))
+    _, again = run_study(small(), run.folder, silent)
+    assert digests(run.folder) == before
+    pd.testing.assert_frame_equal(again, points)
+
+
+def test_the_same_seeds_give_the_same_bytes(finished, tmp_path):
+    run, _ = finished
+    run_study(small(), tmp_path / "again", silent)
+    assert digests(tmp_path / "again") == digests(run.folder)
+
+
+def test_figures_and_report_again_from_the_tables(finished):
+    run, _ = finished
+    before = digests(run.folder)
+    for name in ("curve.csv", "report.html", "figures/learning_curve.svg"):
+        (run.folder / name).unlink()
+    write_results(read_run(run.folder))
+    assert digests(run.folder) == before
+
+
+def test_the_curve_has_every_mode_source_and_seed(finished):
+    _, points = finished
+    for seed in ("0", "1", "all"):
+        shown = points[(points.seed == seed) & (points.metric == "acc")]
+        assert set(shown[shown["mode"] == "likra"].source) == {"random_choice", "other_question"}
+        assert set(shown[shown["mode"] == "likra"].weight) == {0.5, 1.0}
+        assert set(shown[shown["mode"] == "sft"].source) == {""}
+        assert set(shown[shown["mode"] == "sft"].n_train) == {8, 16}
+    alone = points[(points.seed != "all")]
+    assert ((alone.ci_low <= alone.value) & (alone.value <= alone.ci_high)).all()
+
+
+def test_the_report_stands_alone(finished):
+    run, _ = finished
+    page = (run.folder / "report.html").read_text()
+    assert page.count("<svg") == 2
+    assert "http" not in page.replace("http://www.w3.org", "").replace("xlink", "")
+    for words in ("learning_rate", "0.001", "transformers", "likra (random_choice)"):
+        assert words in page
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_ends_with_the_same_numbers(finished, tmp_path):
+    run, _ = finished
+    (tmp_path / "small.yaml").write_text(json.dumps(SMALL))
+    command = [sys.executable, "-m", "likra", "run", "small.yaml", "-o", "killed"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=-3, stderr=-3)
+    started = tmp_path / "killed" / "heads" / "negative" / "seed=0"
+    deadline = time.monotonic() + 120
+    while not started.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert started.exists()
+    assert not (tmp_path / "killed" / "curve.csv").exists()
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    there, expected = digests(tmp_path / "killed"), digests(run.folder)
+    left = {name for name in there if name not in expected}
+    assert all("/." in name for name in left)  # at most a temporary file of the killed one
+    assert {name: there[name] for name in expected} == expected
+
+
+def test_other_settings_are_refused_in_the_same_folder(finished):
+    run, _ = finished
+    before = digests(run.folder)
+    with pytest.raises(LikraError, match=r"another 'snapshots' \(\[8, 16\] there, \[8\] now\)"):
+        run_study(small(snapshots=[8]), run.folder, silent)
+    assert digests(run.folder) == before
+
+
+@pytest.fixture
+def copy(finished, tmp_path) -> Run:
+    import shutil
+
+    run, _ = finished
+    shutil.copytree(run.folder, tmp_path / "copy")
+    return Run(run.study, tmp_path / "copy")
+
+
+def test_a_damaged_score_table_is_named(copy):
+    path = copy.scores_path(BASE)
+    path.write_bytes(b"PAR1" + bytes(50))
+    with pytest.raises(LikraError, match=r"cannot read the scores in '.*base.parquet'"):
+        run_study(copy.study, copy.folder, silent)
+
+
+def test_swapped_score_tables_are_noticed(copy):
+    first, second = HeadKey("positive", 8, 0), HeadKey("positive", 16, 0)
+    copy.scores_path(first).write_bytes(copy.scores_path(second).read_bytes())
+    with pytest.raises(LikraError, match="does not hold the scores of positive.seed=0.n=8"):
+        write_results(copy)
+
+
+def test_a_damaged_head_is_named(copy):
+    key = HeadKey("positive", 8, 0)
+    copy.scores_path(key).unlink()
+    (copy.head_folder(key) / "adapter_model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(LikraError, match=r"cannot read the head in '.*n=8'.*delete the folder"):
+        run_study(copy.study, copy.folder, silent)
+
+
+def test_a_lost_head_is_trained_again_to_the_same_bytes(copy, finished):
+    import shutil
+
+    key = HeadKey("positive", 16, 1)
+    shutil.rmtree(copy.head_folder(key))
+    copy.scores_path(key).unlink()
+    run_study(copy.study, copy.folder, silent)
+    assert digests(copy.folder) == digests(finished[0].folder)
+
+
+def test_nothing_is_written_when_the_input_is_bad(tmp_path):
+    with pytest.raises(LikraError, match="needs as many training questions, and there are 192"):
+        run_study(small(snapshots=[1000]), tmp_path / "bad", silent)
+    with pytest.raises(LikraError, match="no head fits"):
+        train_heads(small(lora={"target_modules": "no_such_layer"}), tmp_path / "bad", silent)
+    assert not (tmp_path / "bad").exists()
+
+
+def test_training_alone_leaves_the_heads(tmp_path):
+    chosen = small(seeds=[0], snapshots=[8], negatives=["random_choice"])
+    run = train_heads(chosen, tmp_path / "heads", silent)
+    assert run.heads_done()
+    assert not (run.folder / "scores").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"snapshot": [8]}, "unknown key 'snapshot': did you mean 'snapshots'?"),
+        ({"training": {"lr": 1}}, "unknown key 'lr'.*known: batch_size"),
+        ({"training": {"learning_rat": 1.0}}, "did you mean 'learning_rate'?"),
+        ({"seeds": []}, "'seeds': list should have at least 1 item"),
+        ({"seeds": ["a"]}, "'seeds.0': input should be a valid integer.*not 'a'"),
+        ({"snapshots": [0]}, "'snapshots.0': .*greater than or equal to 1"),
+        ({"seeds": [1, 1]}, "'seeds' holds a value twice"),
+        ({"modes": ["likr"]}, "unknown mode 'likr': did you mean 'likra'?"),
+        ({"negatives": ["randm_choice"]}, "did you mean 'random_choice'?"),
+        ({"metric": "accnorm"}, "unknown metric 'accnorm': did you mean 'acc_norm'?"),
+        ({"weight": -1}, "'weight': input should be greater than or equal to 0"),
+        ({"name": "../up"}, "'name'"),
+    ],
+)
+def test_bad_settings_name_the_key(changes, words):
+    with pytest.raises(LikraError, match=words):
+        small(**changes)
+
+
+def test_built_in_studies_are_good_ones():
+    assert read_study("pocket").seeds == [0, 1, 2]
+    assert read_study("pocket").snapshots == [8, 16, 32, 64, 128, 192]
+    assert (
+        read_study("arc-challenge", {"training.learning_rate": 1e-4}).training.learning_rate == 1e-4
+    )
+    with pytest.raises(LikraError, match="unknown study 'pokcet': did you mean 'pocket'?"):
+        read_study("pokcet")

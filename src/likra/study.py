@@ -122,6 +122,16 @@ class Workbench:
         truncate = self.study.long_prompts == "truncate"
         return encode_questions(self.base, self.evaluation, truncate=truncate)
 
+    @property
+    def lora(self) -> Any:
+        """The shape of the heads."""
+        from likra.heads import LoraSettings
+
+        settings = self.study.lora.model_dump()
+        if isinstance(settings["target_modules"], list):
+            settings["target_modules"] = tuple(settings["target_modules"])
+        return LoraSettings(**settings)
+
     def encode(self, choices: Sequence[Choice]) -> Any:
         """The token pairs of answers to train on."""
         from likra.forest import encode
@@ -151,6 +161,7 @@ class Workbench:
             LikraError: whatever is wrong with the model, the task, the questions or the snapshots.
 
         """
+        from likra.heads import fresh_head
         from likra.training import check_snapshots
 
         batch_size = self.study.training.batch_size
@@ -163,6 +174,8 @@ class Workbench:
                     if not choice.continuation.strip():
                         raise LikraError(f"question '{name}': the {head} answer is empty")
                 self.encode(choices)
+        with fresh_head(self.base, self.lora, seed=0):
+            pass  # the layers that it adapts are there
 
     def describe(self) -> None:
         """Say what will be computed with what."""
@@ -313,7 +326,6 @@ def _leakage_line(leaked: Sequence[tuple[str, str]]) -> str:
 def _train(run: Run, bench: Workbench, snapshots: Sequence[HeadKey]) -> None:
     if all(run.head_folder(key).is_dir() for key in snapshots):
         return
-    from likra.heads import LoraSettings
     from likra.training import TrainingSettings, train_head, write_losses
 
     first = snapshots[0]
@@ -326,15 +338,12 @@ def _train(run: Run, bench: Workbench, snapshots: Sequence[HeadKey]) -> None:
         for name, choice in zip(ids, choices, strict=True)
     ]
     write_text(folder / "examples.jsonl", "\n".join(lines) + "\n")
-    lora = run.study.lora.model_dump()
-    if isinstance(lora["target_modules"], list):
-        lora["target_modules"] = tuple(lora["target_modules"])
     losses = train_head(
         bench.base,
         bench.encode(choices),
         {key.n_train: run.head_folder(key) for key in snapshots},
         settings=TrainingSettings(**run.study.training.model_dump()),
-        lora=LoraSettings(**lora),
+        lora=bench.lora,
         seed=seed,
         name=f"train {first.head}{f' ({first.source})' if first.source else ''}, seed {seed}",
     )

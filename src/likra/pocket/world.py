@@ -12,6 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 N_FAMOUS = 10  # the best known facts of a relation: what everybody knows, nobody asks
+N_POPULAR = 20  # wrong answers are values of these, the best known
 N_TRAIN_PER_RELATION = 48
 N_CHOICES = 4
 # Zipf: the wrong value of rank k is drawn with probability proportional to k**-1.3
@@ -84,7 +85,7 @@ def popular_values(
     relation = [fact for fact in facts if fact.relation == asked.relation]
     weights = {
         fact.value: (rank + 1) ** -POPULARITY_EXPONENT
-        for rank, fact in enumerate(relation)
+        for rank, fact in enumerate(relation[:N_POPULAR])
         if fact != asked
     }
     drawn: list[str] = []

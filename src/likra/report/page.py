@@ -88,9 +88,9 @@ def headline(points: pd.DataFrame, study: Study) -> str:
 
 
 def _inline(path: Path) -> str:
-    """An SVG for use within a page: without XML header and fixed size."""
+    """An SVG for use within a page: without XML header, metadata and fixed size."""
     svg = path.read_text(encoding="utf-8")
-    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     return re.sub(r'(<svg[^>]*?) width="[^"]*"| height="[^"]*pt"', r"\1", svg, count=2)
 
 

@@ -39,10 +39,10 @@ def test_run_then_run_again_then_plot(tmp_path):
         assert words in first.stdout
     again = likra("run", "pocket", *TINY, "-o", "out", cwd=tmp_path)
     assert "nothing to compute" in again.stdout
-    table = first.stdout[first.stdout.index("acc") :]
-    assert table == again.stdout[again.stdout.index("acc") :]
     plot = likra("plot", "out", cwd=tmp_path)
-    assert plot.stdout == table[: len(plot.stdout)]
+    assert "mean ± half of the 95% interval" in plot.stdout
+    assert first.stdout.endswith(plot.stdout)
+    assert again.stdout.endswith(plot.stdout)
 
 
 @pytest.mark.slow

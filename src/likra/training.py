@@ -1,6 +1,7 @@
 """Training one head: one pass over its answers, with snapshots at given numbers of examples."""
 
 import csv
+import json
 import math
 import os
 import shutil
@@ -202,6 +203,7 @@ def save_head(head: Any, folder: Path) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         head.save_pretrained(str(temporary))
+        _sort_targets(temporary / "adapter_config.json")
         (temporary / "README.md").unlink(missing_ok=True)  # PEFT's empty form, for people to fill
         temporary.chmod(0o755)
         if folder.exists():
@@ -210,6 +212,14 @@ def save_head(head: Any, folder: Path) -> None:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _sort_targets(path: Path) -> None:
+    """PEFT writes the target modules in the order of a set, which is another in each process."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(config["target_modules"], list):
+        config["target_modules"].sort()
+    path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def _scratch() -> tempfile.TemporaryDirectory[str]:

@@ -1,0 +1,1 @@
+"""Likra beside what one would use otherwise: ``python -m benchmarks.scoring``, ``.training``."""

@@ -1,0 +1,181 @@
+"""What the benchmarks share: the model, the questions, timing side by side, the printed table."""
+
+import argparse
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, set_seed
+from transformers.utils.logging import disable_progress_bar
+
+from likra import BaseModel, Question, load_task
+from likra.forest import Forest
+
+TOKENIZER, ARC = Path("models/gpt2-tokenizer"), Path("data/ai2_arc")
+CONTEXT = 4096  # tokens; 25 examples take about 1000
+SEED = 0
+FLOOR = "floor"
+
+Side = Callable[[], np.ndarray]  # one way to do the work; returns its scores or losses
+
+
+# --------------------------------------------------------------------------------------------
+# The work
+
+
+def real_data() -> Path:
+    """The folder of the tokenizer and of ARC; ends the program where there is none."""
+    folder = Path(os.environ.get("LIKRA_REAL_DATA") or "/nowhere")
+    if not all((folder / part).is_dir() for part in (TOKENIZER, ARC)):
+        print(f"set LIKRA_REAL_DATA to a folder with {TOKENIZER} and {ARC}", file=sys.stderr)
+        raise SystemExit(2)
+    return folder
+
+
+@contextmanager
+def random_model(data: Path) -> Iterator[str]:
+    """A folder with a Llama-shaped model of random weights and GPT-2's tokenizer, for a while.
+
+    Speed does not depend on the weights. They are drawn wide enough for attention to be uneven,
+    so that a wrong mask would show in the scores.
+    """
+    disable_progress_bar()
+    tokenizer = AutoTokenizer.from_pretrained(data / TOKENIZER, model_max_length=CONTEXT)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=512,
+        intermediate_size=1536,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        initializer_range=0.05,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    set_seed(SEED)
+    with TemporaryDirectory(prefix="likra-benchmark-") as folder:
+        LlamaForCausalLM(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        yield folder
+
+
+def arc_questions(data: Path, split: str, count: int, num_fewshot: int = 0) -> list[Question]:
+    """The first questions of a split of ARC-Challenge."""
+    task = load_task("arc_challenge", data=str(data / ARC))
+    splits = task.harness_task.dataset
+    splits[split] = splits[split].select(range(min(count, len(splits[split]))))
+    return task.questions(split, num_fewshot)
+
+
+# --------------------------------------------------------------------------------------------
+# Timing
+
+
+@dataclass
+class Timing:
+    """The runs of one side."""
+
+    seconds: list[float] = field(default_factory=list)  # of each run
+    tokens: int = 0  # that went through the model in one run, padding counted
+    values: np.ndarray = field(default_factory=lambda: np.zeros(0))  # what a run returned
+
+
+def alternate(sides: Mapping[str, Side], repeats: int) -> dict[str, Timing]:
+    """Run the sides in turn, several times over, so that a noisy machine is noisy for all."""
+    timings = {name: Timing() for name in sides}
+    for _ in range(repeats):
+        for name, side in sides.items():
+            with counted_tokens() as tokens:
+                start = time.perf_counter()
+                timings[name].values = side()
+                timings[name].seconds.append(time.perf_counter() - start)
+            timings[name].tokens = sum(tokens)
+    return timings
+
+
+@contextmanager
+def counted_tokens() -> Iterator[list[int]]:
+    """Collect the number of tokens of every forward pass of any model."""
+    counts: list[int] = []
+    embed = torch.nn.Embedding.forward
+
+    def counting_embed(layer: Any, tokens: Any) -> Any:
+        counts.append(tokens.numel())
+        return embed(layer, tokens)
+
+    with patch.object(torch.nn.Embedding, "forward", counting_embed):
+        yield counts
+
+
+def causal_logits(model: Any, forest: Forest, start: int, stop: int) -> Any:
+    """Logits of the needed rows among some of the forest's tokens, taken for a plain text.
+
+    Meaningless as scores, and the least work by which any scores could be had.
+    """
+    inside = (forest.rows >= start) & (forest.rows < stop)
+    return model(
+        input_ids=forest.input_ids[None, start:stop],
+        logits_to_keep=forest.rows[inside] - start,
+        use_cache=False,
+    ).logits
+
+
+# --------------------------------------------------------------------------------------------
+# Printing
+
+
+def print_setting(base: BaseModel) -> None:
+    """What is measured, and on what."""
+    config = base.model.config
+    n_parameters = sum(parameter.numel() for parameter in base.model.parameters())
+    print(
+        f"model: Llama-shaped, {config.num_hidden_layers} layers, hidden {config.hidden_size}, "
+        f"vocabulary {config.vocab_size}, {n_parameters:,} parameters, float32, random weights\n"
+        f"layout: {base.layout}, {base.layout_reason}\n"
+        f"machine: {torch.get_num_threads()} threads, {platform.machine()}, "
+        f"torch {torch.__version__}"
+    )
+
+
+def print_table(title: str, timings: Mapping[str, Timing], unique: int, parts: int = 1) -> None:
+    """One line per side, then how far likra ("likra" in the timings) is from the floor.
+
+    A run's seconds are divided by ``parts``; ``unique`` tokens are those of the forest, in which
+    a shared prefix stands once.
+    """
+    unit = "s / step" if parts > 1 else "seconds"
+    width = max(map(len, timings))
+    print(f"\n{title}")
+    print(f"  {'':{width}} {unit:>9} {'times likra':>24} {'tokens':>9} {'/ unique':>9}")
+    for name, timing in timings.items():
+        print(
+            f"  {name:{width}} {np.median(timing.seconds) / parts:9.3f} "
+            f"{_times(timing, timings['likra']):>24} "
+            f"{timing.tokens:9,} {timing.tokens / unique:9.2f}"
+        )
+    print(f"  likra takes {_times(timings['likra'], timings[FLOOR])} times as long as the floor")
+
+
+def _times(timing: Timing, other: Timing) -> str:
+    """The ratio of the runs made one after the other: median (smallest to largest)."""
+    ratios = np.array(timing.seconds) / np.array(other.seconds)
+    return f"{np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})"
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not positive")
+    return number

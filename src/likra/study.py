@@ -285,34 +285,38 @@ def read_run(folder: Path) -> Run:
 
 
 def _prepare(run: Run, bench: Workbench, *, scoring: bool) -> None:
-    bench.train, bench.base  # noqa: B018  (opened here, so that their errors come first)
+    """Check all input, say what will be computed, and only then write the first file."""
+    n_train = len(bench.train)  # faults of the data are found before the model is opened
     bench.describe()
     bench.check()
-    bench.say(f"task   {bench.task.name}: {len(bench.train):,} training questions")
-    leaked: list[tuple[str, str]] = []
-    if scoring:
-        n_cut = sum(pair.n_cut > 0 for pair in bench.encoded)
-        leaked = leaks(bench.train, bench.evaluation)
-        bench.say(f"       {len(bench.evaluation):,} evaluation questions ({bench.eval_split})")
-        if n_cut:
-            bench.say(
-                f"       {n_cut:,} of {len(bench.encoded):,} prompts are cut from the left "
-                f"to the model's context of {bench.base.max_length} tokens"
-            )
-        bench.say(_leakage_line(leaked))
-    run.folder.mkdir(parents=True, exist_ok=True)
+    bench.say(f"task   {bench.task.name}: {n_train:,} training questions")
+    leaked = _announce_evaluation(bench) if scoring else None
     content = {
         "study": run.study.model_dump(),
         "versions": {name: version(name) for name in LIBRARIES}
         | {"python": platform.python_version()},
         "layout": bench.base.layout,
         "layout_reason": bench.base.layout_reason,
-        "n_train_questions": len(bench.train),
+        "n_train_questions": n_train,
         "n_eval_questions": len(bench.evaluation) if scoring else None,
-        "leaks": [list(pair) for pair in leaked] if scoring else None,
+        "leaks": leaked,
     }
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     write_text(run.folder / "study.yaml", text)
+
+
+def _announce_evaluation(bench: Workbench) -> list[list[str]]:
+    """Say what is evaluated; returns the leaking (training id, evaluation id) pairs."""
+    n_cut = sum(pair.n_cut > 0 for pair in bench.encoded)
+    bench.say(f"       {len(bench.evaluation):,} evaluation questions ({bench.eval_split})")
+    if n_cut:
+        bench.say(
+            f"       {n_cut:,} of {len(bench.encoded):,} prompts are cut from the left "
+            f"to the model's context of {bench.base.max_length} tokens"
+        )
+    leaked = leaks(bench.train, bench.evaluation)
+    bench.say(_leakage_line(leaked))
+    return [list(pair) for pair in leaked]
 
 
 def _leakage_line(leaked: Sequence[tuple[str, str]]) -> str:

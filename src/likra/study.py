@@ -23,6 +23,9 @@ from likra.settings import Study, parse_study
 from likra.table import BASE, HeadKey, Scores, combine, prompt_sha, read_scores
 from likra.tasks import load_task
 
+# Threads bring a small model nothing: on a busy machine they wait for one another, and with their
+# number the order of sums changes. With one, the numbers are the same on any number of cores.
+ONE_THREAD_BELOW = 10_000_000  # parameters
 LIBRARIES = ("likra", "torch", "transformers", "peft", "lm_eval", "datasets", "pyarrow")
 
 
@@ -112,7 +115,12 @@ class Workbench:
         """The opened base model."""
         from likra.heads import open_model
 
-        return open_model(self.study.model, dtype=self.study.dtype)
+        base = open_model(self.study.model, dtype=self.study.dtype)
+        if base.device.type == "cpu" and base.model.num_parameters() < ONE_THREAD_BELOW:
+            import torch
+
+            torch.set_num_threads(1)
+        return base
 
     @cached_property
     def encoded(self) -> Any:

@@ -228,7 +228,7 @@ def fresh_head(base: BaseModel, settings: LoraSettings, seed: int) -> Iterator[A
 
 
 @contextmanager
-def saved_head(base: BaseModel, folder: Path) -> Iterator[Any]:
+def saved_head(base: BaseModel, folder: Path | str) -> Iterator[Any]:
     """The head in ``folder`` (a plain PEFT folder) on the base; taken off at the end.
 
     Raises:
@@ -238,7 +238,7 @@ def saved_head(base: BaseModel, folder: Path) -> Iterator[Any]:
     from peft import PeftModel
     from safetensors import SafetensorError
 
-    if not (folder / "adapter_config.json").is_file():
+    if not (Path(folder) / "adapter_config.json").is_file():
         raise LikraError(f"no head in '{folder}': there is no adapter_config.json")
     head = None
     try:

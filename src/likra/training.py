@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def check_snapshots(snapshots: Sequence[int], batch_size: int, n_questions: int)
 def train_head(
     base: BaseModel,
     pairs: Sequence[TokenPair],
-    snapshots: dict[int, Path],
+    snapshots: Mapping[int, Path | str],
     *,
     settings: TrainingSettings | None = None,
     lora: LoraSettings | None = None,
@@ -91,7 +91,8 @@ def train_head(
 
     """
     settings = settings or TrainingSettings()
-    ends = sorted(snapshots)
+    folders = {n: Path(folder) for n, folder in snapshots.items()}
+    ends = sorted(folders)
     check_snapshots(ends, settings.batch_size, len(pairs))
     bar = tqdm(total=ends[-1], desc=name, unit=" examples", leave=False)
     with fresh_head(base, lora or LoraSettings(), seed) as head, _scratch() as scratch, bar:
@@ -101,7 +102,7 @@ def train_head(
             data_collator=_Collator(base.layout),
             train_dataset=list(pairs[: ends[-1]]),
         )
-        watch = _Snapshots(trainer, snapshots, settings.batch_size, bar)
+        watch = _Snapshots(trainer, folders, settings.batch_size, bar)
         trainer.add_callback(watch)
         trainer.train()
     return watch.losses

@@ -35,8 +35,9 @@ Side = Callable[[], np.ndarray]  # one way to do the work; returns its scores or
 
 def real_data() -> Path:
     """The folder of the tokenizer and of ARC; ends the program where there is none."""
-    folder = Path(os.environ.get("LIKRA_REAL_DATA") or "/nowhere")
-    if not all((folder / part).is_dir() for part in (TOKENIZER, ARC)):
+    named = os.environ.get("LIKRA_REAL_DATA", "")
+    folder = Path(named)
+    if not named or not all((folder / part).is_dir() for part in (TOKENIZER, ARC)):
         print(f"set LIKRA_REAL_DATA to a folder with {TOKENIZER} and {ARC}", file=sys.stderr)
         raise SystemExit(2)
     return folder

@@ -13,7 +13,7 @@ from likra.likelihood import answer_logprobs
 from likra.questions import Question
 
 # Tokens of one forward pass. On a CPU a short sequence keeps the attention matrix in cache; a GPU
-# wants more work at once (benchmarks/scoring.py prints what either does).
+# wants more work at once; its number is a guess that no benchmark here has measured.
 BUDGET = {"cpu": 512, "cuda": 8192, "mps": 2048}
 
 

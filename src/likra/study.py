@@ -147,8 +147,8 @@ class Workbench:
         truncate = self.study.long_prompts == "truncate"
         return encode(self.base.tokenizer, choices, self.base.max_length, truncate=truncate)
 
-    def answers(self, head: str, seed: int, source: str | None) -> tuple[list[str], list[Choice]]:
-        """Question ids and answers that a head is trained on, in their order.
+    def answers(self, seed: int, source: str | None) -> tuple[list[str], list[Choice]]:
+        """Ids and answers that a head is trained on, in order; without a source the right ones.
 
         One seeded shuffle of the questions, made before either head: at every n all heads of a
         seed have seen answers to the same n questions.
@@ -176,12 +176,7 @@ class Workbench:
         check_snapshots(self.study.snapshots, batch_size, len(self.train))
         for source in (None, *self.study.negatives):
             for seed in self.study.seeds:
-                head = "negative" if source else "positive"
-                ids, choices = self.answers(head, seed, source)
-                for name, choice in zip(ids, choices, strict=True):
-                    if not choice.continuation.strip():
-                        raise LikraError(f"question '{name}': the {head} answer is empty")
-                self.encode(choices)
+                self.encode(self.answers(seed, source)[1])
         with fresh_head(self.base, self.lora, seed=0):
             pass  # the layers that it adapts are there
 
@@ -342,7 +337,7 @@ def _train(run: Run, bench: Workbench, snapshots: Sequence[HeadKey]) -> None:
 
     first = snapshots[0]
     seed = first.seed if first.seed is not None else 0
-    ids, choices = bench.answers(first.head, seed, first.source)
+    ids, choices = bench.answers(seed, first.source)
     folder = run.training_folder(first)
     folder.mkdir(parents=True, exist_ok=True)
     lines = [

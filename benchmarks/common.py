@@ -18,8 +18,10 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, set_seed
 from transformers.utils.logging import disable_progress_bar
 
-from likra import BaseModel, Question, load_task
+from likra import BaseModel, Question
 from likra.forest import Forest
+from likra.tasks.harness import open_card
+from likra.tasks.rendering import Rendering
 
 TOKENIZER, ARC = Path("models/gpt2-tokenizer"), Path("data/ai2_arc")
 CONTEXT = 4096  # tokens; 25 examples take about 1000
@@ -71,12 +73,14 @@ def random_model(data: Path) -> Iterator[str]:
         yield folder
 
 
-def arc_questions(data: Path, split: str, count: int, num_fewshot: int = 0) -> list[Question]:
+def arc_questions(
+    data: Path, split: str, count: int, num_fewshot: int = 0, fewshot: str = "per-question"
+) -> list[Question]:
     """The first questions of a split of ARC-Challenge."""
-    task = load_task("arc_challenge", data=str(data / ARC))
+    task = open_card("arc_challenge", data=str(data / ARC))
     splits = task.harness_task.dataset
     splits[split] = splits[split].select(range(min(count, len(splits[split]))))
-    return task.questions(split, num_fewshot)
+    return task.questions(split, num_fewshot, Rendering(fewshot))
 
 
 # --------------------------------------------------------------------------------------------

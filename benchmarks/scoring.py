@@ -15,6 +15,7 @@ from lm_eval.models.huggingface import HFLM
 
 from benchmarks import common
 from likra import BaseModel, Question, build_forest, encode_questions, open_model, score_pairs
+from likra.integrations.lm_eval import LikraBaseLM
 
 BATCH_SIZES = (1, 8, 32)  # tried for the harness
 ROW = 512  # tokens of one pass of the floor
@@ -28,6 +29,16 @@ def likra_side(base: BaseModel, questions: Sequence[Question]) -> common.Side:
 def harness_side(folder: str, questions: Sequence[Question], batch_size: int) -> common.Side:
     """The harness's backend on the same strings."""
     backend = HFLM(pretrained=folder, device="cpu", dtype="float32", batch_size=batch_size)
+    return _through(backend, questions)
+
+
+def engine_side(folder: str, questions: Sequence[Question]) -> common.Side:
+    """Likra's engine behind the harness's own interface, which also says what is greedy."""
+    backend = LikraBaseLM(pretrained=folder, device="cpu", dtype="float32")
+    return _through(backend, questions)
+
+
+def _through(backend: HFLM, questions: Sequence[Question]) -> common.Side:
     requests = [
         Instance("loglikelihood", doc={}, arguments=(choice.context, choice.continuation), idx=0)
         for question in questions
@@ -69,6 +80,7 @@ def compare(
     harness = f"lm_eval, batch {batch_size}"
     sides = {
         "likra": likra_side(base, questions),
+        "likra-base in the harness": engine_side(folder, questions),
         harness: harness_side(folder, questions, batch_size),
         common.FLOOR: floor_side(base, questions),
     }
@@ -96,6 +108,12 @@ def main() -> None:
         help="with 25 examples, which are others for each question (default: %(default)s)",
     )
     parser.add_argument(
+        "--fixed-questions",
+        type=common.positive,
+        default=24,
+        help="with the same 25 examples for all (default: %(default)s)",
+    )
+    parser.add_argument(
         "--repeats", type=common.positive, default=3, help="of every side (default: %(default)s)"
     )
     arguments = parser.parse_args()
@@ -107,6 +125,8 @@ def main() -> None:
         compare("zero-shot", folder, base, zero_shot, arguments.repeats)
         few_shot = common.arc_questions(data, "test", arguments.fewshot_questions, num_fewshot=25)
         compare("25 examples per question", folder, base, few_shot, arguments.repeats)
+        fixed = common.arc_questions(data, "test", arguments.fixed_questions, 25, "fixed")
+        compare("the same 25 examples for all", folder, base, fixed, arguments.repeats)
 
 
 if __name__ == "__main__":

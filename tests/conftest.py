@@ -1,6 +1,9 @@
 """Tiny real models made in process, and the real data where LIKRA_REAL_DATA says it is."""
 
 import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub's library is imported
+
 from pathlib import Path
 
 import pytest
@@ -23,7 +26,6 @@ from transformers import (
 from likra.heads import BaseModel, open_model
 from likra.questions import Choice, Question
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 torch.set_num_threads(1)  # tiny models; more threads only wait for one another
 VOCABULARY = 120
 SIZES = {

@@ -8,13 +8,15 @@ from hypothesis import strategies as st
 from likra.errors import LikraError
 from likra.ratio import (
     MODES,
+    PAPER_MODES,
+    Mode,
     curve,
     is_correct,
     likelihood_ratio,
     question_intervals,
     seed_interval,
 )
-from likra.table import BASE, HeadKey, Scores
+from likra.table import BASE, BASELINES, PRIOR, HeadKey, Scores
 
 P = HeadKey("positive", 8, 0)
 N = HeadKey("negative", 8, 0, "random_choice")
@@ -134,5 +136,28 @@ def test_an_unknown_mode_is_named_with_the_nearest():
 
 
 def test_every_mode_is_the_same_formula():
-    assert {mode.positive for mode in MODES.values()} <= {"base", "positive"}
-    assert {mode.negative for mode in MODES.values()} <= {"base", "negative"}
+    for name in PAPER_MODES:
+        assert MODES[name].positive in {"base", "positive"}
+        assert MODES[name].negative in {"base", "negative"}
+    for name in BASELINES:  # a policy, and its implicit reward
+        assert MODES[name] == Mode(name, "base", weighted=False)
+        if name != "trl-sft":
+            assert MODES[f"{name}-reward"] == Mode(name, "base", weighted=True)
+    assert MODES["pmi"] == Mode("base", "prior", weighted=True)
+
+
+def test_pmi_and_rewards_are_differences_of_log_likelihoods():
+    """Two choices, the first right. Base: -4, -1; without the question: -6, -2; DPO: -3, -1."""
+    dpo = HeadKey("dpo", 8, 0, "random_choice")
+    scored = {BASE: [-4.0, -1.0], PRIOR: [-6.0, -2.0], dpo: [-3.0, -1.0]}
+    scores = Scores(
+        ("q",),
+        np.ones((1, 2), bool),
+        np.array([[True, False]]),
+        np.ones((1, 2)),
+        {key: np.array([values]) for key, values in scored.items()},
+    )
+    points = curve(scores, "t", ["base", "pmi", "dpo", "dpo-reward"], [1.0])
+    found = {p["mode"]: p["value"] for p in points if p["metric"] == "acc" and p["seed"] != "all"}
+    # pmi: 2 > 1; dpo as a model: -3 < -1; its reward: 1 > 0
+    assert found == {"base": 0.0, "pmi": 1.0, "dpo": 0.0, "dpo-reward": 1.0}

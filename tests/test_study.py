@@ -13,10 +13,20 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from likra import scoring as scoring_module
 from likra import study as study_module
 from likra.errors import LikraError
 from likra.settings import parse_study, read_study
-from likra.study import Run, Workbench, read_run, run_study, train_heads, write_results
+from likra.statistics import split_validation
+from likra.study import (
+    Run,
+    Workbench,
+    read_run,
+    read_run_scores,
+    run_study,
+    train_heads,
+    write_results,
+)
 from likra.table import BASE, HeadKey
 
 SMALL = {
@@ -82,8 +92,12 @@ def test_the_heads_saw_right_and_wrong_answers(finished):
     gold = {q.id: q.right[0].continuation for q in Workbench(run.study).train}
     for keys in run.trainings:
         for example in examples(run.training_folder(keys[0])):
-            is_gold = example["answer"] == gold[example["question_id"]]
-            assert is_gold == (keys[0].head == "positive")
+            right = gold[example["question_id"]]
+            if keys[0].head == "positive":
+                assert example == {"question_id": example["question_id"], "answer": right}
+            else:
+                assert right not in example["wrong"]
+                assert len(example["wrong"]) == 1
 
 
 def test_running_again_computes_nothing(finished, monkeypatch):
@@ -126,8 +140,9 @@ def test_the_curve_has_every_mode_source_and_seed(finished):
 def test_the_report_stands_alone(finished):
     run, _ = finished
     page = (run.folder / "report.html").read_text()
-    assert page.count("<svg") == 2
-    assert not re.search(r'(src|href)="(?!#)|@import|url\((?!#)', page)
+    page = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)  # see test_report.py
+    assert page.count("<svg") == 4
+    assert not re.search(r'(?<!<a )(src|href)="(?!#)|@import|url\((?!#)', page)
     for words in ("learning_rate", "0.001", "transformers", "likra (random_choice)"):
         assert words in page
 
@@ -247,3 +262,90 @@ def test_built_in_studies_are_good_ones():
     )
     with pytest.raises(LikraError, match="unknown study 'pokcet': did you mean 'pocket'?"):
         read_study("pokcet")
+
+
+def test_a_head_is_scored_once_whatever_the_modes_and_weights(tmp_path, monkeypatch):
+    calls = []
+    score = scoring_module.score_pairs
+
+    def counting(base, pairs, **options):
+        calls.append(len(pairs))
+        return score(base, pairs, **options)
+
+    monkeypatch.setattr(scoring_module, "score_pairs", counting)
+    sources = ["random_choice", "hardest"]
+    study = small(negatives=sources, modes=["base", "pmi", "sft", "likra"], weights=[0, 0.5, 1, 2])
+    run, _ = run_study(study, tmp_path / "run", silent)
+    # base and prior; one positive and two negative heads at each seed and snapshot; and the base
+    # on the training questions, by which hardest ranks
+    n_heads = 3 * len(study.seeds) * len(study.snapshots)
+    assert len(calls) == 2 + n_heads + 1
+    assert sorted(set(calls)) == [4 * 128, 4 * 192]
+    assert calls.count(4 * 192) == 1
+    monkeypatch.setattr(study_module, "_write", lambda *_: pytest.fail("scored again"))
+    write_results(run)
+    assert len(calls) == 3 + n_heads
+
+
+def test_the_weight_is_chosen_on_questions_that_are_not_reported(tmp_path):
+    settings = {"negatives": ["random_choice"], "modes": ["base", "likra"], "metric": "acc"}
+    study = small(**settings, validation_fraction=0.5)
+    run, _ = run_study(study, tmp_path / "run", silent)
+    scores = read_run_scores(run)
+    aside = split_validation(scores.question_ids, 0.5)
+    assert 40 < aside.sum() < 88
+    summary = json.loads((run.folder / "summary.json").read_text())
+    assert summary["n_questions"] == 128 - aside.sum()
+    keys = [key for key in run.keys if key.head != "base"]
+    by_head = {(key.head, key.n_train, key.seed): scores.logprob[key] for key in keys}
+    for row in summary["chosen_weights"]:
+        n = row["n_train"]
+
+        def accuracy(weight, among, n=n):
+            values = []
+            for seed in study.seeds:
+                ratio = by_head["positive", n, seed] - weight * by_head["negative", n, seed]
+                best = ratio[among].argmax(axis=1)
+                values.append(scores.is_right[among][range(len(best)), best].mean())
+            return sum(values) / len(values)
+
+        assert row["validation"] == pytest.approx(accuracy(row["weight"], aside))
+        assert row["value"] == pytest.approx(accuracy(row["weight"], ~aside))
+        best = max(accuracy(weight, aside) for weight in study.all_weights)
+        assert row["validation"] == pytest.approx(best)
+
+
+def preferences(path: Path, count: int = 24) -> None:
+    rows = [
+        {"prompt": f"Number {n}", "chosen": [f" yes {n}", f" sure {n}"], "rejected": f" no {n}"}
+        for n in range(count)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_data_that_changed_are_refused_whatever_is_left_to_compute(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    preferences(path)
+    study = small(task=str(path), seeds=[0], snapshots=[8], modes=["base", "sft"])
+    run_study(study, tmp_path / "run", silent)
+    path.write_text(path.read_text().replace(" yes 3", " yes 33"))
+    with pytest.raises(LikraError, match="mine.jsonl' has changed since"):
+        run_study(study, tmp_path / "run", silent)
+
+
+def test_of_several_right_answers_each_seed_draws_one(tmp_path):
+    preferences(tmp_path / "mine.jsonl")
+    study = small(task=str(tmp_path / "mine.jsonl"), seeds=list(range(8)), snapshots=[16])
+    said = []
+    bench = Workbench(study, said.append)
+    drawn = [bench.examples(seed, "positive", None, 16) for seed in study.seeds]
+    for examples in drawn:
+        assert len(examples.right) == 16
+        for question, choice in zip(examples.questions, examples.right, strict=True):
+            assert choice in question.right
+    texts = {choice.text.split()[0] for examples in drawn for choice in examples.right}
+    assert texts == {"yes", "sure"}
+    again = bench.examples(0, "positive", None, 16)
+    assert again.right == drawn[0].right
+    bench.describe_train()
+    assert "have several right answers: each seed trains on one" in said[-1]

@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 from likra.errors import LikraError
-from likra.questions import leaks
-from likra.tasks import card_names, load_task, local_files
+from likra.leakage import find_leaks
+from likra.settings import parse_study
+from likra.tasks import load_task
+from likra.tasks.cards import card_names, local_files
+from likra.workbench import Workbench
 
 CARD = """
 task: mine
@@ -70,7 +73,7 @@ def test_the_pocket_task(pocket):
     task = load_task("pocket")
     train, test = task.questions("train"), task.questions("test")
     assert (len(train), len(test)) == (192, 128)
-    assert leaks(train, test) == []
+    assert find_leaks(train, test) == []
     for question in (*train, *test):
         assert len(question.right) == 1
         assert len(question.wrong) == 3
@@ -87,7 +90,7 @@ def test_arc_on_real_data(real_data):
     assert [c.text for c in test[0].choices] == first["choices"]["text"]
     gold = first["choices"]["label"].index(first["answerKey"])
     assert [c.is_right for c in test[0].choices].index(True) == gold
-    assert 6 <= len(leaks(train, test)) <= 12  # six stems are the same to the letter
+    assert 6 <= len(find_leaks(train, test)) <= 12  # six stems are the same to the letter
 
 
 def test_the_cards_that_come_with_likra():
@@ -147,8 +150,7 @@ def test_a_bad_card(card, old, new, words):
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        (row("t9", ("Berlin", "Paris"), "C"), "train-2: the card does not fit the data"),
-        (row("t9", ("Paris",), "A"), "question 't9' has no wrong answer"),
+        (row("t9", ("Berlin", "Paris"), "C"), "train row 2: the card does not fit the data"),
         (row("t9", ("Paris", "Paris"), "A"), "'t9': 'Paris' is both a right and a wrong answer"),
         (row("t9", ("Paris", ""), "A"), "'t9': choice 1 is empty"),
         (row("t1"), "two questions have the id 't1'"),
@@ -179,3 +181,44 @@ def test_a_folder_without_the_tasks_data(tmp_path):
         load_task("arc_challenge", str(tmp_path))
     with pytest.raises(LikraError, match="no data folder at"):
         load_task("arc_challenge", str(tmp_path / "nowhere"))
+
+
+def test_a_folder_without_the_cards_training_data_is_not_divided_unasked(tmp_path):
+    rows = [row(f"e{n}", stem=f"Capital of {n}?") for n in range(10)]
+    write_jsonl(tmp_path / "ARC-Challenge.test.jsonl", rows)
+    write_jsonl(tmp_path / "train_m.jsonl", rows)
+    settings = {"name": "x", "task": "arc_challenge", "data": str(tmp_path)}
+    bench = Workbench(parse_study(settings))
+    with pytest.raises(LikraError, match=r"holds no training data .* \(it holds .*train_m.jsonl\)"):
+        _ = bench.train
+    divided = Workbench(parse_study(settings | {"eval_fraction": 0.5}))
+    assert (len(divided.train), len(divided.evaluation)) == (5, 5)
+
+
+def test_examples_of_a_divided_split_are_never_held_out(card):
+    rows = [row(f"e{n}", stem=f"Capital of {n}?") for n in range(20)]
+    write_jsonl(card.parent / "test.jsonl", rows)
+    text = CARD.replace("training_split: train\n", "").replace("train: train.jsonl, ", "")
+    card.write_text(text)
+    task = load_task(str(card))
+    assert (task.train_split, task.eval_split) == (None, "test")
+    task.hold_out(0.5, seed=1)
+    train = {question.stem for question in task.questions("train")}
+    held = task.questions("held-out", 4)
+    for question in held:
+        assert question.stem not in train
+        *examples, last = question.choices[0].context.split("\n\n")
+        assert last == f"Q: {question.stem} A:"
+        assert len(examples) == 4
+        assert {example.split(": ")[1].removesuffix(" A") for example in examples} <= train
+
+
+def test_a_question_that_is_not_in_the_prompt_is_no_stem(card):
+    """COPA's column "question" says "cause" or "effect": all its questions would be leaks."""
+    rows = [{**row("e1"), "question": "cause", "premise": "It rained."}]
+    write_jsonl(card.parent / "test.jsonl", rows)
+    card.write_text(CARD.replace("{{question}}", "{{premise}}"))
+    write_jsonl(card.parent / "train.jsonl", [{**rows[0], "id": "t1", "premise": "It snowed."}])
+    task = load_task(str(card))
+    assert task.questions("test")[0].stem == "Q: It rained. A:"
+    assert find_leaks(task.questions("train"), task.questions("test")) == []

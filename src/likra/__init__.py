@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from likra.heads import LoraSettings as LoraSettings
     from likra.heads import open_model as open_model
     from likra.heads import saved_head as saved_head
+    from likra.integrations.lm_eval import LikraBaseLM as LikraBaseLM
+    from likra.integrations.lm_eval import LikraLM as LikraLM
+    from likra.leakage import find_leaks as find_leaks
     from likra.likelihood import answer_logprobs as answer_logprobs
     from likra.likelihood import token_logprobs as token_logprobs
     from likra.negatives import draw_negatives as draw_negatives
@@ -30,15 +33,19 @@ if TYPE_CHECKING:
     from likra.study import run_study as run_study
     from likra.study import train_heads as train_heads
     from likra.tasks import load_task as load_task
+    from likra.tasks.rendering import Rendering as Rendering
     from likra.training import TrainingSettings as TrainingSettings
     from likra.training import train_head as train_head
 
 _HOMES = {
     "BaseModel": "heads",
     "Choice": "questions",
+    "LikraBaseLM": "integrations.lm_eval",
     "LikraError": "errors",
+    "LikraLM": "integrations.lm_eval",
     "LoraSettings": "heads",
     "Question": "questions",
+    "Rendering": "tasks.rendering",
     "Study": "settings",
     "TrainingSettings": "training",
     "answer_logprobs": "likelihood",
@@ -47,6 +54,7 @@ _HOMES = {
     "draw_negatives": "negatives",
     "encode": "forest",
     "encode_questions": "scoring",
+    "find_leaks": "leakage",
     "likelihood_ratio": "ratio",
     "load_task": "tasks",
     "open_model": "heads",

@@ -3,12 +3,17 @@
 import os
 import sys
 import warnings
+from collections.abc import Callable
+from inspect import Signature, signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from likra.errors import LikraError
+from likra.errors import LikraError, unknown
+
+if TYPE_CHECKING:
+    from likra.settings import Study
 
 app = typer.Typer(
     name="likra",
@@ -25,13 +30,39 @@ Model = Annotated[
     typer.Option("--model", "-m", help="'pocket', a local folder, or a name on the hub."),
 ]
 TaskName = Annotated[
-    str | None, typer.Option("--task", "-t", help="A task card: a built-in name, or a YAML file.")
+    str | None,
+    typer.Option(
+        "--task",
+        "-t",
+        help="A card (`likra tasks` lists them, or your own YAML file), lm_eval:NAME for a task of "
+        "lm-evaluation-harness, a data file (jsonl, json, csv, parquet), a folder of them, or "
+        "OWNER/NAME on the hub.",
+    ),
 ]
 Data = Annotated[
     str | None,
     typer.Option(
-        help="Folder with local data for the task: files named SPLIT.jsonl or NAME.SPLIT.jsonl "
+        help="Folder with local data for a card: files named SPLIT.jsonl or NAME.SPLIT.jsonl "
         "(also json, csv, parquet)."
+    ),
+]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ROLE=NAME,...",
+        help="Your file's own column names, such as prompt=frage,choices=A+B+C,answer=key. Roles: "
+        "id, prompt, chosen, rejected, completion, label, choices, answer.",
+    ),
+]
+OnBadRow = Annotated[
+    str | None, typer.Option(help="Of rows that cannot be used: error, or skip and count them.")
+]
+ChatTemplate = Annotated[
+    bool | None,
+    typer.Option(
+        "--apply-chat-template/--no-chat-template",
+        help="Put prompts as a user's turn in the tokenizer's chat template. "
+        "[where the data are chat messages]",
     ),
 ]
 Snapshots = Annotated[
@@ -43,6 +74,9 @@ Dtype = Annotated[
 ]
 LearningRate = Annotated[float | None, typer.Option("--lr", help="Learning rate of the heads.")]
 BatchSize = Annotated[int | None, typer.Option(help="Examples of one optimizer step.")]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Folder of the results. [runs/NAME]")
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
@@ -62,30 +96,62 @@ def _version(
         raise typer.Exit
 
 
-@app.command()
-def run(
+def _chosen_study(
     study: Annotated[
-        str, typer.Argument(metavar="STUDY", help="pocket, arc-challenge, or a YAML file.")
-    ],
+        str | None,
+        typer.Argument(
+            metavar="STUDY",
+            help="A study (pocket, arc-challenge, paper/arc-llama3.2-3b ..., or a YAML file); or a "
+            "task or data file as in --task, with the settings' defaults.",
+        ),
+    ] = None,
     model: Model = None,
     task: TaskName = None,
     data: Data = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder of the results. [runs/NAME]")
+    train_task: Annotated[
+        str | None,
+        typer.Option(help="Train on another task or file than is evaluated. [the task]"),
     ] = None,
+    train_data: Annotated[
+        str | None, typer.Option(help="Folder with local data for --train-task. [--data]")
+    ] = None,
+    columns: Columns = None,
     seeds: Annotated[str | None, typer.Option(help="Training seeds, such as 0,1,2.")] = None,
     snapshots: Snapshots = None,
     negatives: Annotated[
         str | None,
-        typer.Option(help="Sources of wrong answers: random_choice, other_question."),
+        typer.Option(help="Sources of wrong answers; `likra negatives` describes them."),
     ] = None,
     modes: Annotated[
-        str | None, typer.Option(help="Any of base,sft,likra,base-likra,positive-base.")
+        str | None,
+        typer.Option(
+            help="Any of base,sft,likra,base-likra,positive-base. Only the heads that they need "
+            "are trained: with base,base-likra the negative one alone."
+        ),
     ] = None,
     weight: Annotated[float | None, typer.Option(help="Weight w of the negative term.")] = None,
     num_fewshot: Annotated[
         int | None, typer.Option(help="Solved examples before each evaluation question.")
     ] = None,
+    fewshot: Annotated[
+        str | None,
+        typer.Option(
+            help="per-question, as lm-evaluation-harness draws them, or fixed: the same for all."
+        ),
+    ] = None,
+    eval_fraction: Annotated[
+        float | None,
+        typer.Option(help="Of a task with one split, the part held out for evaluation. [0.2]"),
+    ] = None,
+    on_leakage: Annotated[
+        str | None,
+        typer.Option(
+            help="Of training questions that stand, or nearly, in the evaluation: report, drop "
+            "(not trained on) or error."
+        ),
+    ] = None,
+    on_bad_row: OnBadRow = None,
+    apply_chat_template: ChatTemplate = None,
     lr: LearningRate = None,
     batch_size: BatchSize = None,
     long_prompts: Annotated[
@@ -94,35 +160,104 @@ def run(
     ] = None,
     dtype: Dtype = None,
     settings: Settings = None,
-) -> None:
-    """Run a study: train both heads at every seed and source, score, and draw the curves.
-
-    Leaves heads, scores, curve.csv, summary.json, figures and report.html in the results' folder.
-    What is there already is not computed again: a run that was stopped goes on.
-    """
+) -> "Study":
+    """The study that these options choose."""
     overrides = _overrides(
         settings,
         model=model,
         task=task,
         data=data,
+        train_task=train_task,
+        train_data=train_data,
+        columns=_pairs("--columns", columns),
         seeds=_numbers("--seeds", seeds),
         snapshots=_numbers("--snapshots", snapshots),
         negatives=_names(negatives),
         modes=_names(modes),
         weight=weight,
         num_fewshot=num_fewshot,
+        fewshot=fewshot,
+        eval_fraction=eval_fraction,
+        on_leakage=on_leakage,
+        on_bad_row=on_bad_row,
+        apply_chat_template=apply_chat_template,
         long_prompts=long_prompts,
         **{"training.learning_rate": lr, "training.batch_size": batch_size},
         dtype=dtype,
     )
     from likra.settings import read_study
 
-    chosen = read_study(study, overrides)
+    if study is None and task is None:
+        raise LikraError("name a study, a task or a data file, such as: likra run pocket")
+    return read_study(study or task or "", overrides)
+
+
+def _takes_a_study(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `_chosen_study`; it gets the study as its first argument."""
+    choosing = signature(_chosen_study).parameters
+    own = list(signature(command).parameters.values())[1:]
+
+    def with_options(**options: Any) -> None:
+        study = _chosen_study(**{name: options.pop(name) for name in choosing})
+        command(study, **options)
+
+    parameters = [*choosing.values(), *own]
+    with_options.__name__, with_options.__doc__ = command.__name__, command.__doc__
+    with_options.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {p.name: p.annotation for p in parameters}
+    return with_options
+
+
+@app.command()
+@_takes_a_study
+def run(study: "Study", output: Output = None) -> None:
+    """Run a study: train both heads at every seed and source, score, and draw the curves.
+
+    Leaves heads, scores, curve.csv, summary.json, figures and report.html in the results' folder.
+    What is there already is not computed again: a run that was stopped goes on.
+
+    Your own right and wrong answers: likra run answers.jsonl
+    """
     _quiet()
+    if study.models or study.tasks:
+        _run_table(study, output)
+        return
     from likra.study import run_study
 
-    finished, points = run_study(chosen, output, typer.echo)
+    finished, points = run_study(study, output, typer.echo)
     _show(finished, points)
+
+
+@app.command()
+@_takes_a_study
+def plan(
+    study: "Study",
+    output: Output = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate/--no-calibrate",
+            help="Time a few batches, for an estimate of the time. Without, the model's weights "
+            "are not read.",
+        ),
+    ] = True,
+) -> None:
+    """Show what `likra run` would compute, with the same options: heads, tokens, disk and time.
+
+    Writes nothing. What is in the results' folder already counts as done.
+    """
+    _quiet()
+    from likra.plan import plan_lines, plan_study
+
+    cells = [(study, output)]
+    if study.models or study.tasks:
+        from likra.suite import table_studies
+
+        folder = output or Path("runs") / study.name
+        cells = [(cell, folder / cell.name) for cell in table_studies(study)]
+    for cell, place in cells:
+        for line in plan_lines(plan_study(cell, place, typer.echo, calibrate=calibrate)):
+            typer.echo(line)
 
 
 @app.command()
@@ -134,31 +269,52 @@ def train(
     split: Annotated[
         str | None, typer.Option(help="Split to train on. [the card's training split]")
     ] = None,
+    heads: Annotated[
+        str, typer.Option(help="positive, negative, or both: then on the same questions.")
+    ] = "both",
     negatives: Annotated[
-        str, typer.Option(help="Source of wrong answers: random_choice or other_question.")
+        str, typer.Option(help="Source of wrong answers; `likra negatives` describes them.")
     ] = "random_choice",
     snapshots: Annotated[
-        str, typer.Option(help="Numbers of training examples, such as 32 or 8,16,32.")
-    ] = "32",
+        str | None,
+        typer.Option(
+            help="Numbers of training examples, such as 32 or 8,16,32. [powers of two, and all]"
+        ),
+    ] = None,
+    columns: Columns = None,
+    on_bad_row: OnBadRow = None,
+    apply_chat_template: ChatTemplate = None,
+    long_prompts: Annotated[
+        str | None,
+        typer.Option(help="Of prompts longer than the model's context: error or truncate."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the order, the negatives and the heads.")] = 0,
     lr: LearningRate = 1e-3,
     batch_size: BatchSize = 8,
     dtype: Dtype = None,
     settings: Settings = None,
 ) -> None:
-    """Train the positive and the negative head alone, on any base model.
+    """Train the positive and the negative head, without evaluating them, on any base model.
 
     Leaves plain PEFT folders: heads/positive/seed=S/n=N and heads/negative/seed=S/source=K/n=N.
     """
     from likra.settings import parse_study
 
+    modes = {"both": ["likra"], "positive": ["sft"], "negative": ["base-likra"]}
+    if heads not in modes:
+        raise unknown("choice of heads", heads, modes)
     chosen: dict[str, Any] = {"name": "train", "seeds": [seed], "negatives": [negatives]}
+    chosen["modes"] = modes[heads]
     overrides = _overrides(
         settings,
         model=model,
         task=task,
         data=data,
         train_split=split,
+        columns=_pairs("--columns", columns),
+        on_bad_row=on_bad_row,
+        apply_chat_template=apply_chat_template,
+        long_prompts=long_prompts,
         snapshots=_numbers("--snapshots", snapshots),
         **{"training.learning_rate": lr, "training.batch_size": batch_size},
         dtype=dtype,
@@ -188,6 +344,153 @@ def plot(
     _show(finished, write_results(finished))
 
 
+@app.command()
+def compare(
+    run_folders: Annotated[
+        list[Path], typer.Argument(metavar="RUN RUN ...", help="Folders of finished runs.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page.")] = Path(
+        "compare.html"
+    ),
+) -> None:
+    """Put several runs on one page: curves, accuracies, paired differences on shared questions."""
+    from likra.report.compare import write_comparison
+
+    for line in write_comparison(run_folders, output):
+        typer.echo(f"no paired differences of {line}")
+    typer.echo(f"report {output}")
+
+
+@app.command(
+    name="eval",
+    add_help_option=False,  # the harness has a help of its own, which comes after this one
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def evaluate(
+    context: typer.Context,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Folder with local data, for those of the tasks that are likra's cards."),
+    ] = None,
+) -> None:
+    """Evaluate heads, or any model, with lm-evaluation-harness, its options unchanged.
+
+    To the harness's models come two. What is in brackets is the default.
+
+    \b
+    --model likra: the heads that `likra train` or `likra run` left
+      --model_args path=DIR           their folder
+                   mode=MODE          likra, base-likra, positive-base, sft
+                                      or base (likra)
+                   weight=W           of the negative term (1.0)
+                   seed=S,n=N         which heads, where there are several
+                   source=K           likewise, of the negative head
+                   pretrained=MODEL   the base model (the folder's own)
+                   ...                any argument of `--model hf`
+    --model likra-base: a base model, scored by likra
+      --model_args pretrained=MODEL   and any argument of `--model hf`
+
+    Among the tasks may be likra's own cards.
+
+    \b
+    likra eval --model likra --model_args path=heads,n=32 --tasks arc_easy
+    likra eval --model likra-base --model_args pretrained=pocket --tasks pocket
+    """  # noqa: D301  (Click keeps the lines of a paragraph that begins with a backspace)
+    if not context.args or {"-h", "--help"} & set(context.args):
+        typer.echo(context.get_help())
+        typer.echo("\nThe harness's own options:\n")
+        _harness_help()
+        return
+    from likra.integrations.lm_eval_run import run_harness
+
+    run_harness(context.args, data)
+
+
+def _harness_help() -> None:
+    from lm_eval._cli import HarnessCLI
+
+    sys.argv = ["lm-eval", "run", "--help"]
+    HarnessCLI().parse_args()
+
+
+tasks_app = typer.Typer(
+    invoke_without_command=True, help="Task cards: list them, or show how one puts its questions."
+)
+app.add_typer(tasks_app, name="tasks")
+
+
+@tasks_app.callback()
+def tasks(context: typer.Context) -> None:
+    """List the task cards: data set, splits, number of choices, form of the prompt."""
+    if context.invoked_subcommand is not None:
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    from likra.catalogue import card_summaries
+
+    table = Table(caption="And lm_eval:NAME for any multiple-choice task of lm-evaluation-harness.")
+    for column in ("task", "trained on / evaluated on", "choices", "prompt"):
+        table.add_column(column, overflow="fold", no_wrap=column == "task")
+    for card in card_summaries():
+        splits = f"{card.train_split or 'none of its own'} / {card.eval_split}"
+        table.add_row(card.name, f"{card.dataset}: {splits}", card.choices, card.prompt)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+@tasks_app.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="TASK", help="As in `likra run --task`.")],
+    data: Data = None,
+    columns: Columns = None,
+    split: Annotated[str | None, typer.Option(help="Of the data. [what is evaluated]")] = None,
+    count: Annotated[int, typer.Option("-n", help="How many questions to show.")] = 3,
+    num_fewshot: Annotated[int, typer.Option(help="Solved examples before each question.")] = 0,
+    fewshot: Annotated[str | None, typer.Option(help="per-question or fixed.")] = None,
+    on_bad_row: OnBadRow = None,
+    apply_chat_template: ChatTemplate = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Show the tokens of this model's tokenizer, too."),
+    ] = None,
+    settings: Settings = None,
+) -> None:
+    """Show questions as a model sees them, with the right and the wrong choices marked."""
+    _quiet()
+    from likra.catalogue import show_task
+    from likra.settings import read_study
+
+    overrides = _overrides(
+        settings,
+        model=model,
+        data=data,
+        columns=_pairs("--columns", columns),
+        num_fewshot=num_fewshot,
+        fewshot=fewshot,
+        on_bad_row=on_bad_row,
+        apply_chat_template=apply_chat_template,
+    )
+    study = read_study(name, {"task": name, **overrides})
+    for line in show_task(study, split, count, tokens=model is not None):
+        typer.echo(line)
+
+
+@app.command()
+def negatives() -> None:
+    """Describe the sources of wrong answers."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from likra.negatives import described_sources
+
+    table = Table(caption="Mixtures: --negatives '0.5 random_choice + 0.5 generated'")
+    for column in ("source", "gives"):
+        table.add_column(column, overflow="fold", no_wrap=column == "source")
+    for name, text in described_sources():
+        table.add_row(name, text)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
 def _overrides(settings: list[str] | None, **options: Any) -> dict[str, Any]:
     """The options that were given, and what ``--set`` adds."""
     import yaml
@@ -208,6 +511,15 @@ def _names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",")]
 
 
+def _pairs(option: str, text: str | None) -> dict[str, str] | None:
+    if text is None:
+        return None
+    pairs = [pair.partition("=") for pair in text.split(",")]
+    if not all(key and value for key, _, value in pairs):
+        raise LikraError(f"{option} takes pairs such as prompt=frage,answer=key, not '{text}'")
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
 def _numbers(option: str, text: str | None) -> list[int] | None:
     if text is None:
         return None
@@ -215,6 +527,23 @@ def _numbers(option: str, text: str | None) -> list[int] | None:
         return [int(number) for number in text.split(",")]
     except ValueError as error:
         raise LikraError(f"{option} takes whole numbers such as 8,16,32, not '{text}'") from error
+
+
+def _run_table(study: Any, output: Path | None) -> None:
+    """Run every model on every task, and show their table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from likra.suite import run_table
+
+    folder, rows = run_table(study, output, typer.echo)
+    table = Table(title=f"{study.metric}: mean ± half of the 95% interval")
+    for column in rows.columns:
+        table.add_column(column, overflow="fold")
+    for row in rows.to_numpy().tolist():
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    typer.echo(f"table  {folder / 'table.md'} (and .csv, .tex)")
 
 
 def _show(finished: Any, points: Any) -> None:
@@ -245,8 +574,10 @@ def _quiet() -> None:
     warnings.simplefilter("ignore")
     import logging
 
+    import datasets
     from transformers.utils import logging as transformers_logging
 
+    datasets.utils.logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
 

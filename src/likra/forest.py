@@ -52,11 +52,6 @@ def encode(
 ) -> list[TokenPair]:
     """Tokenize each (context, continuation) exactly as lm-evaluation-harness does.
 
-    Context and continuation are encoded together, spaces at the end of the context counted to the
-    continuation, and cut where the context alone ends; BOS is the tokenizer's own affair, except
-    that a text which already begins with it gets no second one
-    (``TemplateLM._encode_pair`` and ``HFLM.tok_encode``, lm_eval 0.4.13).
-
     Args:
         tokenizer: a Hugging Face tokenizer.
         choices: what to encode.
@@ -67,31 +62,44 @@ def encode(
         LikraError: a continuation without tokens, or a pair longer than the model's context.
 
     """
-    split = [_split(choice) for choice in choices]
+    texts = [(choice.context, choice.continuation) for choice in choices]
+    pairs = encode_texts(tokenizer, texts)
+    if truncate:
+        pairs = [cut(pair, max_length) for pair in pairs]
+    for pair, text in zip(pairs, texts, strict=True):
+        check_pair(pair, text, max_length)
+    return pairs
+
+
+def encode_texts(tokenizer: Any, texts: Sequence[tuple[str, str]]) -> list[TokenPair]:
+    """Tokenize (context, continuation) texts, all at once, whatever their length.
+
+    Context and continuation are encoded together, spaces at the end of the context counted to the
+    continuation, and cut where the context alone ends; BOS is the tokenizer's own affair, except
+    that a text which already begins with it gets no second one
+    (``TemplateLM._encode_pair`` and ``HFLM.tok_encode``, lm_eval 0.4.13).
+    """
+    split = [_split(context, continuation) for context, continuation in texts]
     wholes = [context + continuation for context, continuation in split]
     contexts = list(dict.fromkeys(context for context, _ in split if context))
-    encoded = _encode_texts(tokenizer, [*wholes, *contexts])
+    encoded = _tokens(tokenizer, [*wholes, *contexts])
     context_tokens = dict(zip(contexts, encoded[len(wholes) :], strict=True))
     pairs = []
     for (context, continuation), whole in zip(split, encoded, strict=False):
         if context:
             left = context_tokens[context]
-            pair = TokenPair(left, whole[len(left) :])
+            pairs.append(TokenPair(left, whole[len(left) :]))
         else:
-            pair = _without_context(tokenizer, continuation)
-        if truncate:
-            pair = _cut(pair, max_length)
-        _check_pair(pair, context, continuation, max_length)
-        pairs.append(pair)
+            pairs.append(_without_context(tokenizer, continuation))
     return pairs
 
 
-def _split(choice: Choice) -> tuple[str, str]:
-    context = choice.context.rstrip()
-    return context, choice.context[len(context) :] + choice.continuation
+def _split(context: str, continuation: str) -> tuple[str, str]:
+    stripped = context.rstrip()
+    return stripped, context[len(stripped) :] + continuation
 
 
-def _encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+def _tokens(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     prefix = tokenizer.decode([prefix_token(tokenizer)])
     opened = [bool(prefix) and text.startswith(prefix) for text in texts]
     result: list[list[int]] = [[] for _ in texts]
@@ -112,12 +120,25 @@ def _without_context(tokenizer: Any, continuation: str) -> TokenPair:
     return TokenPair([prefix], tokens)
 
 
-def _cut(pair: TokenPair, max_length: int) -> TokenPair:
+def cut(pair: TokenPair, max_length: int) -> TokenPair:
+    """Cut a pair that is longer than the model's context from the left, as the harness does."""
     n_cut = max(0, len(pair.tokens) - max_length)
     return TokenPair(pair.context[n_cut:], pair.continuation, n_cut)
 
 
-def _check_pair(pair: TokenPair, context: str, continuation: str, max_length: int) -> None:
+def check_pair(pair: TokenPair, text: tuple[str, str] | None, max_length: int) -> None:
+    """Refuse a pair that cannot be scored.
+
+    Args:
+        pair: what to check.
+        text: its context and continuation, for the error; where there is none, tokens are shown.
+        max_length: the model's context, in tokens.
+
+    Raises:
+        LikraError: an empty continuation, or a pair longer than the model's context.
+
+    """
+    context, continuation = text or (str(pair.context), str(pair.continuation))
     shown = f"'{context[-60:]}' + '{continuation[:60]}'"
     if not pair.continuation:
         raise LikraError(f"the answer has no tokens of its own: {shown}")

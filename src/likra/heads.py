@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -16,6 +16,9 @@ from likra.likelihood import answer_logprobs
 
 POCKET = Path(__file__).parent / "pocket" / "model"
 MLP = "mlp"  # the default target of LoRA: every linear layer of the MLPs, as in the paper
+# Threads bring a small model nothing: on a busy machine they wait for one another, and with their
+# number the order of sums changes. With one, the numbers are the same on any number of cores.
+ONE_THREAD_BELOW = 10_000_000  # parameters
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -103,37 +106,90 @@ def open_model(
     return probe(base)
 
 
+def open_without_weights(name: str = "pocket", *, dtype: str | None = None) -> BaseModel:
+    """A model's tokenizer, and its shape alone: for counting, not for computing.
+
+    Its layout is assumed to be the forest, for there is nothing to probe.
+
+    Raises:
+        LikraError: no such model, or one that cannot be read.
+
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    source = str(POCKET) if name == "pocket" else name
+    kind = compute_dtype(dtype, default_device())
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(
+                config, dtype=config.dtype if kind == "auto" else kind
+            )
+    except Exception as error:  # as in _load
+        raise cannot_open(name, error) from error
+    reason = "assumed: without the weights there is nothing to probe"
+    return BaseModel(name, model, tokenizer, _max_length(model, tokenizer), "forest", reason)
+
+
+def settle_threads(base: BaseModel) -> None:
+    """Compute with one thread from now on, where that is as fast: a small model on a CPU."""
+    if base.device.type == "cpu" and base.model.num_parameters() < ONE_THREAD_BELOW:
+        torch.set_num_threads(1)
+
+
 def _load(source: str, name: str, dtype: str | None, device: str) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    if dtype is None:
-        kind: Any = torch.float32 if device == "cpu" else "auto"
-    elif dtype in DTYPES:
-        kind = DTYPES[dtype]
-    else:
-        raise LikraError(f"unknown dtype '{dtype}': known: {', '.join(DTYPES)}")
+    kind = compute_dtype(dtype, device)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
         model = AutoModelForCausalLM.from_pretrained(source, dtype=kind).to(device)
     except Exception as error:  # the hub, the folder, the config or the weights: many types
-        raise _cannot_open(name, error) from error
+        raise cannot_open(name, error) from error
     return model, tokenizer
 
 
-def _cannot_open(name: str, error: Exception) -> LikraError:
+def compute_dtype(dtype: str | None, device: str) -> torch.dtype | Literal["auto"]:
+    """What a model computes in; "auto" is the checkpoint's own.
+
+    Raises:
+        LikraError: an unknown dtype.
+
+    """
+    if dtype is None:
+        return torch.float32 if device == "cpu" else "auto"
+    if dtype not in DTYPES:
+        raise LikraError(f"unknown dtype '{dtype}': known: {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def cannot_open(name: str, error: Exception) -> LikraError:
+    """Say why a model cannot be had."""
     text = " ".join(str(error).split())
     if Path(name).is_dir():
         return LikraError(f"cannot open the model in '{name}': {text[:300]}")
-    if "gated" in text.lower():
+    if _is_gated(error):
         return LikraError(
-            f"'{name}' is gated: accept its licence on its page at huggingface.co, "
-            "then run `hf auth login`"
+            f"'{name}' is gated, and you have no access yet: accept its licence at "
+            f"https://huggingface.co/{name}, then run `hf auth login`"
         )
     near = "did you mean 'pocket'? " if _resembles_pocket(name) else ""
     return LikraError(
         f"unknown model '{name}': {near}it is neither a folder here "
         f"nor to be had from the Hugging Face hub ({text[:160]})"
     )
+
+
+def _is_gated(error: BaseException | None) -> bool:
+    """Whether the hub refuses access; transformers wraps its error in one of another type."""
+    from huggingface_hub.errors import GatedRepoError
+
+    while error is not None:
+        if isinstance(error, GatedRepoError) or "gated repo" in str(error).lower():
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _resembles_pocket(name: str) -> bool:
@@ -183,7 +239,7 @@ def _probe_pairs(base: BaseModel) -> list[TokenPair]:
     """Two prompts with three answers each, long enough to leave a short sliding window."""
     config = base.model.config.get_text_config()
     window = getattr(config, "sliding_window", None) or 0
-    length = min(max(24, window + 8 if window <= 256 else 24), base.max_length - 8)
+    length = max(2, min(max(24, window + 8 if window <= 256 else 24), base.max_length - 8))
     draw = random.Random(0)
     vocabulary = range(config.vocab_size)
     prompts = [draw.choices(vocabulary, k=n) for n in (length, max(2, length // 2))]
@@ -312,5 +368,6 @@ def weights_digest(model: Any) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().contiguous().cpu().view(torch.uint8).numpy().tobytes())
+        values = tensor.detach().contiguous().cpu().reshape(-1)  # a scalar has no bytes to view
+        digest.update(values.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

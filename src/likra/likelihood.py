@@ -26,15 +26,7 @@ def token_logprobs(model: Any, batch: Batch) -> Tensor:
         [pairs, answer tokens] float32, nats, 0 on padding; differentiable.
 
     """
-    if isinstance(batch, Forest):
-        logits = _forest_logits(model, batch)
-    else:
-        logits = _plain_logits(model, batch)
-    logits = logits.float()  # [rows, vocabulary]
-    padding = batch.answers == PADDING
-    answers = batch.answers.masked_fill(padding, 0)
-    chosen = logits[batch.answer_rows, answers]
-    return (chosen - logits.logsumexp(-1)[batch.answer_rows]).masked_fill(padding, 0.0)
+    return _token_logprobs(_row_logits(model, batch), batch)
 
 
 def answer_logprobs(model: Any, batch: Batch) -> Tensor:
@@ -44,6 +36,20 @@ def answer_logprobs(model: Any, batch: Batch) -> Tensor:
     over the answer's tokens, not their mean.
     """
     return token_logprobs(model, batch).sum(-1)
+
+
+def answer_logprobs_and_greedy(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Log-likelihood of each answer, and whether greedy decoding would give it, in one pass.
+
+    Returns:
+        As `answer_logprobs`: [pairs] float32, nats; and [pairs] bool: every token of the answer
+        is the most likely one after those before it.
+
+    """
+    logits = _row_logits(model, batch)
+    likeliest = logits.argmax(-1)[batch.answer_rows]
+    greedy = (likeliest == batch.answers) | (batch.answers == PADDING)
+    return _token_logprobs(logits, batch).sum(-1), greedy.all(-1)
 
 
 def answer_loss(model: Any, batch: Batch, n_tokens: Tensor | int | None = None) -> Tensor:
@@ -58,6 +64,21 @@ def answer_loss(model: Any, batch: Batch, n_tokens: Tensor | int | None = None) 
     """
     count = (batch.answers != PADDING).sum() if n_tokens is None else n_tokens
     return -token_logprobs(model, batch).sum() / count
+
+
+def _row_logits(model: Any, batch: Batch) -> Tensor:
+    """[rows, vocabulary] float32, of the rows that predict an answer token."""
+    if isinstance(batch, Forest):
+        return _forest_logits(model, batch).float()
+    return _plain_logits(model, batch).float()
+
+
+def _token_logprobs(logits: Tensor, batch: Batch) -> Tensor:
+    """[pairs, answer tokens] from [rows, vocabulary], 0 on padding."""
+    padding = batch.answers == PADDING
+    answers = batch.answers.masked_fill(padding, 0)
+    chosen = logits[batch.answer_rows, answers]
+    return (chosen - logits.logsumexp(-1)[batch.answer_rows]).masked_fill(padding, 0.0)
 
 
 def _forest_logits(model: Any, batch: Forest) -> Tensor:

@@ -1,6 +1,5 @@
 """The values that all else speaks of: a question, its choices, and which of them are right."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,11 +26,16 @@ class Question:
     """A question with its candidate answers, in the order in which they are indexed everywhere.
 
     ``stem`` is what is asked, without answers or few-shot examples; it serves to find leakage.
+    ``origin`` is where the question was read, for messages ("answers.jsonl, row 17").
+
+    There may be several right answers, or only right or only wrong ones: such a question trains
+    the one head, and cannot be ranked.
     """
 
     id: str
     stem: str
     choices: tuple[Choice, ...]
+    origin: str = ""
 
     @property
     def right(self) -> tuple[Choice, ...]:
@@ -43,27 +47,36 @@ class Question:
         """The wrong choices, in order."""
         return tuple(choice for choice in self.choices if not choice.is_right)
 
+    @property
+    def can_be_ranked(self) -> bool:
+        """Whether there is a right choice to tell from a wrong one."""
+        return len({choice.is_right for choice in self.choices}) == 2
+
+    @property
+    def where(self) -> str:
+        """What names the question in a message."""
+        return f"{self.origin}: question '{self.id}'" if self.origin else f"question '{self.id}'"
+
 
 def check_question(question: Question) -> None:
-    """Refuse a question that cannot be ranked.
+    """Refuse a question that teaches nothing, or two things at once.
 
     Raises:
-        LikraError: no right or no wrong choice, an empty choice, or a text both right and wrong.
+        LikraError: no choice, an empty choice, or a text both right and wrong.
 
     """
-    where = f"question '{question.id}'"
-    if not question.right:
-        raise LikraError(f"{where} has no right answer")
-    if not question.wrong:
-        raise LikraError(f"{where} has no wrong answer")
+    if not question.choices:
+        raise LikraError(f"{question.where} has no answers")
     for number, choice in enumerate(question.choices):
         if not choice.continuation.strip() or not choice.text.strip():
-            raise LikraError(f"{where}: choice {number} is empty")
+            raise LikraError(f"{question.where}: choice {number} is empty")
     # Partial evaluation puts the choice into the context, so both strings make the candidate.
     scored = [(c.context + c.continuation).strip() for c in question.wrong]
     for choice in question.right:
         if (choice.context + choice.continuation).strip() in scored:
-            raise LikraError(f"{where}: '{choice.text}' is both a right and a wrong answer")
+            raise LikraError(
+                f"{question.where}: '{choice.text}' is both a right and a wrong answer"
+            )
 
 
 def check_questions(questions: Sequence[Question]) -> None:
@@ -81,20 +94,3 @@ def check_questions(questions: Sequence[Question]) -> None:
         if question.id in seen:
             raise LikraError(f"two questions have the id '{question.id}'")
         seen.add(question.id)
-
-
-def normalised(text: str) -> str:
-    """Lower case, letters and digits only, single spaces: what two leaking stems have in common."""
-    return " ".join(re.findall(r"\w+", text.casefold()))
-
-
-def leaks(train: Sequence[Question], evaluation: Sequence[Question]) -> list[tuple[str, str]]:
-    """Pairs (training id, evaluation id) of questions with the same normalised stem."""
-    by_stem: dict[str, list[str]] = {}
-    for question in train:
-        by_stem.setdefault(normalised(question.stem), []).append(question.id)
-    return [
-        (train_id, question.id)
-        for question in evaluation
-        for train_id in by_stem.get(normalised(question.stem), ())
-    ]

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from likra.errors import unknown
-from likra.table import BASE, HeadKey, Scores
+from likra.table import UNTRAINED, HeadKey, Scores
 
 METRICS = ("acc", "acc_norm")
 LEVEL = 0.95
@@ -31,7 +31,19 @@ MODES = {
     "likra": Mode("positive", "negative", weighted=True),
     "base-likra": Mode("base", "negative", weighted=True),
     "positive-base": Mode("positive", "base", weighted=True),
+    # log p(a|q) - log p(a): pointwise mutual information, without training
+    "pmi": Mode("base", "prior", weighted=True),
+    # baselines: the policy as a model, and as its implicit reward (Rafailov et al. 2023, eq. 5,
+    # arXiv:2305.18290)
+    "dpo": Mode("dpo", "base", weighted=False),
+    "dpo-reward": Mode("dpo", "base", weighted=True),
+    "nca": Mode("nca", "base", weighted=False),
+    "nca-reward": Mode("nca", "base", weighted=True),
+    "kto": Mode("kto", "base", weighted=False),
+    "kto-reward": Mode("kto", "base", weighted=True),
+    "trl-sft": Mode("trl-sft", "base", weighted=False),
 }
+PAPER_MODES = ("base", "sft", "likra", "base-likra", "positive-base")
 
 
 def likelihood_ratio(positive: np.ndarray, negative: np.ndarray, weight: float) -> np.ndarray:
@@ -113,7 +125,7 @@ def curve(
     The base alone has neither seed nor weight; it stands at n = 0.
     """
     cells, columns = [], []
-    for mode, weight, keys in _combinations(scores, modes, weights):
+    for mode, weight, keys in combinations(scores, modes, weights):
         ratio = likelihood_ratio(scores.logprob[keys[0]], scores.logprob[keys[1]], weight)
         for metric in METRICS:
             cells.append((mode, weight, keys, metric))
@@ -133,9 +145,10 @@ def curve(
     return [asdict(point) for point in [*points, *_over_seeds(points)]]
 
 
-def _combinations(
+def combinations(
     scores: Scores, modes: Sequence[str], weights: Sequence[float]
 ) -> Iterator[tuple[str, float, tuple[HeadKey, HeadKey]]]:
+    """Every mode and weight with the two heads that give its terms."""
     for name in modes:
         if name not in MODES:
             raise unknown("mode", name, MODES)
@@ -156,7 +169,7 @@ def _of(scores: Scores, head: str) -> list[HeadKey]:
 
 def _belong_together(positive: HeadKey, negative: HeadKey) -> bool:
     """Two heads are compared at the same n and seed, where they saw the same questions."""
-    if BASE in (positive, negative):
+    if positive in UNTRAINED or negative in UNTRAINED:
         return True
     return (positive.n_train, positive.seed) == (negative.n_train, negative.seed)
 

@@ -1,20 +1,30 @@
 """Log-likelihoods of every choice of every question under one model: one pass per head."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from likra.errors import LikraError
-from likra.forest import TokenPair, encode, pack
+from likra.forest import Batch, TokenPair, encode, pack
 from likra.heads import BaseModel
-from likra.likelihood import answer_logprobs
-from likra.questions import Question
+from likra.likelihood import answer_logprobs, answer_logprobs_and_greedy
+from likra.questions import Choice, Question
 
 # Tokens of one forward pass. On a CPU a short sequence keeps the attention matrix in cache; a GPU
 # wants more work at once; its number is a guess that no benchmark here has measured.
 BUDGET = {"cpu": 512, "cuda": 8192, "mps": 2048}
+
+T = TypeVar("T")
+# Is given a batch when it is scored: its pairs' indices, log-likelihoods [batch] and flags [batch].
+Done = Callable[[list[int], np.ndarray, np.ndarray], None]
+
+
+def token_budget(device: str) -> int:
+    """Tokens of one forward pass on that type of device."""
+    return BUDGET.get(device, 2048)
 
 
 def encode_questions(
@@ -26,15 +36,38 @@ def encode_questions(
         LikraError: a prompt longer than the model's context; names the question.
 
     """
+    asked = [(question, choice) for question in questions for choice in question.choices]
+    return encode_answers(
+        base,
+        [question for question, _ in asked],
+        [choice for _, choice in asked],
+        truncate=truncate,
+    )
+
+
+def encode_answers(
+    base: BaseModel,
+    questions: Sequence[Question],
+    choices: Sequence[Choice],
+    *,
+    truncate: bool = False,
+) -> list[TokenPair]:
+    """Token pairs of one answer to each question; see `likra.forest.encode`.
+
+    Raises:
+        LikraError: a prompt longer than the model's context; names the question.
+
+    """
     try:
-        choices = [choice for question in questions for choice in question.choices]
         return encode(base.tokenizer, choices, base.max_length, truncate=truncate)
     except LikraError:
-        for question in questions:  # once more, to name the first that fails
+        for question, choice in zip(
+            questions, choices, strict=True
+        ):  # to name the first that fails
             try:
-                encode(base.tokenizer, question.choices, base.max_length, truncate=truncate)
+                encode(base.tokenizer, [choice], base.max_length, truncate=truncate)
             except LikraError as error:
-                raise LikraError(f"question '{question.id}': {error}") from error
+                raise LikraError(f"{question.where}: {error}") from error
         raise
 
 
@@ -60,18 +93,75 @@ def score_pairs(
         LikraError: a score is not a finite number.
 
     """
-    budget = budget or BUDGET.get(base.device.type, 2048)
     scores = np.zeros(len(pairs), dtype=np.float64)
-    bar = tqdm(total=len(pairs), desc=name, unit=" answers", leave=False, disable=name is None)
-    with torch.inference_mode(), bar:
+    for indices, logprobs in _batches(base, pairs, answer_logprobs, budget, name):
+        scores[indices] = logprobs.double().cpu().numpy()
+    _check_finite(scores, np.arange(len(scores)))
+    return scores
+
+
+def score_pairs_and_greedy(
+    base: BaseModel,
+    pairs: Sequence[TokenPair],
+    *,
+    budget: int | None = None,
+    name: str | None = None,
+    done: Done | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `score_pairs`, and whether greedy decoding would give each continuation.
+
+    Args:
+        base: as in `score_pairs`.
+        pairs: as in `score_pairs`.
+        budget: as in `score_pairs`.
+        name: as in `score_pairs`.
+        done: is given the indices, log-likelihoods and greedy flags of each batch when it is
+            scored.
+
+    Returns:
+        [pairs] float64, nats; and [pairs] bool.
+
+    Raises:
+        LikraError: as `score_pairs`.
+
+    """
+    scores = np.zeros(len(pairs), dtype=np.float64)
+    greedy = np.zeros(len(pairs), dtype=bool)
+    for indices, (logprobs, flags) in _batches(
+        base, pairs, answer_logprobs_and_greedy, budget, name
+    ):
+        scores[indices] = logprobs.double().cpu().numpy()
+        _check_finite(scores, np.array(indices))
+        greedy[indices] = flags.cpu().numpy()
+        if done is not None:
+            done(indices, scores[indices], greedy[indices])
+    return scores, greedy
+
+
+def _batches(
+    base: BaseModel,
+    pairs: Sequence[TokenPair],
+    score: Callable[[Any, Batch], T],
+    budget: int | None,
+    name: str | None,
+) -> Iterator[tuple[list[int], T]]:
+    """Pack the pairs, and give ``score`` one batch after another, behind a progress bar."""
+    budget = budget or token_budget(base.device.type)
+    with tqdm(
+        total=len(pairs), desc=name, unit=" answers", leave=False, disable=name is None
+    ) as bar:
         for indices in pack(pairs, base.layout, budget):
             batch = base.batch([pairs[index] for index in indices])
-            scores[indices] = answer_logprobs(base.model, batch).double().cpu().numpy()
+            with torch.inference_mode():  # not around the yield, where it would leak to the caller
+                scored = score(base.model, batch)
+            yield indices, scored
             bar.update(len(indices))
-    if not np.isfinite(scores).all():
-        first = int(np.flatnonzero(~np.isfinite(scores))[0])
+
+
+def _check_finite(scores: np.ndarray, indices: np.ndarray) -> None:
+    bad = indices[~np.isfinite(scores[indices])]
+    if bad.size:
         raise LikraError(
-            f"the log-likelihood of answer {first} is {scores[first]}: the model's weights or "
-            "activations are not finite (in float16, try bfloat16)"
+            f"the log-likelihood of answer {bad.min()} is {scores[bad.min()]}: the model's weights "
+            "or activations are not finite (in float16, try bfloat16)"
         )
-    return scores

@@ -1,7 +1,9 @@
 """The settings of a study: a YAML file, checked when it is read. Needs no torch."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,10 +11,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from likra.errors import LikraError, unknown
-from likra.negatives import SOURCES
-from likra.ratio import METRICS, MODES
+from likra.negatives import canonical
+from likra.ratio import METRICS, MODES, PAPER_MODES
+from likra.table import BASE, BASELINES, PRIOR, HeadKey
+from likra.tasks import is_task
+from likra.tasks.cards import card_names
 
 STUDIES = files("likra") / "studies"
+_YAML = {".yaml", ".yml"}
 DEFAULT_WEIGHTS = tuple(round(0.1 * step, 1) for step in range(16))
 
 Count = Annotated[int, Field(ge=1)]
@@ -39,23 +45,49 @@ class Lora(_Strict):
     target_modules: str | list[str] = "mlp"  # or names of layers
 
 
+class Generation(_Strict):
+    """How the source ``generated`` samples the base model's own answers."""
+
+    samples: Count = 8  # of each question
+    temperature: Annotated[float, Field(gt=0, strict=False)] = 1.0
+    max_new_tokens: Count = 24
+    match: Literal["near", "exact"] = "near"  # what counts as the right answer
+
+
 class Study(_Strict):
     """All that decides a study's numbers."""
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     model: str = "pocket"  # "pocket", a folder, or a hub name
-    task: str = "pocket"  # a card's name or path
-    data: str | None = None  # a folder of local data for the card
-    train_split: str | None = None  # the card's own by default
+    task: str = "pocket"  # a card's name or path, lm_eval:NAME, a data file, or a hub data set
+    data: str | None = None  # a folder of local data for a card
+    models: list[str] = []  # of a table of models x tasks, instead of one of each
+    tasks: list[str] = []
+    train_task: str | None = None  # where training questions come from; by default the task
+    train_data: str | None = None  # local data for train_task; by default those of the task
+    columns: dict[str, str] = {}  # a file's own column names, by role
+    train_split: str | None = None  # the task's own by default
     eval_split: str | None = None
+    eval_fraction: Annotated[float, Field(gt=0, lt=1, strict=False)] | None = None  # of one split
+    split_seed: int = 0
     num_fewshot: Annotated[int, Field(ge=0)] = 0  # of the evaluation; training has none
+    fewshot: Literal["per-question", "fixed"] = "per-question"
+    apply_chat_template: bool | None = None  # by default where the task has chat messages
+    chat_template: str | None = None  # a Jinja file instead of the tokenizer's own
+    on_bad_row: Literal["error", "skip"] = "error"
+    on_leakage: Literal["report", "drop", "error"] = "report"
     seeds: Annotated[list[int], Field(min_length=1)] = [0]
-    snapshots: Annotated[list[Count], Field(min_length=1)]  # numbers of training examples
+    snapshots: list[Count] = []  # numbers of training examples; powers of two batches, and all
     negatives: Annotated[list[str], Field(min_length=1)] = ["random_choice"]
-    modes: Annotated[list[str], Field(min_length=1)] = list(MODES)
+    modes: Annotated[list[str], Field(min_length=1)] = list(PAPER_MODES)
     weight: Annotated[float, Field(ge=0, strict=False)] = 1.0  # of the learning curves
     weights: list[Annotated[float, Field(ge=0, strict=False)]] = list(DEFAULT_WEIGHTS)
+    # of the evaluation questions, set aside to choose the weight on and not reported
+    validation_fraction: Annotated[float, Field(gt=0, lt=1, strict=False)] | None = None
     metric: str = "acc_norm"  # of the figures and the printed table
+    other_data: str | None = None  # local data for the task of the source other_task
+    generation: Generation = Generation()
+    beta: Annotated[float, Field(gt=0, strict=False)] = 0.1  # of DPO, NCA and KTO
     training: Training = Training()
     lora: Lora = Lora()
     long_prompts: Literal["error", "truncate"] = "error"  # truncate: from the left
@@ -66,42 +98,95 @@ class Study(_Strict):
         """The weights of the curve, with the study's own among them, ascending."""
         return sorted({*self.weights, self.weight})
 
+    @property
+    def trained(self) -> list[tuple[str, str | None]]:
+        """The heads to train, each with its source of wrong answers.
+
+        A head that no mode asks for is not trained; a baseline has the first source alone.
+        """
+        terms = [MODES[mode] for mode in self.modes]
+        needed = {head for term in terms for head in (term.positive, term.negative)}
+        heads: list[tuple[str, str | None]] = [("positive", None)] if "positive" in needed else []
+        heads += [("negative", source) for source in self.negatives if "negative" in needed]
+        for name in BASELINES:
+            if name in needed:
+                heads.append((name, None if name == "trl-sft" else self.negatives[0]))
+        return heads
+
+    @property
+    def untrained(self) -> list[HeadKey]:
+        """What is scored without training."""
+        needed = {MODES[mode].negative for mode in self.modes}
+        return [BASE, PRIOR] if "prior" in needed else [BASE]
+
 
 def study_names() -> list[str]:
-    """The studies that come with likra."""
-    return sorted(
-        path.name.removesuffix(".yaml") for path in STUDIES.iterdir() if path.name.endswith(".yaml")
-    )
+    """The studies that come with likra; one in a folder is named with it: "paper/..."."""
+    return sorted(_names_in(STUDIES, ""))
+
+
+def _names_in(folder: Traversable, prefix: str) -> Iterator[str]:
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _names_in(path, f"{prefix}{path.name}/")
+        elif path.name.endswith(".yaml"):
+            yield prefix + path.name.removesuffix(".yaml")
 
 
 def read_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
     """The study of that name, or in that YAML file, with single settings replaced.
 
     Args:
-        name: a built-in study, or a path.
+        name: a built-in study, the path of a study, or a task (`likra.tasks.load_task`), which
+            is run with the settings' defaults.
         overrides: by key; a dot leads into a section ("training.learning_rate").
 
     Raises:
         LikraError: no such study, an unknown key, or a value of the wrong kind; names the key.
 
     """
+    where = f"'{name}'" if Path(name).suffix in _YAML else f"study '{name}'"
+    settings = _settings_of(name)
+    for key, value in (overrides or {}).items():
+        override(settings, key, value)
+    return parse_study(settings, where)
+
+
+def _settings_of(name: str) -> dict[str, Any]:
+    """The settings in a study's file; for a task or a data file, its name and the defaults."""
     if name in study_names():
         text, where = (STUDIES / f"{name}.yaml").read_text(encoding="utf-8"), f"study '{name}'"
-    elif Path(name).suffix in {".yaml", ".yml"}:
+    elif Path(name).suffix in _YAML:
         if not Path(name).is_file():
             raise LikraError(f"no study at '{name}'")
         text, where = Path(name).read_text(encoding="utf-8"), f"'{name}'"
+    elif is_task(name) and not _resembles_a_study(name):
+        short = Path(name).stem if Path(name).exists() else name
+        return {"name": re.sub(r"[^\w.-]+", "-", short), "task": name}
     else:
-        raise unknown("study", name, study_names())
+        raise unknown("study", name, [*study_names(), *card_names()])
     try:
-        settings = yaml.safe_load(text)
+        settings = yaml.load(text, Loader=_Loader)  # noqa: S506  (a safe loader)
     except yaml.YAMLError as error:
         raise LikraError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict):
         raise LikraError(f"{where} is no study: it must be a mapping of settings")
-    for key, value in (overrides or {}).items():
-        override(settings, key, value)
-    return parse_study(settings, where)
+    if "output_type" in settings or "dataset_path" in settings:  # a task card
+        return {"name": Path(name).stem, "task": name}
+    return settings
+
+
+def _resembles_a_study(name: str) -> bool:
+    """Whether it is a mistyped "paper/..." rather than a file here or a data set of the hub."""
+    folders = {study.rpartition("/")[0] for study in study_names()} - {""}
+    return name.rpartition("/")[0] in folders and not Path(name).exists()
+
+
+class _Loader(yaml.SafeLoader):
+    """Passes over the functions in task cards: a study has none."""
+
+
+_Loader.add_constructor("!function", lambda loader, node: str(node.value))
 
 
 def parse_study(settings: Mapping[str, Any], where: str = "the study") -> Study:
@@ -115,9 +200,8 @@ def parse_study(settings: Mapping[str, Any], where: str = "the study") -> Study:
         study = Study.model_validate(settings)
     except ValidationError as error:
         raise _explained(error, where) from error
-    for source in study.negatives:
-        if source not in SOURCES:
-            raise unknown("source of negatives", source, SOURCES)
+    named = [canonical(source) for source in study.negatives]
+    study = study.model_copy(update={"negatives": named})
     for mode in study.modes:
         if mode not in MODES:
             raise unknown("mode", mode, MODES)
@@ -145,7 +229,11 @@ def _explained(error: ValidationError, where: str) -> LikraError:
     fault = error.errors()[0]
     path = [str(part) for part in fault["loc"]]
     if fault["type"] == "extra_forbidden":
-        sections: dict[str, type[BaseModel]] = {"training": Training, "lora": Lora}
+        sections: dict[str, type[BaseModel]] = {
+            "training": Training,
+            "lora": Lora,
+            "generation": Generation,
+        }
         section = sections.get(path[0], Study) if path[1:] else Study
         return LikraError(f"{where}: {unknown('key', path[-1], section.model_fields)}")
     got = "" if fault["type"] == "missing" else f", not {fault['input']!r}"

@@ -3,10 +3,8 @@
 import json
 import os
 import platform
-import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,16 +14,24 @@ import yaml
 from tqdm import tqdm
 
 from likra.errors import LikraError
-from likra.negatives import draw_negatives
-from likra.questions import Choice, Question, leaks
+from likra.questions import Question
 from likra.ratio import curve
 from likra.settings import Study, parse_study
-from likra.table import BASE, HeadKey, Scores, combine, prompt_sha, read_scores
-from likra.tasks import load_task
+from likra.statistics import choose_weight, split_validation
+from likra.table import (
+    BASE,
+    BASELINES,
+    PRIOR,
+    HeadKey,
+    Scores,
+    choice_scores,
+    combine,
+    prompt_sha,
+    read_scores,
+)
+from likra.tasks.splits import TRAIN
+from likra.workbench import Examples, Workbench
 
-# Threads bring a small model nothing: on a busy machine they wait for one another, and with their
-# number the order of sums changes. With one, the numbers are the same on any number of cores.
-ONE_THREAD_BELOW = 10_000_000  # parameters
 LIBRARIES = ("likra", "torch", "transformers", "peft", "lm_eval", "datasets", "pyarrow")
 
 
@@ -43,149 +49,38 @@ class Run:
     def training_folder(self, key: HeadKey) -> Path:
         """What one training run leaves: its snapshots, losses and examples."""
         folder = self.folder / "heads" / key.head / f"seed={key.seed}"
-        return folder / f"source={key.source}" if key.source else folder
+        return folder / f"source={key.source.replace('/', '_')}" if key.source else folder
 
     def scores_path(self, key: HeadKey) -> Path:
         """The score table of one head."""
         return self.folder / "scores" / f"{key}.parquet"
 
     @property
+    def train_scores_path(self) -> Path:
+        """The base's scores of the training choices, for the sources that ask for them."""
+        return self.folder / "scores" / "train" / f"{BASE}.parquet"
+
+    @property
     def trainings(self) -> list[list[HeadKey]]:
         """The snapshots of each training run: both heads of a seed, for every source."""
-        lines: list[tuple[str, int, str | None]] = []
-        for seed in self.study.seeds:
-            lines.append(("positive", seed, None))
-            lines += [("negative", seed, source) for source in self.study.negatives]
         return [
             [HeadKey(head, n, seed, source) for n in self.study.snapshots]
-            for head, seed, source in lines
+            for seed in self.study.seeds
+            for head, source in self.study.trained
         ]
 
     @property
     def keys(self) -> list[HeadKey]:
         """Everything that is scored."""
-        return [BASE, *(key for snapshots in self.trainings for key in snapshots)]
+        return [*self.study.untrained, *(key for line in self.trainings for key in line)]
 
     def heads_done(self) -> bool:
         """Whether every snapshot of every head is there."""
-        return all(self.head_folder(key).is_dir() for key in self.keys if key != BASE)
+        return all(self.head_folder(key).is_dir() for line in self.trainings for key in line)
 
     def scores_done(self) -> bool:
         """Whether every score table is there."""
         return all(self.scores_path(key).is_file() for key in self.keys)
-
-
-@dataclass
-class Workbench:
-    """What the cells of a study share: questions, answers, the opened base. Made when first used.
-
-    All input is checked before anything is computed or written.
-    """
-
-    study: Study
-    say: Any = field(default=print)
-
-    @cached_property
-    def task(self) -> Any:
-        """The opened task."""
-        return load_task(self.study.task, self.study.data)
-
-    @cached_property
-    def train(self) -> list[Question]:
-        """The training questions, in the order of their split."""
-        split = self.study.train_split or self.task.train_split
-        if split is None:
-            raise LikraError(f"task '{self.task.name}' has no training split here: set train_split")
-        questions: list[Question] = self.task.questions(split)
-        return questions
-
-    @cached_property
-    def eval_split(self) -> str:
-        """The name of the split that is evaluated."""
-        return self.study.eval_split or str(self.task.eval_split)
-
-    @cached_property
-    def evaluation(self) -> list[Question]:
-        """The evaluation questions."""
-        questions: list[Question] = self.task.questions(self.eval_split, self.study.num_fewshot)
-        return questions
-
-    @cached_property
-    def base(self) -> Any:
-        """The opened base model."""
-        from likra.heads import open_model
-
-        base = open_model(self.study.model, dtype=self.study.dtype)
-        if base.device.type == "cpu" and base.model.num_parameters() < ONE_THREAD_BELOW:
-            import torch
-
-            torch.set_num_threads(1)
-        return base
-
-    @cached_property
-    def encoded(self) -> Any:
-        """The token pairs of the evaluation's choices."""
-        from likra.scoring import encode_questions
-
-        truncate = self.study.long_prompts == "truncate"
-        return encode_questions(self.base, self.evaluation, truncate=truncate)
-
-    @property
-    def lora(self) -> Any:
-        """The shape of the heads."""
-        from likra.heads import LoraSettings
-
-        settings = self.study.lora.model_dump()
-        if isinstance(settings["target_modules"], list):
-            settings["target_modules"] = tuple(settings["target_modules"])
-        return LoraSettings(**settings)
-
-    def encode(self, choices: Sequence[Choice]) -> Any:
-        """The token pairs of answers to train on."""
-        from likra.forest import encode
-
-        truncate = self.study.long_prompts == "truncate"
-        return encode(self.base.tokenizer, choices, self.base.max_length, truncate=truncate)
-
-    def answers(self, seed: int, source: str | None) -> tuple[list[str], list[Choice]]:
-        """Ids and answers that a head is trained on, in order; without a source the right ones.
-
-        One seeded shuffle of the questions, made before either head: at every n all heads of a
-        seed have seen answers to the same n questions.
-        """
-        order = random.Random(seed).sample(range(len(self.train)), len(self.train))
-        order = order[: self.study.snapshots[-1]]
-        chosen = (
-            draw_negatives(source, self.train, seed)
-            if source
-            else [question.right[0] for question in self.train]
-        )
-        return [self.train[i].id for i in order], [chosen[i] for i in order]
-
-    def check(self) -> None:
-        """Refuse bad input before anything is written.
-
-        Raises:
-            LikraError: whatever is wrong with the model, the task, the questions or the snapshots.
-
-        """
-        from likra.heads import fresh_head
-        from likra.training import check_snapshots
-
-        batch_size = self.study.training.batch_size
-        check_snapshots(self.study.snapshots, batch_size, len(self.train))
-        for source in (None, *self.study.negatives):
-            for seed in self.study.seeds:
-                self.encode(self.answers(seed, source)[1])
-        with fresh_head(self.base, self.lora, seed=0):
-            pass  # the layers that it adapts are there
-
-    def describe(self) -> None:
-        """Say what will be computed with what."""
-        base = self.base
-        size = base.model.num_parameters()
-        self.say(f"model  {base.name}: {size:,} parameters on {base.device}, {base.model.dtype}")
-        self.say(f"layout {base.layout} ({base.layout_reason})")
 
 
 def run_study(
@@ -205,14 +100,15 @@ def run_study(
         LikraError: bad input, or the folder holds a study with other settings.
 
     """
-    run = Run(study, folder or Path("runs") / study.name)
-    check_folder(run)
+    bench = Workbench(study, say)
+    run = settled(bench, folder or Path("runs") / study.name)
     if not run.scores_done():
-        bench = Workbench(study, say)
         _prepare(run, bench, scoring=True)
         cells = len(run.keys)
         with tqdm(total=cells, desc=f"study {study.name}", unit=" heads") as bar:
-            _score_base(run, bench, bar)
+            for key in study.untrained:
+                _score_untrained(run, bench, key, bar)
+            _make_material(run, bench)
             for snapshots in run.trainings:
                 _train(run, bench, snapshots)
                 _score(run, bench, snapshots, bar)
@@ -233,16 +129,59 @@ def train_heads(study: Study, folder: Path, say: Any = print) -> Run:
         LikraError: as `run_study`.
 
     """
-    run = Run(study, folder)
-    check_folder(run)
+    bench = Workbench(study, say, evaluates=False)
+    run = settled(bench, folder)
     if run.heads_done():
         say(f"all heads of '{folder}' are trained: nothing to compute")
         return run
-    bench = Workbench(study, say)
     _prepare(run, bench, scoring=False)
+    _make_material(run, bench)
     for snapshots in run.trainings:
         _train(run, bench, snapshots)
     return run
+
+
+def settled(bench: Workbench, folder: Path) -> Run:
+    """The run, with the numbers of training examples that the study leaves to the data.
+
+    A folder that has begun has settled them already.
+
+    Raises:
+        LikraError: nothing can be trained on, or the folder holds a study with other settings.
+
+    """
+    study = bench.study
+    if not study.snapshots:
+        begun = (folder / "study.yaml").is_file()
+        chosen = read_run(folder).study.snapshots if begun else bench.snapshots
+        if not chosen:
+            raise LikraError(
+                "no training question has what the heads need: see --modes, --negatives"
+            )
+        study = bench.study = study.model_copy(update={"snapshots": chosen})
+    run = Run(study, folder)
+    check_folder(run)
+    _check_data(run, bench)
+    return run
+
+
+def _check_data(run: Run, bench: Workbench) -> None:
+    """Refuse a folder whose heads or scores come from other data.
+
+    Raises:
+        LikraError: a local file has changed since.
+
+    """
+    path = run.folder / "study.yaml"
+    if not path.is_file():
+        return
+    before = yaml.safe_load(path.read_text(encoding="utf-8")).get("data") or {}
+    for file, digest in bench.data_digests().items():
+        if before.get(file, digest) != digest:
+            raise LikraError(
+                f"'{file}' has changed since '{run.folder}' was begun: name another folder with "
+                "--output, or delete this one"
+            )
 
 
 def check_folder(run: Run) -> None:
@@ -290,10 +229,15 @@ def read_run(folder: Path) -> Run:
 def _prepare(run: Run, bench: Workbench, *, scoring: bool) -> None:
     """Check all input, say what will be computed, and only then write the first file."""
     n_train = len(bench.train)  # faults of the data are found before the model is opened
+    leaks = bench.leaks if scoring else []
     bench.describe()
     bench.check()
-    bench.say(f"task   {bench.task.name}: {n_train:,} training questions")
-    leaked = _announce_evaluation(bench) if scoring else None
+    if scoring:
+        _ = bench.encoded
+    bench.describe_notes()
+    bench.describe_train()
+    if scoring:
+        bench.describe_evaluation()
     content = {
         "study": run.study.model_dump(),
         "versions": {name: version(name) for name in LIBRARIES}
@@ -302,32 +246,28 @@ def _prepare(run: Run, bench: Workbench, *, scoring: bool) -> None:
         "layout_reason": bench.base.layout_reason,
         "n_train_questions": n_train,
         "n_eval_questions": len(bench.evaluation) if scoring else None,
-        "leaks": leaked,
+        "data": bench.data_digests(),
+        "notes": [*dict.fromkeys([*bench.train_task.notes, *bench.task.notes])],
+        "leaks": [[leak.train_id, leak.eval_id, round(leak.similarity, 4)] for leak in leaks],
     }
+    if scoring:
+        write_text(run.folder / "questions.jsonl", _question_lines(bench.evaluation))
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     write_text(run.folder / "study.yaml", text)
 
 
-def _announce_evaluation(bench: Workbench) -> list[list[str]]:
-    """Say what is evaluated; returns the leaking (training id, evaluation id) pairs."""
-    n_cut = sum(pair.n_cut > 0 for pair in bench.encoded)
-    bench.say(f"       {len(bench.evaluation):,} evaluation questions ({bench.eval_split})")
-    if n_cut:
-        bench.say(
-            f"       {n_cut:,} of {len(bench.encoded):,} prompts are cut from the left "
-            f"to the model's context of {bench.base.max_length} tokens"
-        )
-    leaked = leaks(bench.train, bench.evaluation)
-    bench.say(_leakage_line(leaked))
-    return [list(pair) for pair in leaked]
-
-
-def _leakage_line(leaked: Sequence[tuple[str, str]]) -> str:
-    if not leaked:
-        return "leaks  none: no evaluation question stands in the training split"
-    shown = ", ".join(f"{train} = {test}" for train, test in leaked[:3])
-    more = ", ..." if len(leaked) > 3 else ""
-    return f"leaks  {len(leaked)} questions stand in training and evaluation: {shown}{more}"
+def _question_lines(questions: Sequence[Question]) -> str:
+    """The texts of the evaluation questions, for the report: score tables hold none."""
+    rows = [
+        {
+            "id": question.id,
+            "stem": question.stem,
+            "choices": [choice.text for choice in question.choices],
+            "is_right": [choice.is_right for choice in question.choices],
+        }
+        for question in questions
+    ]
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def _train(run: Run, bench: Workbench, snapshots: Sequence[HeadKey]) -> None:
@@ -337,29 +277,128 @@ def _train(run: Run, bench: Workbench, snapshots: Sequence[HeadKey]) -> None:
 
     first = snapshots[0]
     seed = first.seed if first.seed is not None else 0
-    ids, choices = bench.answers(seed, first.source)
+    examples = bench.examples(seed, first.head, first.source, snapshots[-1].n_train)
+    if len(examples.questions) < snapshots[-1].n_train:
+        raise LikraError(
+            f"{first.source} gives wrong answers to {len(examples.questions)} questions, and a "
+            f"snapshot at {snapshots[-1].n_train} needs as many{_refusals(examples)}"
+        )
+    if examples.refused:
+        bench.say(f"       {first.source}, seed {seed}{_refusals(examples)}")
     folder = run.training_folder(first)
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = [
-        json.dumps({"question_id": name, "answer": choice.continuation}, ensure_ascii=False)
-        for name, choice in zip(ids, choices, strict=True)
-    ]
-    write_text(folder / "examples.jsonl", "\n".join(lines) + "\n")
-    losses = train_head(
-        bench.base,
-        bench.encode(choices),
-        {key.n_train: run.head_folder(key) for key in snapshots},
-        settings=TrainingSettings(**run.study.training.model_dump()),
-        lora=bench.lora,
-        seed=seed,
-        name=f"train {first.head}{f' ({first.source})' if first.source else ''}, seed {seed}",
-    )
+    write_text(folder / "examples.jsonl", _example_lines(examples, first.head))
+    name = f"train {first.head}{f' ({first.source})' if first.source else ''}, seed {seed}"
+    folders = {key.n_train: run.head_folder(key) for key in snapshots}
+    settings = TrainingSettings(**run.study.training.model_dump())
+    if first.head in BASELINES:
+        from likra.baselines import train_baseline
+
+        losses = train_baseline(
+            bench.base,
+            first.head,
+            examples.right,
+            [
+                wrong[0] if wrong else right
+                for wrong, right in zip(examples.wrong, examples.right, strict=True)
+            ],
+            folders,
+            settings=settings,
+            lora=bench.lora,
+            seed=seed,
+            beta=run.study.beta,
+            name=name,
+        )
+    else:
+        losses = train_head(
+            bench.base,
+            bench.encode(examples, first.head),
+            folders,
+            settings=settings,
+            lora=bench.lora,
+            seed=seed,
+            name=name,
+        )
     write_losses(folder / "losses.csv", losses)
 
 
-def _score_base(run: Run, bench: Workbench, bar: Any) -> None:
-    if not _is_scored(run, bench, BASE):
-        _write(run, bench, BASE)
+def _refusals(examples: Examples) -> str:
+    if not examples.refused:
+        return ""
+    reasons = ", ".join(f"{why} {count:,}" for why, count in examples.refused.most_common())
+    return f": candidates refused: {reasons}"
+
+
+def _example_lines(examples: Examples, head: str) -> str:
+    """Which answers a head was trained on, a line for each question."""
+    lines = []
+    for question, right, wrong in zip(
+        examples.questions, examples.right, examples.wrong, strict=True
+    ):
+        line: dict[str, Any] = {"question_id": question.id}
+        if head != "negative":
+            line["answer"] = right.continuation
+        if wrong:
+            line["wrong"] = [choice.continuation for choice in wrong]
+        lines.append(json.dumps(line, ensure_ascii=False))
+    return "\n".join(lines) + "\n"
+
+
+def _make_material(run: Run, bench: Workbench) -> None:
+    """Compute what the sources of negatives draw from, or read it where it stands."""
+    if bench.uses("hardest", "easiest"):
+        _score_train(run, bench)
+    if bench.uses("generated"):
+        _generate(run, bench)
+
+
+def _score_train(run: Run, bench: Workbench) -> None:
+    """The base's scores of the training choices: one more cell."""
+    from likra.scoring import encode_questions, score_pairs
+    from likra.table import score_table, write_scores
+
+    path = run.train_scores_path
+    questions = [question for question in bench.train if question.wrong]
+    if not path.is_file():
+        truncate = run.study.long_prompts == "truncate"
+        pairs = encode_questions(bench.base, questions, truncate=truncate)
+        logprobs = score_pairs(bench.base, pairs, name="score base (training questions)")
+        n_tokens = [len(pair.continuation) for pair in pairs]
+        table = score_table(
+            bench.train_task.name, TRAIN, questions, BASE, logprobs, n_tokens, bench.base.layout
+        )
+        write_scores(path, table)
+    bench.train_scores = choice_scores(read_scores(path), questions, run.study.metric)
+
+
+def _generate(run: Run, bench: Workbench) -> None:
+    """The base's own answers to the training questions: one more cell."""
+    from likra.generation import sample_answers
+
+    path = run.folder / "generated.jsonl"
+    questions = [question for question in bench.train if question.right]
+    if not path.is_file():
+        settings = run.study.generation
+        texts = sample_answers(
+            bench.base,
+            [question.right[0].context for question in questions],
+            samples=settings.samples,
+            temperature=settings.temperature,
+            max_new_tokens=settings.max_new_tokens,
+            seed=run.study.seeds[0],
+            name="generate wrong answers",
+        )
+        lines = [
+            json.dumps({"question_id": question.id, "texts": own}, ensure_ascii=False)
+            for question, own in zip(questions, texts, strict=True)
+        ]
+        write_text(path, "\n".join(lines) + "\n")
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    bench.generated = {row["question_id"]: row["texts"] for row in rows}
+
+
+def _score_untrained(run: Run, bench: Workbench, key: HeadKey, bar: Any) -> None:
+    if not _is_scored(run, bench, key):
+        _write(run, bench, key)
     bar.update()
 
 
@@ -377,7 +416,8 @@ def _write(run: Run, bench: Workbench, key: HeadKey) -> None:
     from likra.scoring import score_pairs
     from likra.table import score_table, write_scores
 
-    logprobs = score_pairs(bench.base, bench.encoded, name=f"score {key}")
+    pairs = bench.encoded_alone if key == PRIOR else bench.encoded
+    logprobs = score_pairs(bench.base, pairs, name=f"score {key}")
     n_tokens = [len(pair.continuation) for pair in bench.encoded]
     table = score_table(
         bench.task.name,
@@ -435,18 +475,28 @@ def _tables(run: Run) -> Iterator[Any]:
 
 def write_results(run: Run) -> pd.DataFrame:
     """Write ``curve.csv``, ``summary.json``, the figures and the report of a finished run."""
+    from likra.report.data import read_questions, report_data
     from likra.report.figures import write_figures
     from likra.report.page import write_report
 
     study = run.study
     scores = read_run_scores(run)
+    aside = None
+    if study.validation_fraction is not None:
+        chosen = split_validation(scores.question_ids, study.validation_fraction)
+        aside = curve(scores.of(chosen), study.task, study.modes, study.all_weights)
+        scores = scores.of(~chosen)
     points = pd.DataFrame(curve(scores, study.task, study.modes, study.all_weights))
     write_text(run.folder / "curve.csv", points.to_csv(index=False))
     about = yaml.safe_load((run.folder / "study.yaml").read_text(encoding="utf-8"))
     summary = _summary(study, points, about, len(scores.question_ids))
+    if aside is not None:
+        summary["chosen_weights"] = _chosen_weights(pd.DataFrame(aside), points, study.metric)
     write_text(run.folder / "summary.json", json.dumps(summary, indent=2) + "\n")
-    write_figures(points, study, run.folder / "figures")
-    write_report(run.folder, study, points, about)
+    about["chosen_weights"] = summary.get("chosen_weights", [])
+    data = report_data(study, scores, points, read_questions(run.folder))
+    write_figures(points, study, data, run.folder / "figures")
+    write_report(run.folder, study, points, about, data)
     return points
 
 
@@ -467,6 +517,28 @@ def _summary(
         "versions": about["versions"],
         "accuracy": rows,
     }
+
+
+def _chosen_weights(aside: pd.DataFrame, points: pd.DataFrame, metric: str) -> list[dict[str, Any]]:
+    """The best weight of each curve on the questions set aside, and its accuracy on the others."""
+    key = ["mode", "source", "n_train"]
+
+    def means(frame: pd.DataFrame) -> pd.DataFrame:
+        frame = frame[(frame.seed == "all") & (frame.metric == metric)]
+        return frame[frame["mode"].isin(_weighted())]
+
+    reported = means(points)
+    rows: list[dict[str, Any]] = []
+    for group, frame in means(aside).groupby(key):
+        row = dict(zip(key, group, strict=True))
+        row["weight"] = choose_weight(frame.weight.tolist(), frame.value.tolist())
+        row["validation"] = float(frame[frame.weight == row["weight"]].value.iloc[0])
+        same = reported
+        for name in [*key, "weight"]:
+            same = same[same[name] == row[name]]
+        row["value"] = float(same.value.iloc[0])
+        rows.append(row)
+    return rows
 
 
 def _weighted() -> list[str]:

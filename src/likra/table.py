@@ -29,7 +29,7 @@ SCHEMA = pa.schema(
         pa.field("n_chars", pa.int32(), nullable=False),
         pa.field("n_bytes", pa.int32(), nullable=False),
         pa.field("n_tokens", pa.int32(), nullable=False),
-        pa.field("head", pa.string(), nullable=False),  # base | positive | negative
+        pa.field("head", pa.string(), nullable=False),  # see HeadKey
         pa.field("source", pa.string()),  # of a negative head's answers
         pa.field("n_train", pa.int32(), nullable=False),  # examples seen; 0 for the base
         pa.field("seed", pa.int32()),  # none for the base
@@ -43,7 +43,11 @@ KEY = ["task", "split", "question_id", "choice", "head", "source", "n_train", "s
 
 @dataclass(frozen=True, order=True)
 class HeadKey:
-    """Which model a score comes from. The base has no source, no seed and no examples."""
+    """Which model a score comes from.
+
+    ``head`` is "base", "positive" or "negative"; "prior", the base without the question; or a
+    baseline (`BASELINES`). The base has no source, no seed and no examples.
+    """
 
     head: str
     n_train: int = 0
@@ -54,11 +58,14 @@ class HeadKey:
         parts = [self.head]
         parts += [f"seed={self.seed}"] if self.seed is not None else []
         parts += [f"source={self.source}"] if self.source is not None else []
-        parts += [f"n={self.n_train}"] if self.head != "base" else []
-        return ".".join(parts)
+        parts += [f"n={self.n_train}"] if self.n_train else []
+        return ".".join(parts).replace("/", "_")  # a source may name a file
 
 
 BASE = HeadKey("base")
+PRIOR = HeadKey("prior")
+UNTRAINED = (BASE, PRIOR)
+BASELINES = ("dpo", "nca", "kto", "trl-sft")  # trained by TRL on the same pairs
 
 
 def prompt_sha(choice: Choice) -> str:
@@ -150,6 +157,32 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def choice_scores(
+    table: pa.Table, questions: Sequence[Question], metric: str
+) -> dict[str, list[float]]:
+    """The scores of each question's choices, as the metric compares them.
+
+    Args:
+        table: of one model, on these questions and no others.
+        questions: the training questions whose wrong choices are to be ranked.
+        metric: "acc" compares log-likelihoods, "acc_norm" those per character.
+
+    Raises:
+        LikraError: the table is of other questions, such as the evaluation's.
+
+    """
+    asked = [prompt_sha(choice) for question in questions for choice in question.choices]
+    if table["prompt_sha"].to_pylist() != asked:
+        raise LikraError(
+            "hardest and easiest rank by scores of the training questions, and these are of others"
+        )
+    scores: dict[str, list[float]] = {}
+    for row in table.select(["question_id", "logprob", "n_chars"]).to_pylist():
+        value = row["logprob"] / row["n_chars"] if metric == "acc_norm" else row["logprob"]
+        scores.setdefault(row["question_id"], []).append(value)
+    return scores
+
+
 @dataclass(frozen=True)
 class Scores:
     """The scores of several heads on the same questions, as arrays.
@@ -168,6 +201,14 @@ class Scores:
     is_right: np.ndarray
     n_chars: np.ndarray
     logprob: dict[HeadKey, np.ndarray]
+
+    def of(self, chosen: np.ndarray) -> "Scores":
+        """The scores of some of the questions: ``chosen`` is [questions] bool."""
+        ids = tuple(name for name, take in zip(self.question_ids, chosen, strict=True) if take)
+        logprob = {key: values[chosen] for key, values in self.logprob.items()}
+        return Scores(
+            ids, self.exists[chosen], self.is_right[chosen], self.n_chars[chosen], logprob
+        )
 
 
 def combine(tables: Iterable[pa.Table]) -> Scores:

@@ -61,7 +61,7 @@ def check_snapshots(snapshots: Sequence[int], batch_size: int, n_questions: int)
 
 def train_head(
     base: BaseModel,
-    pairs: Sequence[TokenPair],
+    pairs: Sequence[TokenPair] | Sequence[Sequence[TokenPair]],
     snapshots: Mapping[int, Path | str],
     *,
     settings: TrainingSettings | None = None,
@@ -76,7 +76,8 @@ def train_head(
 
     Args:
         base: the frozen base model.
-        pairs: the (prompt, answer) pairs; those after the last snapshot are not used.
+        pairs: the (prompt, answer) pair of each example, or all its pairs; those after the last
+            snapshot are not used.
         snapshots: folder by number of examples.
         settings: learning rate and batch.
         lora: the shape of the head.
@@ -168,7 +169,8 @@ class _Collator:
     def __init__(self, layout: str) -> None:
         self.layout = layout
 
-    def __call__(self, pairs: list[TokenPair]) -> dict[str, torch.Tensor]:
+    def __call__(self, examples: list[Any]) -> dict[str, torch.Tensor]:
+        pairs = [p for e in examples for p in ([e] if isinstance(e, TokenPair) else e)]
         return dict(vars(LAYOUTS[self.layout](pairs)))
 
 

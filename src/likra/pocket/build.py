@@ -118,7 +118,7 @@ def train(
 def write_task(folder: Path) -> None:
     """``train.jsonl`` and ``test.jsonl``, one question a line."""
     folder.mkdir(parents=True, exist_ok=True)
-    for split, rows in world.questions().items():
+    for split, rows in {**world.questions(), "sums": world.sums()}.items():
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (folder / f"{split}.jsonl").write_text(text, encoding="utf-8", newline="\n")
 

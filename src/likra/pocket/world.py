@@ -153,3 +153,23 @@ def questions(seed: int = 0) -> dict[str, list[dict[str, Any]]]:
     for rows in splits.values():
         rng.shuffle(rows)
     return splits
+
+
+def sums(seed: int = 0, count: int = 96) -> list[dict[str, Any]]:
+    """Additions in the schema of ARC: another domain, of which the model knows nothing."""
+    rng = random.Random(seed)
+    rows: list[dict[str, Any]] = []
+    for total in rng.sample(range(40, 40 + 5 * count), count):
+        first = rng.randrange(10, total - 9)
+        choices = [str(total + off) for off in (0, 1, -1, 10)]
+        rng.shuffle(choices)
+        labels = list("ABCD")
+        rows.append(
+            {
+                "id": f"sum/{first}+{total - first}",
+                "question": f"What is {first} plus {total - first}?",
+                "choices": {"text": choices, "label": labels},
+                "answerKey": labels[choices.index(str(total))],
+            }
+        )
+    return rows

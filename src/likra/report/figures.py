@@ -1,6 +1,11 @@
-"""The learning curve and the weight curve, as SVG and PNG. The same data gives the same bytes."""
+"""The figures as SVG, PDF and PNG, for a column of a paper. The same data gives the same bytes.
 
+A panel is as wide as one column (3.3 inches); several stand side by side, two in a row.
+"""
+
+import math
 import tempfile
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,108 +14,223 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from likra.ratio import MODES
+from likra.report.data import lines, weight_lines
+from likra.report.style import mode_style, source_name, source_text
 from likra.settings import Study
 
-# Okabe and Ito's colours, which people with any colour vision can tell apart.
-STYLES = {
-    "likra": {"color": "#0072B2", "marker": "o", "label": "Likra"},
-    "base-likra": {"color": "#56B4E9", "marker": "s", "label": "Base-Likra (negatives only)"},
-    "positive-base": {"color": "#CC79A7", "marker": "D", "label": "Positive-Base"},
-    "sft": {"color": "#D55E00", "marker": "^", "label": "SFT (positives only)"},
-    "base": {"color": "#555555", "label": "base model"},
-}
-SOURCE_NAMES = {
-    "random_choice": "negatives: a wrong choice of the same question",
-    "other_question": "negatives: the answer of another question",
-}
+COLUMN = 3.3  # inches
+GAP = 0.3
+ENDINGS = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
+RIGHT, WRONG = "#0072B2", "#D55E00"
 
 
-def source_name(source: str) -> str:
-    """A source of negatives, in words."""
-    return SOURCE_NAMES.get(source, f"negatives: {source}")
+def write_figures(points: pd.DataFrame, study: Study, data: dict[str, Any], folder: Path) -> None:
+    """Write ``learning_curve``, ``weight_curve``, ``densities`` and ``reliability``.
 
+    Args:
+        points: the curves.
+        study: its settings.
+        data: see `likra.report.data.report_data`.
+        folder: of the files; each figure is an SVG, a PDF and a PNG.
 
-def write_figures(points: pd.DataFrame, study: Study, folder: Path) -> None:
-    """Write ``learning_curve`` and ``weight_curve``, each ``.svg`` and ``.png``."""
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with _style() as pyplot:
-        for name, draw in (("learning_curve", learning_curve), ("weight_curve", weight_curve)):
-            figure = draw(pyplot, points[points.metric == study.metric], study)
+        figures = {
+            "learning_curve": learning_curve(pyplot, points, study),
+            "weight_curve": weight_curve(pyplot, points, study),
+            "densities": densities(pyplot, data["separation"], study),
+            "reliability": reliability(pyplot, data["reliability"], study),
+        }
+        for name, figure in figures.items():
             if figure is None:
                 continue
-            for ending in ("svg", "png"):
+            figure.draw_without_rendering()  # lays it out, once for all files
+            figure.set_layout_engine("none")
+            for ending in ENDINGS:
                 _save(figure, folder / f"{name}.{ending}")
             pyplot.close(figure)
 
 
 def learning_curve(pyplot: Any, points: pd.DataFrame, study: Study) -> Any:
     """Accuracy against the number of training examples: a panel for each source of negatives."""
-    figure, axes = _panels(pyplot, len(study.negatives))
-    for axis, source in zip(axes, study.negatives, strict=True):
-        shown = points[points.source.isin(["", source])]
-        for mode in [name for name in STYLES if name in study.modes]:
-            weight = study.weight if MODES[mode].weighted else 0.0
-            line = shown[(shown["mode"] == mode) & (shown.weight == weight)]
-            _draw_mode(axis, line, mode)
+    drawn = lines(points, study, study.metric)
+    sources = [s for s in study.negatives if any(line["source"] == s for line in drawn)] or [""]
+    figure, axes = _panels(pyplot, len(sources))
+    for axis, source in zip(axes, sources, strict=True):
+        for line in drawn:
+            if line["source"] in ("", source):
+                _draw_line(axis, line)
         axis.set_xscale("log", base=2)
-        axis.set_xticks(study.snapshots, [str(n) for n in study.snapshots])
+        ticks = roomy(study.snapshots)
+        axis.set_xticks(ticks, [str(n) for n in ticks])
         axis.minorticks_off()
+        axis.set_ylim(accuracy_range(drawn))
         axis.set_xlabel("training examples per head")
-        axis.set_title(source_name(source))
-    axes[0].set_ylabel(f"{study.metric} on {study.task}")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+        if source:
+            axis.set_title(_wrapped(source_name(source)))
+    _label_rows(axes, f"{study.metric} on {study.task}")
+    _legend(figure, axes)
     return figure
 
 
-def _draw_mode(axis: Any, line: pd.DataFrame, mode: str) -> None:
-    style = STYLES[mode]
-    if mode == "base":
-        row = line[line.seed == ""].iloc[0]
-        axis.axhline(row.value, linestyle="--", **style)
-        axis.axhspan(row.ci_low, row.ci_high, color=style["color"], alpha=0.08, linewidth=0)
+def roomy(numbers: Sequence[int]) -> list[int]:
+    """The ticks of a logarithmic axis that have room in a column; the last one always."""
+    inches = (COLUMN - 0.7) / max(math.log2(numbers[-1] / numbers[0]), 1)
+    chosen: list[int] = []
+    for n in reversed(numbers):
+        if not chosen or math.log2(chosen[-1] / n) * inches > 0.06 + 0.06 * len(str(n)):
+            chosen.append(n)
+    return chosen[::-1]
+
+
+def _wrapped(title: str) -> str:
+    return textwrap.fill(title, 54)
+
+
+def accuracy_range(drawn: Sequence[dict[str, Any]]) -> tuple[float, float]:
+    """Where the values are: intervals from few seeds may reach beyond 0 and 1."""
+    values = [v for line in drawn for v in line["value"]] or [0.0, 1.0]
+    margin = 0.06 + 0.1 * (max(values) - min(values))
+    return max(min(values) - margin, -0.02), min(max(values) + margin, 1.02)
+
+
+def _draw_line(axis: Any, line: dict[str, Any]) -> None:
+    """A curve with its interval; what was not trained goes right across."""
+    style = mode_style(line["mode"])
+    look = {"color": style.color, "linestyle": style.dash, "label": style.label}
+    band = {"color": style.color, "alpha": 0.15, "linewidth": 0}
+    if line["n"] == [0]:
+        axis.axhline(line["value"][0], **look)
+        axis.axhspan(line["low"][0], line["high"][0], **band | {"alpha": 0.08})
         return
-    line = _with_interval(line)
-    axis.plot(line.n_train, line.value, **style)
-    axis.fill_between(
-        line.n_train, line.ci_low, line.ci_high, color=style["color"], alpha=0.18, linewidth=0
-    )
-
-
-def _with_interval(points: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds with their interval; of a single seed, its interval over questions."""
-    several = points[points.seed == "all"]
-    chosen = points[points.seed != "all"] if several.ci_low.isna().all() else several
-    return chosen.sort_values("n_train")
+    axis.plot(line["n"], line["value"], marker=style.marker, **look)
+    axis.fill_between(line["n"], line["low"], line["high"], **band)
 
 
 def weight_curve(pyplot: Any, points: pd.DataFrame, study: Study) -> Any:
     """Accuracy against the weight of the negative head (paper, figure 4), a line for each n."""
-    modes = [mode for mode in ("likra", "base-likra") if mode in study.modes]
-    if not modes or len(study.all_weights) < 2:
+    drawn = weight_lines(points, study, study.metric)
+    modes = [m for m in ("likra", "base-likra") if any(line["mode"] == m for line in drawn)]
+    if not modes:
         return None
-    shown = points[(points.seed == "all") & (points.source == study.negatives[0])]
     figure, axes = _panels(pyplot, len(modes))
-    shades = pyplot.get_cmap("viridis")(np.linspace(0.9, 0.1, len(study.snapshots)))
+    colors = pyplot.get_cmap("viridis")(np.linspace(0.85, 0.0, len(study.snapshots)))
+    look = dict(zip(study.snapshots, colors, strict=True))
+    dashes = ("-", "--", "-.", ":")
     for axis, mode in zip(axes, modes, strict=True):
-        for n, shade in zip(study.snapshots, shades, strict=True):
-            line = shown[(shown["mode"] == mode) & (shown.n_train == n)].sort_values("weight")
-            axis.plot(line.weight, line.value, color=shade, label=f"n = {n}")
-        axis.axvline(study.weight, color="#999999", linewidth=0.8, linestyle=":")
-        axis.set_xlabel("weight of the negative term")
-        axis.set_title(str(STYLES[mode]["label"]))
-    axes[0].set_ylabel(f"{study.metric} on {study.task}")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+        for line in drawn:
+            if (line["mode"], line["source"]) == (mode, study.negatives[0]):
+                n = line["n"]
+                dash = dashes[study.snapshots.index(n) % len(dashes)]
+                axis.plot(line["weight"], line["value"], dash, color=look[n], label=f"$n$ = {n}")
+        axis.axvline(study.weight, color="#999999", linewidth=0.6, zorder=0)
+        axis.set_xlabel("weight $w$ of the negative term")
+        axis.set_title(mode_style(mode).label)
+    _label_rows(axes, f"{study.metric} on {study.task}")
+    _legend(figure, axes)
     return figure
 
 
-def _panels(pyplot: Any, count: int) -> tuple[Any, Sequence[Any]]:
-    figure, axes = pyplot.subplots(
-        1, count, figsize=(1.5 + 4.5 * count, 4.2), sharey=True, squeeze=False, layout="constrained"
+def densities(pyplot: Any, panels: Sequence[dict[str, Any]], study: Study) -> Any:
+    """Log-likelihoods of right and wrong answers under each head (paper, figures 2 and 6)."""
+    last = study.snapshots[-1]
+    shown = [
+        panel
+        for panel in panels
+        if panel["n"] in (0, last)
+        and (
+            panel["head"] in ("base", "positive", "negative")
+            or panel["source"] == study.negatives[0]
+        )
+    ]
+    figure, axes = _panels(pyplot, len(shown), height=1.75)
+    for axis, panel in zip(axes, shown, strict=True):
+        for kind, color, dash in (("right", RIGHT, "-"), ("wrong", WRONG, "--")):
+            axis.plot(panel["x"], panel[kind], dash, color=color, label=f"{kind} answers")
+            axis.fill_between(panel["x"], panel[kind], color=color, alpha=0.15, linewidth=0)
+        source = f": {source_text(panel['source'])}" if panel["head"] == "negative" else ""
+        axis.set_title(_wrapped(f"{panel['title']}{source}"))
+        margin = f"{panel['margin'][0]:+.2f}".replace("-", "\u2212")
+        axis.text(
+            0.03,
+            0.95,
+            f"AUROC {panel['auroc'][0]:.2f}\nmargin {margin} nats",
+            transform=axis.transAxes,
+            va="top",
+            fontsize="small",
+        )
+        axis.set_ylim(bottom=0)
+        axis.margins(x=0)
+        name = "log-likelihood" if panel["head"] in ("base", "positive", "negative") else "ratio"
+        axis.set_xlabel(f"{name} (nats), $n$ = {panel['n']}")
+    _label_rows(axes, "density")
+    _legend(figure, axes)
+    return figure
+
+
+def reliability(pyplot: Any, diagrams: Sequence[dict[str, Any]], study: Study) -> Any:
+    """How often predictions are right, against their probability."""
+    figure, (axis,) = _panels(pyplot, 1, height=2.6)
+    axis.plot([0, 1], [0, 1], color="#999999", linewidth=0.6)
+    for diagram in diagrams:
+        if diagram["n"] not in (0, study.snapshots[-1]):
+            continue
+        if diagram["source"] not in ("", study.negatives[0]):
+            continue
+        style = mode_style(diagram["mode"])
+        axis.plot(
+            diagram["x"],
+            diagram["y"],
+            linestyle=style.dash,
+            color=style.color,
+            marker=style.marker or ".",
+            label=f"{style.short}, ECE {diagram['ece']:.2f}",
+        )
+    axis.set(xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
+    axis.set_xlabel("probability of the prediction")
+    axis.set_ylabel("share of right predictions")
+    axis.set_title(f"$n$ = {study.snapshots[-1]}")
+    _legend(figure, [axis])
+    return figure
+
+
+def _panels(pyplot: Any, count: int, height: float = 2.1) -> tuple[Any, list[Any]]:
+    """One panel, or two in each row, with a legend's room below."""
+    columns = min(count, 2)
+    rows = -(-count // columns)
+    figure, grid = pyplot.subplots(
+        rows,
+        columns,
+        figsize=(COLUMN * columns + GAP * (columns - 1), height * rows + 0.55),
+        sharey="none" if height < 2 else "row",
+        squeeze=False,
+        layout="constrained",
     )
-    return figure, list(axes[0])
+    axes = list(grid.flat)
+    for axis in axes[count:]:
+        axis.set_visible(False)
+    return figure, axes[:count]
+
+
+def _label_rows(axes: Sequence[Any], text: str) -> None:
+    for axis in axes[::2]:
+        axis.set_ylabel(text)
+
+
+def _legend(figure: Any, axes: Sequence[Any]) -> None:
+    found: dict[str, Any] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    columns = 2 if len(figure.axes) == 1 else 4
+    figure.legend(
+        list(found.values()),
+        list(found),
+        loc="outside lower center",
+        ncols=min(columns, len(found)),
+        frameon=False,
+    )
 
 
 @contextmanager
@@ -121,13 +241,26 @@ def _style() -> Iterator[Any]:
     from matplotlib import pyplot
 
     settings = {
+        "font.family": "STIXGeneral",  # comes with matplotlib, so that all machines draw the same
+        "mathtext.fontset": "stix",
+        "font.size": 9,
+        "axes.titlesize": 9,
+        "axes.labelsize": 9,
+        "xtick.labelsize": 8,
+        "ytick.labelsize": 8,
+        "legend.fontsize": 8,
+        "axes.linewidth": 0.6,
+        "xtick.major.width": 0.6,
+        "ytick.major.width": 0.6,
         "axes.grid": True,
         "grid.alpha": 0.25,
+        "grid.linewidth": 0.5,
         "axes.spines.top": False,
         "axes.spines.right": False,
-        "axes.titlesize": "medium",
-        "lines.markersize": 4.5,
-        "savefig.dpi": 150,
+        "lines.linewidth": 1.3,
+        "lines.markersize": 3.5,
+        "savefig.dpi": 200,
+        "pdf.fonttype": 42,  # TrueType: what publishers ask for
         "svg.hashsalt": "likra",  # or the ids in the file are random
         "svg.fonttype": "path",
     }
@@ -138,6 +271,5 @@ def _style() -> Iterator[Any]:
 def _save(figure: Any, path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".figure-", dir=path.parent) as folder:
         temporary = Path(folder) / path.name
-        stamp = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-        figure.savefig(temporary, metadata=stamp)
+        figure.savefig(temporary, metadata=ENDINGS[path.suffix[1:]])
         temporary.replace(path)

@@ -1,0 +1,160 @@
+"""``likra eval``: the harness's own command line, with likra's models and task cards."""
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+from lm_eval.utils import get_file_task_name
+
+from likra.errors import LikraError
+from likra.integrations.lm_eval import OPENED, LikraLM
+from likra.study import write_text
+from likra.tasks.cards import card_config, card_names
+from likra.tasks.harness import templates_compiled_once
+from likra.tasks.harness_index import harness_has
+
+
+def run_harness(arguments: Sequence[str], data: str | None = None) -> None:
+    """Do what ``lm_eval run`` does, with likra's models and task cards as well.
+
+    With ``--log_samples``, each new ``samples_*.jsonl`` of model ``likra`` gets a
+    ``parts_*.jsonl`` beside it (see `LikraLM.parts`).
+
+    Args:
+        arguments: the options, as strings.
+        data: a local folder; likra's cards among the tasks read it.
+
+    Raises:
+        LikraError: whatever is wrong with likra's own arguments, cards and data.
+
+    """
+    from lm_eval._cli import HarnessCLI
+    from lm_eval.utils import setup_logging
+
+    setup_logging()
+    with (
+        _command_line(["lm-eval", "run", *arguments]),
+        _opened_models() as opened,
+        templates_compiled_once(),
+    ):
+        harness = HarnessCLI()
+        options = harness.parse_args()
+        settings = _settings(options)
+        with TemporaryDirectory(prefix="likra-") as folder:
+            if tasks := _with_cards(settings, data, Path(folder)):
+                options.tasks = tasks
+            before = _sample_files(settings)
+            with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 by the old name
+                warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated")
+                _execute(harness, options)
+        written = [path for path in _sample_files(settings) if path not in before]
+        for model in opened:
+            parts = model.gather_parts()
+            # where HFLM leaves each process to itself, they all have rank 0, and one of them writes
+            if parts is not None and os.environ.get("LOCAL_RANK", "0") == "0":
+                _write_parts(parts, written)
+
+
+def _execute(harness: Any, options: Any) -> None:
+    try:
+        harness.execute(options)
+    except ValueError as error:  # so the harness says that it does not know a task
+        if "asks not found" not in str(error):
+            raise
+        raise LikraError(f"lm-evaluation-harness: {error}") from error
+
+
+@contextmanager
+def _command_line(arguments: list[str]) -> Iterator[None]:
+    saved, sys.argv = sys.argv, arguments
+    try:
+        yield
+    finally:
+        sys.argv = saved
+
+
+@contextmanager
+def _opened_models() -> Iterator[list[LikraLM]]:
+    """The ``likra`` models that the harness opens by name, for it keeps them to itself."""
+    opened: list[LikraLM] = []
+    token = OPENED.set(opened)
+    try:
+        yield opened
+    finally:
+        OPENED.reset(token)
+
+
+def _settings(options: Any) -> dict[str, Any]:
+    """The tasks and places of files that the harness will use: its options', else its config's."""
+    from lm_eval.config.evaluate_config import EvaluatorConfig
+
+    settings = EvaluatorConfig.load_yaml_config(options.config) if options.config else {}
+    return settings | {key: value for key, value in vars(options).items() if value}
+
+
+def _with_cards(settings: dict[str, Any], data: str | None, folder: Path) -> list[str]:
+    """The tasks, with files in the place of likra's cards; nothing where there is no card."""
+    tasks = settings.get("tasks") or []
+    tasks = [tasks] if isinstance(tasks, str) else tasks
+    names = [name for task in tasks for name in str(task).split(",")]
+    cards = [
+        name
+        for name in names
+        if (name in card_names() and (data is not None or not harness_has(name)))
+        or (data is not None and Path(name).is_file())
+    ]
+    if data is not None and names and not cards:
+        raise LikraError(
+            f"--data is for likra's cards, and {', '.join(names)} are none; there are "
+            f"{', '.join(card_names())}"
+        )
+    files = {name: _card_files(name, data, folder) for name in cards}
+    return [file for name in names for file in files.get(name, [name])] if cards else []
+
+
+def _card_files(name: str, data: str | None, folder: Path) -> list[str]:
+    """A likra card as files that the harness reads, one for each part of its data set."""
+    card = card_config(name)
+    metadata = card.get("metadata") or {}
+    if "distractors" in metadata:
+        raise LikraError(f"task '{name}' draws its wrong choices from other questions: `likra run`")
+    files = []
+    for part in metadata.get("configurations", [None]):
+        config = card_config(name, data, part)
+        if part is not None:
+            config["task"] = f"{config['task']}_{part}"
+        path = folder / f"{config['task']}.yaml"
+        try:
+            path.write_text(yaml.safe_dump(config), encoding="utf-8")
+        except yaml.YAMLError as error:
+            raise LikraError(
+                f"task card '{name}' has Python functions: --data needs a card without"
+            ) from error
+        files.append(str(path))
+    return files
+
+
+def _sample_files(settings: dict[str, Any]) -> list[Path]:
+    """The samples that stand where the harness writes them."""
+    if not settings.get("output_path"):
+        return []
+    folder = Path(settings["output_path"])
+    if folder.suffix == ".json":
+        return sorted(folder.parent.glob("samples_*.jsonl"))
+    return sorted(folder.glob("*/samples_*.jsonl"))
+
+
+def _write_parts(parts: list[dict[str, Any]], samples: list[Path]) -> None:
+    for path in samples:
+        task = get_file_task_name(path.name)
+        lines = [json.dumps(part) for part in parts if part["task"] == task]
+        if lines:
+            name = f"parts_{path.name.removeprefix('samples_')}"
+            write_text(path.with_name(name), "\n".join(lines) + "\n")

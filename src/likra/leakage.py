@@ -1,0 +1,115 @@
+"""Leakage: evaluation questions that stand, or nearly stand, among the training questions."""
+
+import math
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from likra.questions import Question
+
+NEAR = 0.8  # from this similarity on, two stems are near-duplicates
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A training question that gives an evaluation question away.
+
+    ``similarity`` is 1 for stems that are the same but for case and punctuation, else the share
+    of their words' weight that two near-duplicates have in common.
+    """
+
+    train_id: str
+    eval_id: str
+    similarity: float
+
+    @property
+    def exact(self) -> bool:
+        """Whether the stems are the same."""
+        return self.similarity == 1.0
+
+
+def normalised(text: str) -> str:
+    """What two leaking stems have in common: words in lower case, numbers, signs of arithmetic.
+
+    Unicode's compatible forms are one; so are a dash within a word and a space.
+    """
+    folded = unicodedata.normalize("NFKC", text.casefold())
+    return " ".join(_WORD.findall("".join(map(_kept, folded))))
+
+
+# a minus is a sign of arithmetic beside a number or between spaces
+_WORD = re.compile(r"[^\s+*/=<>^%()-]+|[+*/=<>^%]|(?<![^\s\d)])-(?=[\s\d(])")
+
+
+def _kept(character: str) -> str:
+    """Letters, marks and digits, and the signs; a space for all else."""
+    kind = unicodedata.category(character)
+    return character if kind[0] in "LMN" or character in "_+*/=<>^%-()" else " "
+
+
+def find_leaks(train: Sequence[Question], evaluation: Sequence[Question]) -> list[Leak]:
+    """Every pair of the same stem, and for other evaluation questions every near-duplicate.
+
+    The similarity is the Jaccard index of the words, each weighted by its rarity
+    (``log(n / document frequency)``): a form that all questions of a set have in common counts
+    for little. No pair above `NEAR` is missed.
+
+    Args:
+        train: only stems and ids are read, one question at a time.
+        evaluation: the same.
+
+    """
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    for question in train:
+        by_stem[normalised(question.stem)].append(question.id)
+    exact: list[Leak] = []
+    rest: list[tuple[str, str]] = []
+    for question in evaluation:
+        stem = normalised(question.stem)
+        exact += [Leak(train_id, question.id, 1.0) for train_id in by_stem.get(stem, ())]
+        if stem not in by_stem:
+            rest.append((question.id, stem))
+    return exact + list(_near(by_stem, rest))
+
+
+def _near(by_stem: dict[str, list[str]], rest: Sequence[tuple[str, str]]) -> Iterator[Leak]:
+    frequency = Counter(word for stem in by_stem for word in set(stem.split()))
+    frequency.update(word for _, stem in rest for word in set(stem.split()))
+    count = len(by_stem) + len(rest) + 1
+    weight = {word: math.log(count / n) for word, n in frequency.items()}
+    index: dict[str, list[str]] = defaultdict(list)
+    for stem in by_stem:
+        for word in _prefix(stem, weight):
+            index[word].append(stem)
+    for eval_id, stem in rest:
+        words = set(stem.split())
+        candidates = {other for word in _prefix(stem, weight) for other in index.get(word, ())}
+        for other in sorted(candidates):
+            similarity = _similarity(words, set(other.split()), weight)
+            if similarity >= NEAR:
+                # the same words in another order are not the same stem
+                below = min(similarity, math.nextafter(1.0, 0.0))
+                yield from (Leak(train_id, eval_id, below) for train_id in by_stem[other])
+
+
+def _prefix(stem: str, weight: dict[str, float]) -> list[str]:
+    """The rarest words of a stem, as many as two stems above `NEAR` must share one of.
+
+    What follows weighs less than `NEAR` of the whole, so it alone could not make the pair.
+    """
+    words = sorted(set(stem.split()), key=lambda word: (-weight[word], word))
+    left = math.fsum(weight[word] for word in words)
+    enough = NEAR * left * (1 - 1e-9)
+    taken = 0
+    while taken < len(words) and left >= enough:
+        left -= weight[words[taken]]
+        taken += 1
+    return words[:taken]
+
+
+def _similarity(one: set[str], other: set[str], weight: dict[str, float]) -> float:
+    # fsum: a set's order is another in each process, and must not show in the last digit
+    union = math.fsum(weight[word] for word in one | other)
+    return math.fsum(weight[word] for word in one & other) / union if union else 0.0

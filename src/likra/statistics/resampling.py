@@ -1,0 +1,29 @@
+"""The bootstrap that all intervals come from; its resamples are those of `likra.ratio`."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from likra.ratio import LEVEL, RESAMPLES
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with the low and the high end of its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def with_resamples(generator: np.random.Generator, size: int) -> np.ndarray:
+    """How often each of ``size`` things is drawn, [1 + resamples, size]; row 0 has each once."""
+    counts = np.ones((1 + RESAMPLES, size))
+    counts[1:] = generator.multinomial(size, [1 / size] * size, RESAMPLES)
+    return counts
+
+
+def estimate(values: np.ndarray) -> Estimate:
+    """The value of row 0 and the percentile interval of the others, of [1 + resamples]."""
+    low, high = np.quantile(values[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(float(values[0]), float(low), float(high))

@@ -1,0 +1,67 @@
+"""The weight of the negative head, chosen on questions that are then not reported."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from likra.errors import LikraError
+
+
+def choose_weight(weights: Sequence[float], accuracy: Sequence[float]) -> float:
+    """The weight with the best accuracy; of equal ones the nearest to 1, then the smaller.
+
+    Args:
+        weights: of the negative head.
+        accuracy: of each, on questions that are not reported (`split_validation`).
+
+    Raises:
+        LikraError: no weight, not as many of the one as of the other, or an accuracy that is
+            not a number.
+
+    """
+    if len(weights) != len(accuracy) or not len(weights):
+        raise LikraError(f"{len(weights)} weights for {len(accuracy)} accuracies")
+    if not np.isfinite(accuracy).all():
+        raise LikraError("an accuracy is not a finite number")
+
+    def rank(pair: tuple[float, float]) -> tuple[float, float, float]:
+        # rounded: means over seeds, and the distances of 0.9 and 1.1, are equal but for their ends
+        weight, value = pair
+        return -round(float(value), 12), round(abs(float(weight) - 1), 12), weight
+
+    return float(min(zip(weights, accuracy, strict=True), key=rank)[0])
+
+
+def split_validation(
+    question_ids: Sequence[str], fraction: float = 0.5, seed: int = 0
+) -> np.ndarray:
+    """Set questions aside to choose a weight on; the others are left to report.
+
+    A question's side is a hash of its id and the seed: it depends neither on the order nor on
+    the other questions, so that the part of a subset is the subset of the part. The fraction is
+    therefore met only about.
+
+    Args:
+        question_ids: ids.
+        fraction: to set aside, between 0 and 1.
+        seed: of the division.
+
+    Returns:
+        [questions] bool, True for validation.
+
+    Raises:
+        LikraError: another fraction, or too few questions, so that a side has none.
+
+    """
+    if not 0 < fraction < 1:
+        raise LikraError(f"the fraction for validation must lie between 0 and 1, not {fraction}")
+    limit = fraction * 2**64
+    digests = (
+        hashlib.blake2b(f"{seed}\0{name}".encode("utf-8", "surrogatepass"), digest_size=8)
+        for name in question_ids
+    )
+    chosen = np.array([int.from_bytes(d.digest(), "big") < limit for d in digests], dtype=bool)
+    if chosen.all() or not chosen.any():
+        raise LikraError(f"too few questions to set some aside for validation: {len(question_ids)}")
+    return chosen

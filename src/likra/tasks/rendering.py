@@ -1,0 +1,50 @@
+"""How questions are put before a model, whatever they were read from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+ChatTemplate = Callable[..., str]  # messages -> text, as `tokenizer.apply_chat_template`
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What a task is told about the rendering of its questions.
+
+    Attributes:
+        fewshot: "per-question", each question its own examples, as the harness draws them; or
+            "fixed", the same examples for all: then they go through the model once per batch.
+        chat_template: renders messages to a prompt; without it the prompt is plain text.
+        on_bad_row: "error", or "skip" to leave out what cannot be read, and say so.
+
+    """
+
+    fewshot: str = "per-question"
+    chat_template: ChatTemplate | None = None
+    on_bad_row: str = "error"
+
+
+PLAIN = Rendering()
+
+
+def chat_template_of(tokenizer: Any) -> ChatTemplate:
+    """The tokenizer's chat template as a function of messages.
+
+    ``add_generation_prompt`` opens the assistant's turn after the messages; without it the last
+    message is left open, as lm-evaluation-harness wants it, or with ``complete`` it is ended.
+    """
+
+    def render(
+        messages: list[dict[str, str]],
+        add_generation_prompt: bool = True,
+        complete: bool = False,
+    ) -> str:
+        text: str = tokenizer.apply_chat_template(
+            messages,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not (add_generation_prompt or complete),
+        )
+        return text
+
+    return render

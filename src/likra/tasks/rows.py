@@ -1,0 +1,174 @@
+"""Rows of people's own files, one at a time, each fault named with its file and line."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from likra.errors import LikraError
+
+READABLE = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+MAX_FIELD = 1_000_000  # characters; more is a missing quote or a whole book, never an answer
+BATCH = 1024
+
+
+class BadRowError(LikraError):
+    """A row that cannot be used. ``kind`` is its fault in a few words, for counting."""
+
+    def __init__(self, kind: str, detail: str = "") -> None:
+        super().__init__(f"{kind}{f': {detail}' if detail else ''}")
+        self.kind = kind
+
+
+# Where a row stands ("line 7"), and its fields or what is wrong with it.
+Row = tuple[str, dict[str, Any] | BadRowError]
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of a JSONL, JSON, CSV, TSV or Parquet file.
+
+    UTF-8 with or without a byte-order mark, any line ends. All but JSON is read as a stream.
+
+    Raises:
+        LikraError: the file cannot be read at all.
+
+    """
+    kind = path.suffix.lower()
+    if kind not in READABLE:
+        raise LikraError(f"'{path}' is none of {', '.join(READABLE)}")
+    if path.is_dir():
+        raise LikraError(f"'{path}' is a folder, though its name is a file's")
+    if not path.is_file():
+        raise LikraError(f"no file at '{path}'")
+    if path.stat().st_size == 0:
+        raise LikraError(f"'{path}' is empty")
+    if kind == ".parquet":
+        yield from _parquet(path)
+        return
+    with path.open("rb") as file:
+        if file.read(2) in {b"\xff\xfe", b"\xfe\xff"}:
+            raise LikraError(f"'{path}' is UTF-16: save it as UTF-8")
+    if kind == ".jsonl":
+        yield from _jsonl(path)
+    elif kind == ".json":
+        yield from _json(path)
+    else:
+        yield from _csv(path)
+
+
+def _jsonl(path: Path) -> Iterator[Row]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield f"line {number}", _parsed(line, "utf-8-sig" if number == 1 else "utf-8")
+
+
+def _parsed(line: bytes, encoding: str) -> dict[str, Any] | BadRowError:
+    try:
+        value = json.loads(line.decode(encoding), object_pairs_hook=_unique)
+    except UnicodeDecodeError as error:
+        return BadRowError(
+            "not UTF-8", f"byte 0x{line[error.start]:02x} at column {error.start + 1}"
+        )
+    except json.JSONDecodeError as error:
+        return BadRowError("broken JSON", f"{error.msg} at column {error.colno}")
+    except RecursionError:
+        return BadRowError("broken JSON", "nested too deeply")
+    except BadRowError as error:
+        return error
+    return _whole(value)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, refused where one key would silently win over its namesake."""
+    if len({key for key, _ in pairs}) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise BadRowError("a key twice", f"'{next(k for k in keys if keys.count(k) > 1)}'")
+    return dict(pairs)
+
+
+def _whole(value: Any) -> dict[str, Any] | BadRowError:
+    if not isinstance(value, dict):
+        return BadRowError("no JSON object", f"{value!r:.40}")
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return BadRowError("half a character", "a lone surrogate escape")
+    return value
+
+
+def _json(path: Path) -> Iterator[Row]:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        value = json.loads(text, object_pairs_hook=_unique)
+    except UnicodeDecodeError as error:
+        raise LikraError(f"'{path}' is not UTF-8 (byte {error.start + 1})") from error
+    except BadRowError as error:
+        raise LikraError(f"'{path}': {error}") from error
+    except json.JSONDecodeError as error:
+        hint = "; one object per line is JSONL: name it .jsonl" if error.msg == "Extra data" else ""
+        raise LikraError(
+            f"'{path}', line {error.lineno}: broken JSON: {error.msg} at column {error.colno}{hint}"
+        ) from error
+    if isinstance(value, dict):  # the rows under one name
+        lists = [item for item in value.values() if isinstance(item, list)]
+        value = lists[0] if len(lists) == 1 else value
+    if not isinstance(value, list):
+        raise LikraError(f"'{path}' holds no list of rows")
+    for number, row in enumerate(value, start=1):
+        yield f"row {number}", _whole(row)
+
+
+def _csv(path: Path) -> Iterator[Row]:
+    limit = csv.field_size_limit(sys.maxsize)
+    try:
+        # bytes that are no UTF-8 become lone surrogates, so that their row can be named
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            first = file.readline()
+            file.seek(0)
+            delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            header = next(reader, None)
+            if header is None:
+                raise LikraError(f"'{path}' is empty")
+            if len(set(header)) != len(header):
+                raise LikraError(f"'{path}': a column name stands twice: {', '.join(header)}")
+            line = reader.line_num + 1
+            for fields in reader:
+                if fields:
+                    yield f"line {line}", _record(header, fields)
+                line = reader.line_num + 1
+    except csv.Error as error:
+        raise LikraError(f"'{path}': broken CSV: {error}") from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _record(header: list[str], fields: list[str]) -> dict[str, Any] | BadRowError:
+    if len(fields) != len(header):
+        return BadRowError(
+            "fields missing or too many", f"{len(fields)}, and {len(header)} columns"
+        )
+    if any("\udc80" <= character <= "\udcff" for field in fields for character in field):
+        return BadRowError("not UTF-8")
+    return dict(zip(header, fields, strict=True))
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if len(set(names)) != len(names):
+                raise LikraError(f"'{path}': a column name stands twice: {', '.join(names)}")
+            for batch in file.iter_batches(BATCH):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"row {number}", row
+    except pa.ArrowException as error:
+        raise LikraError(f"cannot read '{path}': {str(error).splitlines()[0]}") from error

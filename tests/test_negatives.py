@@ -1,0 +1,243 @@
+"""Sources of wrong answers: what each gives, worked by hand, and that none gives a right one."""
+
+import random
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+from conftest import question
+from hypothesis import given
+from hypothesis import strategies as st
+
+from likra.errors import LikraError
+from likra.negatives import (
+    SOURCES,
+    Material,
+    Part,
+    canonical,
+    draw,
+    draw_negatives,
+    parse_source,
+    shuffled,
+)
+from likra.questions import Choice, Question
+from likra.table import BASE, choice_scores, score_table
+
+words = st.text("abcd ", min_size=1, max_size=4).filter(str.strip)
+
+
+@st.composite
+def question_lists(draw) -> list[Question]:
+    questions = []
+    for number in range(draw(st.integers(2, 6))):
+        texts = draw(st.lists(words, min_size=2, max_size=5, unique_by=str.strip))
+        n_right = draw(st.integers(1, len(texts) - 1))
+        stem = draw(st.sampled_from(["What is it?", "Which?", f"Number {number}?"]))
+        questions.append(question(str(number), texts[:n_right], texts[n_right:], stem))
+    return questions
+
+
+@st.composite
+def materials(draw, questions: list[Question]) -> Material:
+    """Everything that any source may ask for, right answers among it."""
+    ids = [asked.id for asked in questions]
+    texts = st.lists(words, max_size=4)
+    candidates = {"generated": {i: draw(texts) for i in ids}, "file": {i: draw(texts) for i in ids}}
+    scores = {q.id: [float(draw(st.integers(-9, 0))) for _ in q.choices] for q in questions}
+    return Material(
+        questions, scores, draw(texts), candidates, draw(st.sampled_from(["near", "exact"]))
+    )
+
+
+NAMES = [
+    *SOURCES,
+    "0.5 random_choice + 0.5 generated",
+    "0.3 hardest + 0.3 file + 0.4 other_question",
+]
+NAMES = [{"other_task": "other_task:x", "file": "file:x"}.get(name, name) for name in NAMES]
+NAMES = [name.replace("+ 0.3 file", "+ 0.3 file:x") for name in NAMES]
+
+
+@given(st.data(), question_lists(), st.sampled_from(NAMES), st.integers(0, 99))
+def test_a_right_answer_never_becomes_a_negative(data, questions, source, seed):
+    material = data.draw(materials(questions))
+    drawn = draw(source, questions, seed, material)
+    assert len(drawn.answers) == len(questions)
+    for asked, answers in zip(questions, drawn.answers, strict=True):
+        right = {choice.continuation.strip().casefold() for choice in asked.right}
+        for negative in answers:
+            assert not negative.is_right
+            assert negative.context == asked.choices[0].context
+            assert negative.continuation.strip()
+            assert negative.continuation.strip().casefold() not in right
+    empty = sum(not answers for answers in drawn.answers)
+    counted = [n for why, n in drawn.refused.items() if why.endswith("nothing for a question")]
+    assert sum(counted) == empty  # never shorter in silence
+
+
+@given(st.data(), question_lists(), st.sampled_from(NAMES), st.integers(0, 99))
+def test_a_draw_depends_on_seed_and_question_alone(data, questions, source, seed):
+    material = data.draw(materials(questions))
+    backwards = draw(source, questions[::-1], seed, material).answers[::-1]
+    assert draw(source, questions, seed, material).answers == backwards
+
+
+def texts(source: str, asked: list[Question], material: Material, seed: int = 0) -> list[list[str]]:
+    return [[c.text for c in found] for found in draw(source, asked, seed, material).answers]
+
+
+ASKED = [question("a", "right", ["w1", "w2", "w3"])]
+
+
+def test_random_choice_takes_every_wrong_choice_sometimes():
+    """The fault of the authors' code: always the first wrong choice, whatever the seed."""
+    drawn = [draw_negatives("random_choice", ASKED, seed)[0].text for seed in range(200)]
+    for text in ("w1", "w2", "w3"):
+        assert 40 <= drawn.count(text) <= 95  # 67 expected, 6.7 the standard deviation
+
+
+def test_all_choices():
+    assert texts("all_choices", ASKED, Material()) == [["w1", "w2", "w3"]]
+
+
+def test_hardest_and_easiest_are_one_choice_each():
+    """The fault of the authors' code: the first wrong choice came along with the chosen one."""
+    material = Material(scores={"a": [-1.0, -5.0, -2.0, -9.0]})  # the right choice scores highest
+    assert texts("hardest", ASKED, material) == [["w2"]]
+    assert texts("easiest", ASKED, material) == [["w3"]]
+    with pytest.raises(LikraError, match="no scores of the choices of question 'a'"):
+        texts("hardest", ASKED, Material())
+
+
+def test_hardest_refuses_scores_of_other_questions():
+    train = [question("a", "right", ["wrong", "longer wrong"])]
+    evaluation = [question("a", "right", ["wrong", "longer wrong"], stem="Of the evaluation?")]
+
+    def table(questions):
+        return score_table("t", "test", questions, BASE, np.array([-1.0, -5.0, -6.0]), [1] * 3, "")
+
+    # 5 characters and 12: per character -1 and -0.5, so the metrics disagree on the hardest
+    assert choice_scores(table(train), train, "acc") == {"a": [-1.0, -5.0, -6.0]}
+    assert choice_scores(table(train), train, "acc_norm") == {"a": [-0.2, -1.0, -0.5]}
+    with pytest.raises(LikraError, match="rank by scores of the training questions, and these"):
+        choice_scores(table(evaluation), train, "acc")
+
+
+def test_other_question_gives_the_right_answer_of_another():
+    questions = [question(str(n), f"right {n}", [f"wrong {n}"], f"q{n}?") for n in range(5)]
+    answers = {q.right[0].continuation for q in questions}
+    drawn = draw_negatives("other_question", questions, 0)
+    for asked, negative in zip(questions, drawn, strict=True):
+        assert negative.continuation in answers - {asked.right[0].continuation}
+
+
+def test_other_question_takes_nothing_from_the_same_question_asked_again():
+    """In preference data one prompt stands in many rows, each with another right answer."""
+    asked = [question(str(n), f"hello {n}", ["go away"], "Say hi!") for n in range(3)]
+    asked.append(question("3", "blue", ["green"], "Which colour?"))
+    drawn = draw("other_question", asked, 0, Material(asked))
+    assert [[c.text for c in found] for found in drawn.answers[:3]] == [["blue"]] * 3
+
+
+def test_other_question_says_when_there_is_none():
+    same = [question(str(n), "same", [f"wrong {n}"]) for n in range(3)]
+    with pytest.raises(LikraError, match="there is no wrong answer for question '0'"):
+        draw_negatives("other_question", same, 0)
+
+
+def test_other_task_takes_its_answers_as_this_ones():
+    material = Material(others=["42", "right!"])
+    drawn = draw("other_task:sums", ASKED, 0, material)
+    assert drawn.answers == [[Choice(ASKED[0].choices[0].context, " 42", "42", is_right=False)]]
+    assert set(drawn.refused) <= {"right"}
+
+
+@pytest.mark.parametrize(
+    ("text", "near", "exact"),
+    [
+        ("Victor Hugo", "right", "right"),
+        ("victor  hugo.", "right", "right"),
+        ("Victor Hugoo", "nearly right", None),
+        ("The author is Victor Hugo, of course", "contains the right answer", None),
+        (" !", "empty", "empty"),
+        ("Emile Zola", None, None),
+    ],
+)
+@pytest.mark.parametrize("source", ["generated", "file:wrong.jsonl"])
+def test_candidates_that_are_right_are_refused(source, text, near, exact):
+    asked = [question("q", "Victor Hugo", [])]
+    for match, fault in (("near", near), ("exact", exact)):
+        candidates = {source.partition(":")[0]: {"q": [text]}}
+        drawn = draw(source, asked, 0, Material(candidates=candidates, match=match))
+        assert bool(drawn.answers[0]) == (fault is None)
+        assert (fault is None) or drawn.refused[fault] == 1
+
+
+def test_a_mixture_draws_each_question_from_one_part():
+    asked = [question(str(n), "right", ["wrong"]) for n in range(1000)]
+    candidates = {"generated": {q.id: ["of the model"] for q in asked}}
+    material = Material(candidates=candidates)
+    drawn = Counter(text for (text,) in texts("0.3 random_choice + 0.7 generated", asked, material))
+    assert drawn.total() == 1000
+    assert 255 <= drawn["wrong"] <= 345  # 300 expected, 14.5 the standard deviation
+
+
+def test_contamination_is_the_only_source_of_right_answers():
+    asked = [question(str(n), "right", ["wrong"]) for n in range(1000)]
+    drawn = Counter(text for (text,) in texts("contaminated:0.2", asked, Material()))
+    assert 155 <= drawn["right"] <= 245  # 200 expected, 12.6 the standard deviation
+    assert drawn["wrong"] == 1000 - drawn["right"]
+    assert texts("contaminated:0", asked[:9], Material()) == [["wrong"]] * 9
+    assert texts("contaminated:1", asked[:9], Material()) == [["right"]] * 9
+
+
+def test_names_of_sources():
+    assert parse_source("random_choice") == (Part(1.0, "random_choice"),)
+    assert parse_source("file:a/b.jsonl") == (Part(1.0, "file", "a/b.jsonl"),)
+    noisy = parse_source("contaminated:0.25")
+    assert noisy == (Part(0.75, "random_choice"), Part(0.25, "right"))
+    assert canonical("0.5 random_choice +  0.5 * hardest") == "0.5*random_choice+0.5*hardest"
+    assert canonical(canonical("0.5 random_choice + 0.5 hardest")) == canonical(
+        "0.5*random_choice + 0.5*hardest"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("random_choise", "'random_choise': did you mean 'random_choice'?"),
+        ("right", "unknown source of negatives 'right'"),
+        ("0.5 random_choice + 0.4 hardest", "do not sum to 1"),
+        ("random_choice + hardest", "do not sum to 1"),
+        ("contaminated", "write contaminated:FRACTION"),
+        ("contaminated:2", "'2' is no fraction of 1"),
+        ("random_choice:1", "write random_choice"),
+        ("other_task", "write other_task:TASK"),
+        ("", "is no source of negatives"),
+    ],
+)
+def test_a_name_that_is_none(name, message):
+    with pytest.raises(LikraError, match=re.escape(message)):
+        parse_source(name)
+
+
+def test_a_question_without_wrong_answers_is_named():
+    with pytest.raises(LikraError, match="there is no wrong answer for question 'a'"):
+        draw_negatives("random_choice", [question("a", "1", [])], 0)
+
+
+def test_questions_with_only_right_or_only_wrong_answers_can_have_others():
+    pool = [
+        question("a", "1", [], "a?"),
+        question("b", [], ["2"], "b?"),
+        question("c", "3", [], "c?"),
+    ]
+    drawn = draw_negatives("other_question", pool, 0)
+    assert [choice.text for choice in drawn] in (["3", "1", "1"], ["3", "3", "1"])
+
+
+@given(st.integers(0, 40), st.integers(0, 99))
+def test_a_lazy_shuffle_is_the_whole_one(count, seed):
+    whole = random.Random(seed).sample(range(count), count)
+    assert list(shuffled(count, random.Random(seed))) == whole

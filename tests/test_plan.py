@@ -1,0 +1,246 @@
+"""The plan of a study: counted by other means, aware of what is done, and without a trace."""
+
+import hashlib
+import inspect
+import shutil
+from pathlib import Path
+
+import pytest
+import typer
+
+from likra import cli
+from likra import plan as plan_module
+from likra.forest import encode, pack
+from likra.plan import Pace, Plan, Stage, Work, pace, plan_lines, plan_study
+from likra.scoring import BUDGET
+from likra.settings import parse_study, read_study
+from likra.study import Run, run_study
+from likra.table import BASE, HeadKey
+from likra.tasks import load_task
+from likra.workbench import Workbench
+
+SMALL = {
+    "name": "small",
+    "seeds": [0, 1],
+    "snapshots": [8, 16],
+    "modes": ["base", "sft", "likra"],
+    "training": {"learning_rate": 1e-3, "batch_size": 8},
+}
+
+
+def silent(_: str) -> None:
+    pass
+
+
+def small(**changes):
+    return parse_study(SMALL | changes)
+
+
+def planned(study, folder: Path, *, calibrate: bool = False) -> Plan:
+    return plan_study(study, folder, silent, calibrate=calibrate)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def nodes(pairs) -> int:
+    """How many different prefixes there are: what a forest computes, counted without one."""
+    return len({tuple(pair.tokens[: n + 1]) for pair in pairs for n in range(len(pair.tokens))})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Run:
+    run, _ = run_study(small(), tmp_path_factory.mktemp("runs") / "small", silent)
+    return run
+
+
+@pytest.fixture
+def copy(finished, tmp_path) -> Run:
+    shutil.copytree(finished.folder, tmp_path / "copy")
+    return Run(finished.study, tmp_path / "copy")
+
+
+# --------------------------------------------------------------------------------------------
+# Counts
+
+
+def test_the_cells_of_pocket_by_hand(tmp_path):
+    plan = planned(read_study("pocket"), tmp_path / "none")
+    assert (plan.training.runs, plan.training.done) == (9, 0)  # 3 seeds of 1 + 2 sources
+    assert plan.training.answers == 9 * 192
+    assert (plan.heads, plan.heads_done) == (54, 0)  # at 6 numbers of examples
+    assert (plan.scoring.runs, plan.scoring.done) == (55, 0)  # and the base
+    assert plan.scoring.answers == 55 * 128 * 4
+
+
+def test_the_tokens_of_pocket_counted_by_other_means(pocket, tmp_path):
+    study = small(modes=["base", "sft"], seeds=[0])
+    plan = planned(study, tmp_path / "none")
+    task = load_task("pocket")
+    by_id = {question.id: question for question in task.questions("train")}
+    trained = Workbench(study, silent).examples(0, "positive", None, 16).questions
+    right = [by_id[question.id].right[0] for question in trained]
+    pairs = encode(pocket.tokenizer, right, pocket.max_length)
+    given = sum(len(pair.context) + len(pair.continuation) - 1 for pair in pairs)
+    computed = nodes(pairs[:8]) + nodes(pairs[8:])
+    flops = 6 * 935_040 * computed
+    assert plan.training.work == Work(16, given, computed, flops)
+
+    choices = [choice for question in task.questions("test") for choice in question.choices]
+    pairs = encode(pocket.tokenizer, choices, pocket.max_length)
+    given = sum(len(pair.tokens) for pair in pairs)
+    packs = pack(pairs, "forest", BUDGET["cpu"])
+    computed = sum(nodes([pairs[place] for place in batch]) for batch in packs)
+    assert computed < given / 2
+    flops = 2 * 935_040 * computed
+    assert plan.scoring.work == Work(3 * 512, 3 * given, 3 * computed, 3 * flops)
+
+
+def test_batches_and_their_parts_are_counted_apart(tmp_path):
+    whole, halves = (
+        planned(
+            small(training={"batch_size": 8, "gradient_accumulation_steps": parts}), tmp_path
+        ).training.work
+        for parts in (1, 2)
+    )
+    assert whole.given == halves.given
+    assert whole.computed < halves.computed  # fewer prefixes meet
+
+
+def test_the_weights_change_no_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan_module, "CALIBRATION", 0.0)
+    shape = planned(small(), tmp_path / "none")
+    opened = planned(small(), tmp_path / "none", calibrate=True)
+    assert shape.training.work == opened.training.work
+    assert shape.scoring.work == opened.scoring.work
+    assert (shape.disk, shape.heads) == (opened.disk, opened.heads)
+    assert shape.training.seconds is None
+    assert opened.training.seconds > 0
+    assert opened.scoring.seconds > 0
+
+
+def test_baselines_and_sources_that_the_run_computes_first(tmp_path):
+    study = small(negatives=["hardest"], modes=["base", "likra", "dpo", "trl-sft", "pmi"])
+    plan = planned(study, tmp_path / "none")
+    assert plan.training.runs == 2 * 4
+    assert plan.training.answers == 2 * 16 * (1 + 1 + 2 + 1)
+    assert plan.scoring.runs == 2 * 4 * 2 + 3  # base, prior, and the base on the training set
+    assert plan.scoring.answers == (2 * 4 * 2 + 2) * 512 + 192 * 4
+    assert any("hardest" in note for note in plan.notes)
+    assert any("DPO" in note for note in plan.notes)
+    near = planned(small(), tmp_path / "none").training.work
+    both = planned(small(negatives=["all_choices"]), tmp_path / "none").training.work
+    assert both.answers == near.answers + 2 * 16 * 2  # three wrong answers instead of one
+    made = planned(small(negatives=["generated"]), tmp_path / "none")
+    assert made.training.answers == near.answers
+    assert any("sampling" in note for note in made.notes)
+
+
+# --------------------------------------------------------------------------------------------
+# What is there
+
+
+def test_a_finished_study_has_nothing_to_do(copy):
+    before = digests(copy.folder)
+    plan = planned(small(), copy.folder, calibrate=True)
+    assert (plan.training.to_do, plan.scoring.to_do, plan.disk) == (0, 0, 0)
+    assert (plan.heads, plan.heads_done) == (8, 8)
+    assert "nothing to compute" in "\n".join(plan_lines(plan))
+    assert digests(copy.folder) == before
+
+
+def test_what_is_lost_is_to_do(copy):
+    whole = planned(small(), copy.folder.with_name("none"))
+    shutil.rmtree(copy.head_folder(HeadKey("positive", 16, 1)))
+    copy.scores_path(BASE).unlink()
+    copy.scores_path(HeadKey("positive", 16, 1)).unlink()
+    plan = planned(small(), copy.folder)
+    assert (plan.training.done, plan.training.to_do) == (3, 1)
+    assert plan.training.work.answers == 16  # from its first example
+    assert (plan.heads_done, plan.scoring.done) == (7, 7)
+    assert plan.scoring.work.flops * 9 == whole.scoring.work.flops * 2
+
+
+def test_the_disk_is_what_a_run_takes(finished):
+    plan = planned(small(), finished.folder.with_name("none"))
+    heads = sum(p.stat().st_size for p in finished.folder.rglob("*.safetensors"))
+    tables = sum(p.stat().st_size for p in (finished.folder / "scores").iterdir())
+    assert plan.head_bytes * plan.heads == pytest.approx(heads, rel=0.1)
+    assert plan.score_bytes == pytest.approx(tables, rel=0.1)
+
+
+def test_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plan_module, "CALIBRATION", 0.1)
+    plan = plan_study(small(), None, silent)
+    assert plan.folder == Path("runs/small")
+    assert not list(tmp_path.iterdir())
+
+
+# --------------------------------------------------------------------------------------------
+# Without the model; the time
+
+
+def test_without_the_model_the_data_alone_are_counted(tmp_path):
+    said = []
+    plan = plan_study(small(model="nobody/nothing"), tmp_path / "none", said.append)
+    assert "nobody/nothing" in plan.missing
+    assert (plan.training.answers, plan.scoring.answers) == (64, 9 * 512)
+    assert plan.training.work is plan.disk is None
+    assert plan.score_bytes > 0
+    assert "128 evaluation questions" in "\n".join(said)
+    text = "\n".join(plan_lines(plan))
+    assert "not known without the model: unknown model 'nobody/nothing'" in text
+
+
+def test_pace_is_the_line_through_the_ends():
+    found = pace([(100, 1.25), (150, 9.0), (200, 1.5)])
+    assert (found.fixed, found.per_flop) == pytest.approx((1.0, 0.0025))
+    for noisy in ([(100, 2.0), (400, 1.0)], [(100, 0.1), (400, 1.0)], [(400, 1.0)]):
+        assert pace(noisy) == Pace(0.0, 1 / 400)
+    assert Pace(1.0, 0.002).seconds(3, 1000) == pytest.approx(5.0)
+
+
+def test_the_lines_for_a_person():
+    training = Stage(4, 1, 96, Work(96, 5000, 4000, 24 * 10**9), 1.6)
+    scoring = Stage(9, 3, 600, Work(600, 70_000, 20_000, 4 * 10**10), 7200.0)
+    plan = Plan(Path("runs/x"), training, scoring, 8, 2, 184_320, 60_000, ("mind this",))
+    text = "\n".join(plan_lines(plan))
+    for words in (
+        "plan   'runs/x': 4 training runs (1 done) with 8 snapshots (2 done), 9 score tables (3",
+        "5,000           4,000   2.4e+10         2 s",
+        "20,000   4.0e+10  2 h 00 min",
+        "disk   6 heads of 184 kB, score tables of 60 kB together: 1 MB",
+        "time   2 h 00 min: an estimate",
+        "note   mind this",
+    ):
+        assert words in text
+
+
+def test_plan_takes_the_options_of_run():
+    commands = {c.callback.__name__: c.callback for c in cli.app.registered_commands}
+    run, plan = (set(inspect.signature(commands[name]).parameters) for name in ("run", "plan"))
+    assert plan - run == {"calibrate"}
+    assert not run - plan
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["plan", "pocket", "--seeds", "0", "--no-calibrate", "-o", "there"]
+    typer.main.get_command(cli.app)(arguments, standalone_mode=False)
+    out = capsys.readouterr().out
+    assert "plan   'there': 3 training runs (0 done) with 18 snapshots" in out
+    assert "layout forest (assumed" in out
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_table_of_models_and_tasks_is_a_plan_for_each(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["plan", "table1", "--no-calibrate", "--set", "models=[pocket,nobody/nothing]"]
+    typer.main.get_command(cli.app)(arguments, standalone_mode=False)
+    out = capsys.readouterr().out
+    assert "plan   'runs/table1/table1-pocket-pocket': 10 training runs" in out
+    assert "plan   'runs/table1/table1-nobody-nothing-pocket': 10 training runs" in out
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,700 @@
+"""The report, the figures and the comparison of runs, on score tables made up here."""
+
+import csv
+import io
+import itertools
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from conftest import question
+
+from likra.errors import LikraError
+from likra.ratio import curve
+from likra.report.compare import write_comparison
+from likra.report.data import Bench, report_data
+from likra.report.page import accuracy_rows, factor, headline, p_value, payload, signed
+from likra.report.style import STYLES, mode_style, source_text
+from likra.report.tables import as_csv, as_latex, as_markdown
+from likra.settings import parse_study
+from likra.study import Run, _question_lines, read_run, read_run_scores, write_results
+from likra.table import Scores, score_table, write_scores
+
+SETTINGS = {
+    "name": "made-up",
+    "task": "pocket",
+    "seeds": [0, 1],
+    "snapshots": [8, 32],
+    "negatives": ["random_choice", "0.5*random_choice+0.5*other_question"],
+    "weights": [0.5, 1.0],
+    "metric": "acc",
+}
+RISE = {"positive": 0.4, "negative": -0.5, "dpo": 0.8}
+
+
+def made_up(folder: Path, n_questions: int = 40, seed: int = 0, name: str = "q", **changes) -> Run:
+    """A finished run with invented scores: the more examples, the better the heads."""
+    study = parse_study(SETTINGS | changes)
+    generator = np.random.default_rng(seed)
+    words = ["one & <b>only</b>", "two", "three_3", "four | 4"]
+    questions = [
+        question(
+            f"{name}{i}", words[i % 4], [w for w in words if w != words[i % 4]], f"Number {i}?"
+        )
+        for i in range(n_questions)
+    ]
+    base = generator.normal(-6, 2, (n_questions, 4))
+    run = Run(study, folder)
+    for key in run.keys:
+        scores = base + generator.normal(0, 0.9, base.shape) * (key.head != "base")
+        scores[:, 0] += RISE.get(key.head, 0) * np.log2(1 + key.n_train) / 3
+        table = score_table(
+            study.task, "test", questions, key, scores.ravel(), [1] * 4 * n_questions, "rows"
+        )
+        write_scores(run.scores_path(key), table)
+    about = {
+        "study": study.model_dump(),
+        "versions": {"likra": "0.1.0"},
+        "layout": "forest",
+        "layout_reason": "as asked for",
+        "n_train_questions": 64,
+        "n_eval_questions": n_questions,
+        "notes": ["3 rows were skipped"],
+        "leaks": [["t1", f"{name}1", 1.0], ["t2", f"{name}2", 0.9]],
+    }
+    (folder / "study.yaml").write_text(yaml.safe_dump(about))
+    (folder / "questions.jsonl").write_text(_question_lines(questions))
+    return run
+
+
+def curves(run: Run) -> tuple[Scores, pd.DataFrame]:
+    scores, study = read_run_scores(run), run.study
+    return scores, pd.DataFrame(curve(scores, study.task, study.modes, study.all_weights))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    run = made_up(tmp_path_factory.mktemp("runs") / "made-up")
+    write_results(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def data(run):
+    texts = {f"q{i}": {"stem": f"Number {i}?", "choices": list("abcd")} for i in range(40)}
+    return report_data(run.study, *curves(run), texts)
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return (run.folder / "report.html").read_text()
+
+
+# --------------------------------------------------------------------------------------------
+# Values, against loops in plain Python
+
+
+def by_hand(
+    run: Run, mode: str, source: str, n: int, weight: float = 1.0
+) -> list[list[list[float]]]:
+    """[seeds][questions][choices], ratios; the right choice is the first."""
+    study, tables = run.study, {}
+    for key in run.keys:
+        rows = pq.read_table(run.scores_path(key))["logprob"].to_pylist()
+        tables[key.head, key.n_train, key.seed, key.source] = [
+            rows[i : i + 4] for i in range(0, len(rows), 4)
+        ]
+    base = tables["base", 0, None, None]
+    found = []
+    for seed in study.seeds:
+        positive = tables["positive", n, seed, None] if mode in ("sft", "likra") else base
+        negative = tables["negative", n, seed, source] if mode in ("likra", "base-likra") else None
+        found.append(
+            [
+                [p - (weight * negative[q][c] if negative else 0) for c, p in enumerate(row)]
+                for q, row in enumerate(positive)
+            ]
+        )
+    return found
+
+
+def right(ratios: list[list[float]]) -> list[bool]:
+    return [max(range(4), key=row.__getitem__) == 0 for row in ratios]
+
+
+SOURCE = SETTINGS["negatives"][1]
+
+
+@pytest.mark.parametrize("mode", ["likra", "base-likra", "sft"])
+def test_learning_curves_hold_the_means_and_the_single_seeds(run, data, mode):
+    source = "" if mode == "sft" else SOURCE
+    (line,) = [x for x in data["lines"]["acc"] if (x["mode"], x["source"]) == (mode, source)]
+    assert line["n"] == [8, 32]
+    for n, value, seeds in zip(line["n"], line["value"], line["seeds"], strict=True):
+        each = [np.mean(right(r)) for r in by_hand(run, mode, SOURCE, n)]
+        assert seeds == pytest.approx(each)
+        assert value == pytest.approx(np.mean(each))
+
+
+def test_the_base_has_one_point_and_the_interval_over_questions(data):
+    (line,) = [x for x in data["lines"]["acc"] if x["mode"] == "base"]
+    assert line["n"] == [0]
+    assert line["low"][0] < line["value"][0] < line["high"][0]
+
+
+def test_weight_curves(run, data):
+    found = [x for x in data["weights"]["acc"] if (x["mode"], x["source"]) == ("likra", SOURCE)]
+    assert [x["n"] for x in found] == [8, 32]
+    assert found[0]["weight"] == [0.5, 1.0]
+    each = [np.mean(right(r)) for r in by_hand(run, "likra", SOURCE, 8, weight=0.5)]
+    assert found[0]["value"][0] == pytest.approx(np.mean(each))
+
+
+def test_separation_is_the_mean_over_seeds_and_densities_sum_to_one(run, data):
+    panels = {(p["head"], p["source"], p["n"]): p for p in data["separation"]}
+    assert len(panels) == 1 + 2 + 2 * 2 + 2 * 2
+    panel = panels["likra", SOURCE, 8]
+    aurocs, margins = [], []
+    for ratios in by_hand(run, "likra", SOURCE, 8):
+        rights, wrongs = [r[0] for r in ratios], [x for r in ratios for x in r[1:]]
+        wins = [(x > y) + (x == y) / 2 for x, y in itertools.product(rights, wrongs)]
+        aurocs.append(np.mean(wins))
+        margins.append(np.mean([r[0] - np.mean(r[1:]) for r in ratios]))
+    assert panel["auroc"][0] == pytest.approx(np.mean(aurocs), abs=1e-4)
+    assert panel["margin"][0] == pytest.approx(np.mean(margins), abs=1e-4)
+    assert panel["margin"][1] < panel["margin"][0] < panel["margin"][2]
+    for panel in panels.values():
+        for kind in ("right", "wrong"):
+            assert np.trapezoid(panel[kind], panel["x"]) == pytest.approx(1, abs=0.05)
+
+
+def test_reliability(run, data):
+    (found,) = [
+        r for r in data["reliability"] if (r["mode"], r["source"], r["n"]) == ("likra", SOURCE, 32)
+    ]
+    chosen, correct = [], []
+    for ratios in by_hand(run, "likra", SOURCE, 32):
+        for row in ratios:
+            top = max(row)
+            chosen.append(1 / sum(np.exp(x - top) for x in row))
+            correct.append(row[0] == top)
+    error = 0.0
+    for edge in range(10):
+        inside = [i for i, p in enumerate(chosen) if edge / 10 < p <= (edge + 1) / 10]
+        if inside:
+            gap = np.mean([chosen[i] for i in inside]) - np.mean([correct[i] for i in inside])
+            error += abs(gap) * len(inside) / len(chosen)
+    assert found["ece"] == pytest.approx(error, abs=1e-4)
+    assert found["confidence"] == pytest.approx(np.mean(chosen), abs=1e-4)
+    assert sum(found["count"]) == 2 * 40
+    assert 0 <= found["ece_scaled"] <= 1
+
+
+def test_comparisons(run, data):
+    pairs = {(c["first"], c["second"]) for c in data["comparisons"]}
+    assert {("likra", "sft"), ("base-likra", "sft"), ("likra", "base")} <= pairs
+    (found,) = [
+        c
+        for c in data["comparisons"]
+        if (c["first"], c["second"], c["source"], c["n"]) == ("likra", "sft", SOURCE, 8)
+    ]
+    one, two = (
+        np.mean([right(r) for r in by_hand(run, m, SOURCE, 8)], axis=0) for m in ("likra", "sft")
+    )
+    assert found["difference"][0] == pytest.approx((one - two).mean(), abs=1e-4)
+    assert found["first_better"] == (one > two).sum()
+    assert found["second_better"] == (one < two).sum()
+
+
+def test_a_single_seed_is_compared_by_mcnemar(tmp_path):
+    run = made_up(tmp_path, seeds=[3], negatives=["random_choice"])
+    found = report_data(run.study, *curves(run), {})
+    assert {c["test"] for c in found["comparisons"]} == {"McNemar"}
+    line = found["lines"]["acc"][0]
+    assert line["seeds"] == [[], []]
+    assert all(low < high for low, high in zip(line["low"], line["high"], strict=True))
+
+
+def test_what_an_example_is_worth(tmp_path):
+    run = made_up(tmp_path, seeds=[0], negatives=["random_choice"], n_questions=100)
+    found = {(w["mode"], w["n"]): w for w in report_data(run.study, *curves(run), {})["worth"]}
+    base = np.mean(right(by_hand(run, "base", "", 0)[0]))
+    sft = [base] + [np.mean(right(by_hand(run, "sft", "", m)[0])) for m in (8, 32)]
+    target = np.mean(right(by_hand(run, "base-likra", "random_choice", 8)[0]))
+    assert sft[0] < sft[1] < sft[2]
+    assert target > sft[1]
+    never = target > sft[2]
+    expected = 32 / 8 if never else 4 ** ((target - sft[1]) / (sft[2] - sft[1]))
+    assert found["base-likra", 8]["is_bound"] == never
+    assert found["base-likra", 8]["k"][0] == pytest.approx(expected, rel=1e-3)
+
+
+def test_examples_are_those_that_differ_most(data, run):
+    bench = Bench(read_run_scores(run), run.study)
+    found = [e for e in data["examples"] if (e["source"], e["n"]) == (SOURCE, 8)]
+    assert len(found) == 6
+    assert [e["distance"] for e in found] == sorted((e["distance"] for e in found), reverse=True)
+    likra, sft = (
+        np.mean(bench.probabilities(m, SOURCE, 8, scaled=True), axis=0) for m in ("likra", "sft")
+    )
+    assert found[0]["distance"] == pytest.approx(
+        np.abs(likra - sft).sum(axis=1).max() / 2, abs=1e-4
+    )
+    for example in found:
+        assert example["stem"].startswith("Number")
+        assert [c["text"] for c in example["choices"]] == list("abcd")
+        for mode in ("likra", "sft"):
+            assert sum(c[mode] for c in example["choices"]) == pytest.approx(1, abs=1e-3)
+            assert sum(c[f"{mode}_picks"] for c in example["choices"]) == 1
+
+
+def test_the_rest_of_the_data(data):
+    assert data["chance"] == 0.25
+    assert data["cost"] == {
+        "trainings": 2 * 3, "examples": 2 * 3 * 32, "scored": 1 + 2 * 3 * 2,
+        "questions": 40, "candidates": 160,
+    }  # fmt: skip
+    json.dumps(data, allow_nan=False)  # plain values throughout
+
+
+# --------------------------------------------------------------------------------------------
+# Texts
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("random_choice", "a wrong choice of the same question"),
+        ("contaminated:0.2", "a wrong choice of the same question, 20% of them right answers"),
+        ("other_task:dir/piqa", "an answer of another task (piqa)"),
+        (
+            "0.5*random_choice+0.5*generated",
+            "50% a wrong choice of the same question + 50% the base model's own wrong answers",
+        ),
+        ("something_new:3", "something_new:3"),
+    ],
+)
+def test_sources_in_words(source, text):
+    assert source_text(source) == text
+
+
+def test_every_mode_has_a_look_of_its_own():
+    looks = [(style.color, style.dash, style.marker) for style in STYLES.values()]
+    assert len(set(looks)) == len(looks)
+    assert mode_style("a-mode-to-come").label == "a-mode-to-come"
+
+
+def test_numbers_in_words():
+    assert signed([0.516, -0.042, 0.609]) == "+51.6 points [\u22124.2, +60.9]"
+    assert [p_value(p) for p in (1e-5, 0.00123, 0.0456, 1.0)] == [
+        "< 0.0001",
+        "0.0012",
+        "0.046",
+        "1.00",
+    ]
+    flags = {"is_bound": False, "low_is_bound": False, "high_is_bound": True}
+    assert factor({"k": [2.4, 1.9, 3.0], **flags}) == "2.4 [1.9, > 3]"
+    assert factor({"k": [2.0, 2.0, 2.0]} | dict.fromkeys(flags, True)) == "> 2"
+
+
+ROWS = [
+    ("likra (random_choice)", [None, (0.957, 0.808, 1.106), (1.0, 1.0, 1.0)]),
+    ("a|b & 50% {c}", [(0.4219, 0.3359, 0.5078), None, None]),
+]
+CELLS = [["", "0.957 ±0.149", "1.000 ±0.000"], ["0.422 ±0.086", "", ""]]
+
+
+def test_markdown_is_read_back():
+    lines = as_markdown([0, 8, 32], ROWS).splitlines()
+    table = [[c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    assert table[0] == ["mode", "n = 0", "n = 8", "n = 32"]
+    assert all(re.fullmatch(r"-+:?", cell) for cell in table[1])
+    assert [row[1:] for row in table[2:]] == CELLS
+    assert [row[0].replace("\\|", "|") for row in table[2:]] == [label for label, _ in ROWS]
+    assert len({len(line) for line in lines}) == 1  # aligned
+
+
+def test_latex_is_read_back():
+    text = as_latex([0, 8, 32], ROWS)
+    assert text.startswith("\\begin{tabular}{lrrr}\n\\toprule\n")
+    body = text.partition("\\midrule\n")[2].partition("\\bottomrule")[0]
+    rows = [re.split(r"(?<!\\)&", line.removesuffix(" \\\\")) for line in body.splitlines()]
+    cells = [[c.strip().replace(r" $\pm$ ", " ±") for c in row] for row in rows]
+    assert [row[1:] for row in cells] == CELLS
+    assert [row[0] for row in cells] == [r"likra (random\_choice)", r"a|b \& 50\% \{c\}"]
+
+
+def test_csv_is_read_back():
+    rows = list(csv.DictReader(io.StringIO(as_csv([0, 8, 32], ROWS))))
+    assert [(r["mode"], int(r["n"]), float(r["value"])) for r in rows] == [
+        ("likra (random_choice)", 8, 0.957),
+        ("likra (random_choice)", 32, 1.0),
+        ("a|b & 50% {c}", 0, 0.4219),
+    ]
+    assert float(rows[0]["ci_high"]) == 1.106
+
+
+# --------------------------------------------------------------------------------------------
+# The page
+
+
+LOADING = ("link", "img", "iframe", "object", "embed", "audio", "video")
+
+
+class Reader(HTMLParser):
+    """Collects what a page would load, its links, ids, and the text of its <pre>."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads, self.links, self.ids, self.copies = [], [], [], {}
+        self.inside, self.charts = None, 0
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        if tag == "a":
+            self.links.append(attributes["href"])
+        elif tag in LOADING or "src" in attributes or attributes.get("href", "#")[0] != "#":
+            self.loads.append((tag, attributes))
+        self.ids.append(attributes.get("id"))
+        self.inside = attributes.get("id") if tag == "pre" else None
+
+    def handle_data(self, data):
+        if self.inside:
+            self.copies[self.inside] = self.copies.get(self.inside, "") + data
+
+    def handle_endtag(self, tag):
+        self.inside = None
+
+
+def test_the_page_loads_nothing(page):
+    reader = Reader()
+    reader.feed(page)
+    assert reader.loads == []
+    assert all(link[0] == "#" or link.startswith("https://") for link in reader.links)
+    assert "default-src 'none'" in page
+    plain = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    assert not re.search(r"@import|url\((?!#)", plain)
+    assert {link[1:] for link in reader.links if link[0] == "#"} <= set(reader.ids)
+    assert page.count("Copyright 2012-") == 1  # the library, once, with its licence
+    assert plain.count("<svg") == 4  # for who has no JavaScript
+
+
+def test_ids_stand_once(page):
+    reader = Reader()
+    reader.feed(page)
+    ids = [i for i in reader.ids if i]
+    assert len(set(ids)) == len(ids)
+
+
+def test_what_is_copied_are_the_tables_of_the_page(run, page):
+    reader = Reader()
+    reader.feed(page)
+    assert sorted(reader.copies) == sorted(
+        f"copy-{metric}-{name}"
+        for metric in ("acc", "acc_norm")
+        for name in ("Markdown", "LaTeX", "CSV")
+    )
+    _, points = curves(run)
+    rows = accuracy_rows(points, run.study, "acc")
+    assert [label for label, _ in rows[:2]] == ["likra (random_choice)", f"likra ({SOURCE})"]
+    for _, cells in rows:
+        for cell in filter(None, cells):
+            assert cell in reader.copies["copy-acc-Markdown"]
+            assert f"<td>{cell}</td>" in page
+
+
+def test_texts_are_escaped(page):
+    assert "one &amp; &lt;b&gt;only&lt;/b&gt;" in page
+    assert "<b>only</b>" not in page
+    assert "</script" not in payload({"task": "</script><script>alert(1)"})
+
+
+def test_the_page_says_what_was_asked_and_found(run, page):
+    _, points = curves(run)
+    body = page.partition("<body>")[2]
+    order = [
+        "What does pocket learn",
+        "40 questions of pocket; 2 of them stand",
+        headline(points, run.study),
+    ]
+    order += ["Learning curves", "AUROC", "ECE", "McNemar", "What is one example worth?", "Copy as"]
+    order += ["disagree most", "3 rows were skipped", "learning_rate", "0.1.0"]
+    places = [body.index(words) for words in order]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"modes": ["base-likra"]},
+        {"modes": ["base", "sft"], "weights": []},
+        {"modes": ["base", "sft", "likra", "pmi", "dpo", "dpo-reward"], "snapshots": [8]},
+        {"negatives": ["contaminated:0.2"], "seeds": [0], "weights": [], "metric": "acc_norm"},
+        {"n_questions": 1},
+    ],
+    ids=",".join,
+)
+def test_pages_of_other_studies(tmp_path, changes):
+    run = made_up(tmp_path, **changes)
+    (tmp_path / "questions.jsonl").unlink()
+    write_results(run)
+    page = (tmp_path / "report.html").read_text()
+    for mode in run.study.modes:
+        assert mode_style(mode).label in page
+    if {"sft", "likra"} <= set(run.study.modes):
+        assert "only ids are known" in page
+        assert ">q0<" in page or "q1" in page
+
+
+def test_a_damaged_file_of_questions_is_named(tmp_path):
+    run = made_up(tmp_path)
+    (tmp_path / "questions.jsonl").write_text("{")
+    with pytest.raises(LikraError, match=r"cannot read '.*questions.jsonl'"):
+        write_results(run)
+
+
+def test_figures_come_as_svg_pdf_and_png_with_the_same_bytes_again(run, tmp_path):
+    shutil.copytree(run.folder, tmp_path / "again")
+    shutil.rmtree(tmp_path / "again" / "figures")
+    write_results(read_run(tmp_path / "again"))
+    names = ("learning_curve", "weight_curve", "densities", "reliability")
+    files = {f"{name}.{ending}" for name in names for ending in ("svg", "pdf", "png")}
+    assert {path.name for path in (run.folder / "figures").iterdir()} == files
+    for name in files:
+        there, here = (f / "figures" / name for f in (run.folder, tmp_path / "again"))
+        assert there.read_bytes() == here.read_bytes(), name
+    for name in names:
+        pdf = (run.folder / "figures" / f"{name}.pdf").read_bytes()
+        assert b"/CIDFontType2" in pdf or b"/TrueType" in pdf
+        assert b"/Type3" not in pdf
+
+
+# --------------------------------------------------------------------------------------------
+# Comparison of runs
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    return made_up(tmp_path_factory.mktemp("runs") / "other", seed=1, snapshots=[32, 64], seeds=[0])
+
+
+def test_runs_on_the_same_questions_are_compared_in_pairs(run, other, tmp_path):
+    assert write_comparison([run.folder, other.folder], tmp_path / "compare.html") == []
+    page = (tmp_path / "compare.html").read_text()
+    one = np.mean([right(r) for r in by_hand(run, "likra", SOURCE, 32)], axis=0)
+    two = np.array(right(by_hand(other, "likra", SOURCE, 32)[0]))
+    assert f"{100 * (one - two).mean():+.1f} points".replace("-", "\u2212") in page
+    assert f"Likra ({SOURCE}): made-up less other" in page
+    reader = Reader()
+    reader.feed(page)
+    rows = reader.copies["copy-acc-Markdown"].splitlines()
+    assert [cell.strip() for cell in rows[0].split("|")[2:-1]] == ["n = 0", "n = 32"]
+    assert reader.loads == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"task": "arc_challenge"}, "their tasks differ (pocket, arc_challenge)"),
+        ({"n_questions": 39}, "their questions differ (40 and 39, of which 39 are the same)"),
+        ({"name": "w"}, "their questions differ (40 and 40, of which 0 are the same)"),
+        (
+            {"snapshots": [16], "modes": ["likra"]},
+            "they have no mode at the same number of examples",
+        ),
+    ],
+)
+def test_why_runs_cannot_be_compared_in_pairs(run, tmp_path, changes, reason):
+    name = changes.pop("name", "q")
+    made_up(tmp_path / "b", name=name, **changes)
+    (line,) = write_comparison([run.folder, tmp_path / "b"], tmp_path / "compare.html")
+    assert line.startswith(f"made-up and b: {reason}")
+    assert reason in (tmp_path / "compare.html").read_text()
+
+
+def test_other_choices_are_noticed(run, tmp_path):
+    shutil.copytree(run.folder, tmp_path / "b")
+    path = tmp_path / "b" / "questions.jsonl"
+    path.write_text(path.read_text().replace('"two"', '"too"'))
+    (line,) = write_comparison([run.folder, tmp_path / "b"], tmp_path / "compare.html")
+    assert line.endswith("their choices differ, first at question 'q0'")
+
+
+def test_folders_that_cannot_be_compared(run, tmp_path, capsys, monkeypatch):
+    from likra.cli import main
+
+    page = tmp_path / "compare.html"
+    (tmp_path / "empty").mkdir()
+    unfinished = made_up(tmp_path / "unfinished")
+    unfinished.scores_path(unfinished.keys[-1]).unlink()
+    for folders, words in (
+        ([run.folder], "at least two runs"),
+        ([run.folder, run.folder], "is named twice"),
+        ([run.folder, tmp_path / "empty"], "there is no study.yaml"),
+        ([run.folder, tmp_path / "unfinished"], "is not finished: there is no 'negative"),
+    ):
+        monkeypatch.setattr("sys.argv", ["likra", "compare", *map(str, folders), "-o", str(page)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert stopped.value.code == 2
+        assert words in capsys.readouterr().err
+    assert not page.exists()
+
+
+def test_runs_of_the_same_name_are_told_apart(run, tmp_path):
+    shutil.copytree(run.folder, tmp_path / "made-up")
+    write_comparison([run.folder, tmp_path / "made-up"], tmp_path / "compare.html")
+    assert f"{tmp_path.name}/made-up" in (tmp_path / "compare.html").read_text()
+
+
+# --------------------------------------------------------------------------------------------
+# In a browser
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    playwright = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium):
+    """Opens a page; at the end there must have been no error, and nothing but files loaded."""
+    contexts, faults = [], []
+
+    def opened(path: Path, **options):
+        context = chromium.new_context(**{"viewport": {"width": 1200, "height": 900}} | options)
+        contexts.append(context)
+        context.set_default_timeout(10_000)
+        tab = context.new_page()
+        tab.on("pageerror", lambda error: faults.append(str(error)))
+        tab.on(
+            "console",
+            lambda m: faults.append(m.text) if m.type in ("error", "warning") else None,
+        )
+        tab.on(
+            "request",
+            lambda r: None if r.url.startswith(("file:", "blob:")) else faults.append(r.url),
+        )
+        tab.goto(path.as_uri())
+        return tab
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+def traces(tab) -> list[str]:
+    return tab.evaluate("byId('curves').data.filter((t) => t.name).map((t) => t.name)")
+
+
+def test_legends_and_choices_work(run, visit):
+    tab = visit(run.folder / "report.html")
+    everything = traces(tab)
+    assert len(everything) == 2 + 2 + 1 + 1 + 1
+    curves = tab.locator("#curves-section")
+    likra = curves.get_by_role("button", name="Likra", exact=True)
+    likra.click()
+    assert likra.get_attribute("aria-pressed") == "false"
+    assert [name for name in traces(tab) if name.startswith("Likra")] == []
+    likra.click()
+    curves.get_by_role("button", name=source_text(SOURCE)).click()
+    assert len(traces(tab)) == len(everything) - 2
+    curves.get_by_role("button", name="base model").dblclick()
+    assert traces(tab) == ["base model"]
+    before = tab.evaluate("byId('density-positive').data[0].y")
+    shown = tab.locator("#paired-section tbody tr:visible")
+    assert {row.split("\t")[1] for row in shown.all_inner_texts()} == {"32"}
+    tab.locator("#separation-section").get_by_role("button", name="8", exact=True).click()
+    assert {row.split("\t")[1] for row in shown.all_inner_texts()} == {"8"}
+    assert tab.evaluate("byId('density-positive').data[0].y") != before
+    assert tab.locator("#tables-section table:visible thead").inner_text().startswith("acc\t")
+    curves.get_by_role("button", name="acc_norm").click()
+    assert tab.locator("#tables-section table:visible thead").inner_text().startswith("acc_norm")
+
+
+def test_hover_shows_value_and_interval(run, data, visit):
+    tab = visit(run.folder / "report.html")
+    tab.locator("#curves").scroll_into_view_if_needed()
+    box = tab.locator("#curves .nsewdrag").bounding_box()
+    tab.mouse.move(box["x"] + box["width"] * 0.96, box["y"] + box["height"] / 2)
+    tab.wait_for_selector("#curves .hoverlayer text")
+    text = tab.locator("#curves .hoverlayer").text_content()
+    (line,) = [x for x in data["lines"]["acc"] if x["mode"] == "sft"]
+    low, high = (f"{line[end][1]:.3f}" for end in ("low", "high"))
+    assert "n = 32" in text
+    assert f"SFT {line['value'][1]:.3f} [{low}, {high}]" in text.replace("\xa0", " ")
+
+
+@pytest.mark.parametrize("clipboard", [True, False])
+def test_tables_are_copied_with_feedback(run, visit, clipboard):
+    tab = visit(run.folder / "report.html", permissions=["clipboard-read", "clipboard-write"])
+    if not clipboard:
+        tab.evaluate(
+            "() => { navigator.clipboard.writeText = () => Promise.reject(new Error('no')); }"
+        )
+    button = tab.locator("#tables-section").get_by_role("button", name="LaTeX")
+    button.click()
+    tab.get_by_role("button", name="Copied ✓").wait_for()
+    assert "LaTeX: Copied" in tab.locator("#said").inner_text()
+    copied = tab.evaluate("navigator.clipboard.readText()")
+    assert copied.startswith("\\begin{tabular}")
+    assert r"base-likra (random\_choice) &" in copied
+    button.wait_for(timeout=4000)  # has its name again
+
+
+def test_dark_paper_and_a_phone(run, other, visit, tmp_path):
+    write_comparison([run.folder, other.folder], tmp_path / "compare.html")
+    for path in (run.folder / "report.html", tmp_path / "compare.html"):
+        colors = {}
+        for scheme in ("light", "dark"):
+            phone = {"width": 390, "height": 844}
+            tab = visit(path, color_scheme=scheme, viewport=phone, has_touch=True)
+            assert tab.evaluate("document.documentElement.scrollWidth") == 390
+            colors[scheme] = tab.evaluate("byId('curves').data.find((t) => t.name).line.color")
+            for chart in tab.locator(".chart:visible").all():
+                assert chart.locator("svg.main-svg").count() > 0
+        assert colors["light"] != colors["dark"]
+    tab.emulate_media(color_scheme="light")  # while the page is open
+    tab.wait_for_function(
+        "(color) => byId('curves').data.find((t) => t.name).line.color === color",
+        arg=colors["light"],
+    )
+
+
+def test_without_javascript_figures_and_numbers_are_there(run, visit):
+    tab = visit(run.folder / "report.html", java_script_enabled=False)
+    assert tab.locator("figure > svg:visible").count() == 4
+    assert tab.locator("button:visible").count() == 0
+    assert tab.locator("#paired-section tbody tr:visible").count() > 0
+    assert tab.locator("article:visible").count() == 6
+
+
+def test_runs_are_switched_on_and_off(run, other, visit, tmp_path):
+    write_comparison([run.folder, other.folder], tmp_path / "compare.html")
+    tab = visit(tmp_path / "compare.html")
+    assert any(name.startswith("other: SFT") for name in traces(tab))
+    assert not any("Positive-Base" in name for name in traces(tab))
+    tab.get_by_role("button", name="other", exact=True).click()
+    assert all(name.startswith("made-up: ") for name in traces(tab))

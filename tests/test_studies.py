@@ -1,0 +1,59 @@
+"""The studies that come with likra: all can be read, and say how they are run."""
+
+import pytest
+
+from likra.errors import LikraError
+from likra.settings import STUDIES, read_study, study_names
+from likra.tasks.cards import card_names
+
+MODELS = {
+    "pocket",
+    "mistralai/Mistral-7B-v0.1",
+    "mistralai/Mistral-7B-Instruct-v0.3",
+    "meta-llama/Llama-3.2-3B-Instruct",
+}
+PAPER = [name for name in study_names() if name.startswith("paper/")]
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_a_shipped_study_can_be_read_and_says_its_command(name):
+    study = read_study(name)
+    assert study.name == name.replace("/", "-")  # runs/NAME is one folder
+    assert study.model in MODELS
+    assert {study.task, study.train_task or study.task} <= set(card_names())
+    first = (STUDIES / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
+    assert first.split()[:4] == ["#", "likra", "run", name]
+
+
+def test_the_paper_has_four_tasks_and_three_models():
+    tasks = ("arc", "hellaswag", "winogrande", "math")
+    models = ("mistral-7b-v0.1", "mistral-7b-instruct-v0.3", "llama3.2-3b")
+    assert set(PAPER) == {f"paper/{task}-{model}" for task in tasks for model in models}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_settings_are_the_papers(name):
+    study = read_study(name)
+    assert study.training.learning_rate == (1e-3 if "llama" in name else 1e-4)
+    assert study.training.batch_size == 32
+    assert (study.lora.r, study.lora.alpha, study.lora.dropout) == (8, 8, 0)
+    assert study.lora.target_modules == "mlp"
+    assert (study.dtype, study.long_prompts) == ("bfloat16", "truncate")
+    assert study.snapshots == []  # powers of two optimizer steps, and all questions
+    assert len(study.seeds) == 3
+    shots = {"arc": 25, "hellaswag": 10, "winogrande": 5, "math": 0}
+    assert study.num_fewshot == shots[study.task]
+    assert study.train_task == ("winogrande_fill" if study.task == "winogrande" else None)
+
+
+@pytest.mark.parametrize("name", ["paper/arc-llama-3.2-3b", "paper/arc"])
+def test_a_mistyped_study_in_a_folder_is_no_data_set_of_the_hub(name):
+    with pytest.raises(LikraError, match="did you mean 'paper/arc-llama3.2-3b'?"):
+        read_study(name)
+
+
+def test_a_file_of_the_users_own_may_lie_in_a_folder_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "paper").mkdir()
+    (tmp_path / "paper" / "answers.jsonl").touch()
+    assert read_study("paper/answers.jsonl").task == "paper/answers.jsonl"

@@ -179,7 +179,8 @@ def test_bad_rows_and_leaks_from_the_command_line(tmp_path):
     options += ["--on-bad-row", "skip", "--on-leakage", "drop", "-o", "out", "--modes", "base,sft"]
     result = likra("run", *options, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "data   left out 1 rows (broken JSON: 1); line 41: broken JSON" in result.stdout
+    left_out = "data   left out 1 rows (broken JSON: 1); train.jsonl, line 41: broken JSON"
+    assert left_out in result.stdout
     assert "they are not trained on" in result.stdout
     leaks = json.loads((tmp_path / "out/summary.json").read_text())["leaks"]
     dropped = {train for train, _, _ in leaks}

@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from inspect import Signature, signature
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -556,10 +557,12 @@ def _show(finished: Any, points: Any) -> None:
     study = finished.study
     table = Table(title=f"{study.metric} on {study.task}: mean ± half of the 95% interval")
     table.add_column("mode", no_wrap=True)
-    for n in (0, *study.snapshots):
+    rows = accuracy_rows(points, study, study.metric)
+    filled = [any(column) for column in zip(*(cells for _, cells in rows), strict=True)]
+    for n in compress((0, *study.snapshots), filled):
         table.add_column(f"n = {n}", justify="right", no_wrap=True)
-    for label, cells in accuracy_rows(points, study, study.metric):
-        table.add_row(label, *cells)
+    for label, cells in rows:
+        table.add_row(label, *compress(cells, filled))
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table)
     if sentence := headline(points, study):

@@ -155,9 +155,7 @@ def settled(bench: Workbench, folder: Path) -> Run:
         begun = (folder / "study.yaml").is_file()
         chosen = read_run(folder).study.snapshots if begun else bench.snapshots
         if not chosen:
-            raise LikraError(
-                "no training question has what the heads need: see --modes, --negatives"
-            )
+            raise LikraError(bench.nothing_to_train_on(*bench.lacking))
         study = bench.study = study.model_copy(update={"snapshots": chosen})
     run = Run(study, folder)
     check_folder(run)

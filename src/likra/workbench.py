@@ -298,7 +298,8 @@ class Workbench:
         """The numbers of training examples: the study's, or powers of two of batches up to all."""
         if self.study.snapshots:
             return self.study.snapshots
-        most = min(self.count(head, source) for head, source in self.study.trained)
+        counts = [self.count(head, source) for head, source in self.study.trained]
+        most = min(counts, default=len(self.train))
         step, steps = self.study.training.batch_size, []
         while step < most:
             steps.append(step)

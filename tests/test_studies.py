@@ -1,9 +1,11 @@
 """The studies that come with likra: all can be read, and say how they are run."""
 
+from pathlib import Path
+
 import pytest
 
 from likra.errors import LikraError
-from likra.settings import STUDIES, read_study, study_names
+from likra.settings import STUDIES, Study, read_study, study_names
 from likra.tasks.cards import card_names
 
 MODELS = {
@@ -57,3 +59,15 @@ def test_a_file_of_the_users_own_may_lie_in_a_folder_of_that_name(tmp_path, monk
     (tmp_path / "paper").mkdir()
     (tmp_path / "paper" / "answers.jsonl").touch()
     assert read_study("paper/answers.jsonl").task == "paper/answers.jsonl"
+
+
+def test_the_documentation_lists_every_study_and_setting():
+    text = (Path(__file__).parents[1] / "docs/studies.md").read_text(encoding="utf-8")
+    rows = {line.split("|")[1] for line in text.splitlines() if line.startswith("| `")}
+    for name in set(study_names()) - set(PAPER):
+        assert any(f"`{name}`" in row for row in rows) or f"`{name}`" in text.split("## ")[0]
+    for key, field in Study.model_fields.items():
+        sections = getattr(field.annotation, "model_fields", None)
+        for part in [f"{key}.{inner}" for inner in sections] if sections else [key]:
+            short = part[len(key) :] if sections else part
+            assert any(f"`{part}`" in row or f"`{short}`" in row for row in rows), part

@@ -20,7 +20,7 @@ from likra.errors import LikraError, unknown
 from likra.forest import TokenPair, encode, prefix_token
 from likra.heads import BaseModel, LoraSettings, fresh_head
 from likra.questions import Choice
-from likra.training import TrainingSettings, _scratch, _Snapshots, check_snapshots
+from likra.training import TrainingSettings, scratch_folder, SnapshotSaver, check_snapshots
 
 # By name, which of TRL's trainers, and its loss_type.
 METHODS = {
@@ -98,12 +98,12 @@ def train_baseline(  # noqa: PLR0913 - those of train_head, and what it does not
     with (
         fresh_head(base, lora, seed) as head,
         _marks_removed(base.model),
-        _scratch() as scratch,
+        scratch_folder() as scratch,
         bar,
     ):
         arguments = _arguments(base, method, settings, seed, beta)
         trainer = _trainer(base, kind, head, rows, {**arguments, "output_dir": scratch})
-        watch = _Snapshots(trainer, dict(snapshots), settings.batch_size, bar)
+        watch = SnapshotSaver(trainer, dict(snapshots), settings.batch_size, bar)
         trainer.add_callback(watch)
         trainer.train()
     return watch.losses

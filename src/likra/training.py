@@ -96,14 +96,14 @@ def train_head(
     ends = sorted(folders)
     check_snapshots(ends, settings.batch_size, len(pairs))
     bar = tqdm(total=ends[-1], desc=name, unit=" examples", leave=False)
-    with fresh_head(base, lora or LoraSettings(), seed) as head, _scratch() as scratch, bar:
+    with fresh_head(base, lora or LoraSettings(), seed) as head, scratch_folder() as scratch, bar:
         trainer = HeadTrainer(
             model=head,
             args=_arguments(base, settings, seed, scratch),
             data_collator=_Collator(base.layout),
             train_dataset=list(pairs[: ends[-1]]),
         )
-        watch = _Snapshots(trainer, folders, settings.batch_size, bar)
+        watch = SnapshotSaver(trainer, folders, settings.batch_size, bar)
         trainer.add_callback(watch)
         trainer.train()
     return watch.losses
@@ -174,7 +174,7 @@ class _Collator:
         return dict(vars(LAYOUTS[self.layout](pairs)))
 
 
-class _Snapshots(TrainerCallback):
+class SnapshotSaver(TrainerCallback):
     """Saves the head at given numbers of examples; keeps the losses; shows the progress."""
 
     def __init__(
@@ -225,7 +225,8 @@ def _sort_targets(path: Path) -> None:
     path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
-def _scratch() -> tempfile.TemporaryDirectory[str]:
+def scratch_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder for what the library's trainers insist on writing; gone afterwards."""
     return tempfile.TemporaryDirectory(prefix="likra-")
 
 
@@ -252,7 +253,7 @@ def _arguments(
         remove_unused_columns=False,
         dataloader_pin_memory=not on_cpu,
         use_cpu=on_cpu,
-        logging_strategy="no",  # _Snapshots keeps the losses
+        logging_strategy="no",  # SnapshotSaver keeps the losses
         disable_tqdm=True,
         save_strategy="no",
         report_to="none",

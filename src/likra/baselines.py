@@ -20,7 +20,7 @@ from likra.errors import LikraError, unknown
 from likra.forest import TokenPair, encode, prefix_token
 from likra.heads import BaseModel, LoraSettings, fresh_head
 from likra.questions import Choice
-from likra.training import TrainingSettings, scratch_folder, SnapshotSaver, check_snapshots
+from likra.training import SnapshotSaver, TrainingSettings, check_snapshots, scratch_folder
 
 # By name, which of TRL's trainers, and its loss_type.
 METHODS = {

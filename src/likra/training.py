@@ -187,6 +187,7 @@ class SnapshotSaver(TrainerCallback):
         self.bar = bar
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Keep the step's loss, and save the head where a snapshot is due."""
         loss = self.trainer.step_loss()
         if not math.isfinite(loss):
             raise LikraError(

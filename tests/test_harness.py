@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from conftest import tiny_base
+from data_schemas import write_data
 from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import CachingLM
@@ -29,7 +30,7 @@ from likra.errors import LikraError
 from likra.forest import TokenPair
 from likra.heads import POCKET, open_model, saved_head, weights_digest
 from likra.integrations.lm_eval import LikraBaseLM, LikraLM
-from likra.integrations.lm_eval_run import _card_files, _with_cards
+from likra.integrations.lm_eval_run import _card_file, _groups, _with_cards
 from likra.likelihood import answer_logprobs, answer_logprobs_and_greedy
 from likra.ratio import MODES, PAPER_MODES
 from likra.scoring import encode_questions, score_pairs
@@ -558,7 +559,21 @@ def test_cards_become_files_with_absolute_paths(tmp_path, real_data):
     ):
         _with_cards({"tasks": ["lambada_openai"]}, data, tmp_path)
     with pytest.raises(LikraError, match="no data folder at 'nowhere'"):
-        _card_files("arc_challenge", "nowhere", tmp_path)
+        _card_file("arc_challenge", "nowhere", tmp_path)
+
+
+def test_a_card_of_several_parts_is_a_group_with_a_mean(tmp_path):
+    data = write_data("mmlu_text", tmp_path / "data")
+    assert _with_cards({"tasks": "mmlu_text"}, str(data), tmp_path) == ["mmlu_text"]
+    manager = TaskManager(include_path=[_groups(tmp_path)], include_defaults=False)
+    lm = LikraBaseLM("pocket", device="cpu")
+    results = simple_evaluate(lm, tasks=["mmlu_text"], bootstrap_iters=0, task_manager=manager)
+    parts = results["group_subtasks"]["mmlu_text"]
+    assert len(parts) == 57
+    assert "mmlu_text::anatomy" in parts
+    for metric in ("acc,none", "acc_norm,none"):  # the parts are of one size
+        each = [results["results"][part][metric] for part in parts]
+        assert results["groups"]["mmlu_text"][metric] == pytest.approx(np.mean(each))
 
 
 SEVERAL = """

@@ -50,6 +50,9 @@ def run_harness(arguments: Sequence[str], data: str | None = None) -> None:
         with TemporaryDirectory(prefix="likra-") as folder:
             if tasks := _with_cards(settings, data, Path(folder)):
                 options.tasks = tasks
+                # lm_eval 0.4.13 takes a group from a folder, but not from a file
+                theirs = settings.get("include_path")
+                options.include_path = [*([theirs] if theirs else []), _groups(Path(folder))]
             before = _sample_files(settings)
             with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 by the old name
                 warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated")
@@ -115,30 +118,43 @@ def _with_cards(settings: dict[str, Any], data: str | None, folder: Path) -> lis
             f"--data is for likra's cards, and {', '.join(names)} are none; there are "
             f"{', '.join(card_names())}"
         )
-    files = {name: _card_files(name, data, folder) for name in cards}
-    return [file for name in names for file in files.get(name, [name])] if cards else []
+    files = {name: _card_file(name, data, folder) for name in cards}
+    return [files.get(name, name) for name in names] if cards else []
 
 
-def _card_files(name: str, data: str | None, folder: Path) -> list[str]:
-    """A likra card as files that the harness reads, one for each part of its data set."""
-    card = card_config(name)
-    metadata = card.get("metadata") or {}
+def _groups(folder: Path) -> Path:
+    return folder / "groups"
+
+
+def _card_file(name: str, data: str | None, folder: Path) -> str:
+    """A likra card as a file for the harness, to be named so; one of several parts is a group."""
+    config = card_config(name)
+    metadata = config.get("metadata") or {}
     if "distractors" in metadata:
         raise LikraError(f"task '{name}' draws its wrong choices from other questions: `likra run`")
-    files = []
-    for part in metadata.get("configurations", [None]):
-        config = card_config(name, data, part)
-        if part is not None:
-            config["task"] = f"{config['task']}_{part}"
-        path = folder / f"{config['task']}.yaml"
-        try:
-            path.write_text(yaml.safe_dump(config), encoding="utf-8")
-        except yaml.YAMLError as error:
-            raise LikraError(
-                f"task card '{name}' has Python functions: --data needs a card without"
-            ) from error
-        files.append(str(path))
-    return files
+    task = config["task"]
+    is_group = "configurations" in metadata
+    path = (_groups(folder) if is_group else folder) / f"{task}.yaml"
+    if is_group:
+        parts = metadata["configurations"]
+        config = {
+            "group": task,
+            "task": [card_config(name, data, part) | {"task": part} for part in parts],
+            "aggregate_metric_list": [
+                {"metric": metric["metric"], "weight_by_size": True}
+                for metric in config["metric_list"]
+            ],
+        }
+    else:
+        config = card_config(name, data)
+    path.parent.mkdir(exist_ok=True)
+    try:
+        path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    except yaml.YAMLError as error:
+        raise LikraError(
+            f"task card '{name}' has Python functions: --data needs a card without"
+        ) from error
+    return task if is_group else str(path)
 
 
 def _sample_files(settings: dict[str, Any]) -> list[Path]:

@@ -142,7 +142,9 @@ def use_local_data(config: dict[str, Any], data: str) -> None:
         splits["validation"] = splits.pop("dev")
     if not splits:
         file = f"{name}.train.jsonl" if name else "train.jsonl"
-        raise LikraError(f"'{data}' holds no data for this task: expected files like '{file}'")
+        raise LikraError(
+            f"'{data}' holds no data for task '{config['task']}': expected files like '{file}'"
+        )
     endings = {Path(path).suffix for paths in splits.values() for path in paths}
     readers = {READERS[ending] for ending in endings}
     if len(readers) > 1:

@@ -383,7 +383,7 @@ def test_the_page_loads_nothing(page):
     assert not re.search(r"@import|url\((?!#)", plain)
     assert {link[1:] for link in reader.links if link[0] == "#"} <= set(reader.ids)
     assert page.count("Copyright 2012-") == 1  # the library, once, with its licence
-    assert plain.count("<svg") == 4  # for who has no JavaScript
+    assert plain.count("<svg") == 5  # for who has no JavaScript
 
 
 def test_ids_stand_once(page):
@@ -464,7 +464,7 @@ def test_figures_come_as_svg_pdf_and_png_with_the_same_bytes_again(run, tmp_path
     shutil.copytree(run.folder, tmp_path / "again")
     shutil.rmtree(tmp_path / "again" / "figures")
     write_results(read_run(tmp_path / "again"))
-    names = ("learning_curve", "weight_curve", "densities", "reliability")
+    names = ("learning_curve", "sources", "weight_curve", "densities", "reliability")
     files = {f"{name}.{ending}" for name in names for ending in ("svg", "pdf", "png")}
     assert {path.name for path in (run.folder / "figures").iterdir()} == files
     for name in files:
@@ -605,25 +605,34 @@ def visit(chromium):
     assert faults == []
 
 
-def traces(tab) -> list[str]:
-    return tab.evaluate("byId('curves').data.filter((t) => t.name).map((t) => t.name)")
+def traces(tab, chart: str = "curves") -> list[str]:
+    return tab.evaluate(f"byId('{chart}').data.filter((t) => t.name).map((t) => t.name)")
 
 
 def test_legends_and_choices_work(run, visit):
     tab = visit(run.folder / "report.html")
     everything = traces(tab)
-    assert len(everything) == 2 + 2 + 1 + 1 + 1
+    assert everything == ["Likra", "Base-Likra", "Positive-Base", "SFT", "base model"]
     curves = tab.locator("#curves-section")
     likra = curves.get_by_role("button", name="Likra", exact=True)
     likra.click()
     assert likra.get_attribute("aria-pressed") == "false"
     assert [name for name in traces(tab) if name.startswith("Likra")] == []
     likra.click()
-    curves.get_by_role("button", name=source_text(SOURCE)).click()
-    assert len(traces(tab)) == len(everything) - 2
+    before = tab.evaluate("byId('curves').data.find((t) => t.name === 'Base-Likra').y")
+    curves.get_by_role("button", name=SOURCE).click()
+    assert traces(tab) == everything
+    assert tab.evaluate("byId('curves').data.find((t) => t.name === 'Base-Likra').y") != before
     curves.get_by_role("button", name="base model").dblclick()
     assert traces(tab) == ["base model"]
     before = tab.evaluate("byId('density-positive').data[0].y")
+    assert traces(tab, "sources") == ["random_choice", SOURCE]
+    sources = tab.locator("#sources-section")
+    sources.get_by_role("button", name=source_text(SOURCE)).click()
+    assert traces(tab, "sources") == ["random_choice"]
+    alone = tab.evaluate("byId('sources').data.at(-1).y")
+    sources.get_by_role("button", name="Likra", exact=True).click()
+    assert tab.evaluate("byId('sources').data.at(-1).y") != alone
     shown = tab.locator("#paired-section tbody tr:visible")
     assert {row.split("\t")[1] for row in shown.all_inner_texts()} == {"32"}
     tab.locator("#separation-section").get_by_role("button", name="8", exact=True).click()
@@ -685,7 +694,7 @@ def test_dark_paper_and_a_phone(run, other, visit, tmp_path):
 
 def test_without_javascript_figures_and_numbers_are_there(run, visit):
     tab = visit(run.folder / "report.html", java_script_enabled=False)
-    assert tab.locator("figure > svg:visible").count() == 4
+    assert tab.locator("figure > svg:visible").count() == 5
     assert tab.locator("button:visible").count() == 0
     assert tab.locator("#paired-section tbody tr:visible").count() > 0
     assert tab.locator("article:visible").count() == 6

@@ -57,7 +57,7 @@ def ranked(draw: st.DrawFn) -> tuple[np.ndarray, Scores]:
 @settings(deadline=None)
 @given(arrays(bool, st.integers(1, 20)), st.integers(0, 3))
 def test_the_resamples_are_those_of_question_intervals(correct, seed):
-    counts = with_resamples(np.random.default_rng(seed), len(correct))
+    counts = with_resamples(len(correct), seed)
     assert counts[0].tolist() == [1] * len(correct)
     assert (counts.sum(axis=1) == len(correct)).all()
     found = estimate(counts @ correct / len(correct))

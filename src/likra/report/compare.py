@@ -20,7 +20,7 @@ from likra.report.data import (
     paired_row,
     read_questions,
 )
-from likra.report.page import STROKES, estimates, flat, payload, render
+from likra.report.page import estimates, flat, payload, render
 from likra.report.style import mode_style, source_text
 from likra.report.tables import Row, formats
 from likra.settings import Study
@@ -38,6 +38,7 @@ COLORS = (
     ("#1B7F8C", "#5CC6D3"),
     ("#7A4B2A", "#C99A74"),
 )
+STROKES = ("solid", "dashed", "dotted")  # of modes, as page.js draws them
 OPEN = ("\u25cf", "\u25cb", "\u25c9", "\u25ce")  # markers of sources, as page.js draws them
 SHOWN = ("likra", "base-likra", "sft", "base")  # the others are off at first
 
@@ -160,7 +161,7 @@ def comparison_data(runs: Sequence[Compared]) -> dict[str, Any]:
             {"name": run.name, "color": color, "dark": dark}
             for run, (color, dark) in zip(runs, itertools.cycle(COLORS), strict=False)
         ],
-        "modes": [named(mode) for mode in modes],
+        "modes": [named(mode, mode_style(mode)) for mode in modes],
         "sources": [{"name": source, "label": source_text(source)} for source in sources],
         "metrics": list(METRICS),
         "metric": runs[0].study.metric,

@@ -15,7 +15,7 @@ import pandas as pd
 
 from likra.errors import LikraError
 from likra.ratio import METRICS, MODES, combinations, is_correct, likelihood_ratio
-from likra.report.style import STYLES, mode_style, source_text
+from likra.report.style import STYLES, Style, mode_style, source_styles
 from likra.settings import Study
 from likra.statistics import (
     Estimate,
@@ -528,8 +528,8 @@ def report_data(
     """Everything that the report shows, as plain values."""
     bench = Bench(scores, study)
     return {
-        "modes": [named(mode) for mode in ordered_modes(points)],
-        "sources": [{"name": s, "label": source_text(s)} for s in study.negatives],
+        "modes": [named(mode, mode_style(mode)) for mode in ordered_modes(points)],
+        "sources": [named(*item) for item in source_styles(study.negatives).items()],
         "metrics": list(METRICS),
         "metric": study.metric,
         "snapshots": study.snapshots,
@@ -546,12 +546,10 @@ def report_data(
     }
 
 
-def named(mode: str) -> dict[str, str]:
-    """A mode's name and looks, for a legend."""
-    style = mode_style(mode)
-    names = ("label", "color", "dark", "symbol")
-    look = {"stroke": "dashed" if mode == "base" else "solid", "glyph": style.glyph}
-    return {"name": mode} | {name: getattr(style, name) for name in names} | look
+def named(name: str, style: Style) -> dict[str, str]:
+    """The name and the looks of a mode or source, for a legend."""
+    looks = {key: getattr(style, key) for key in ("label", "color", "dark", "symbol", "glyph")}
+    return {"name": name, "stroke": "solid" if style.glyph else "dashed"} | looks
 
 
 def cost(scores: Scores) -> dict[str, int]:

@@ -15,17 +15,20 @@ import numpy as np
 import pandas as pd
 
 from likra.report.data import lines, weight_lines
-from likra.report.style import mode_style, source_name, source_text
+from likra.report.style import Style, mode_style, source_styles, source_text
 from likra.settings import Study
 
 COLUMN = 3.3  # inches
 GAP = 0.3
 ENDINGS = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
+FEW = 3  # curves in a panel whose intervals can still be told apart
 RIGHT, WRONG = "#0072B2", "#D55E00"
 
 
 def write_figures(points: pd.DataFrame, study: Study, data: dict[str, Any], folder: Path) -> None:
-    """Write ``learning_curve``, ``weight_curve``, ``densities`` and ``reliability``.
+    """Write ``learning_curve``, ``sources``, ``weight_curve``, ``densities``, ``reliability``.
+
+    Of several sources of negatives, all but ``sources`` and ``densities`` show the first.
 
     Args:
         points: the curves.
@@ -38,6 +41,7 @@ def write_figures(points: pd.DataFrame, study: Study, data: dict[str, Any], fold
     with _style() as pyplot:
         figures = {
             "learning_curve": learning_curve(pyplot, points, study),
+            "sources": sources_curve(pyplot, points, study),
             "weight_curve": weight_curve(pyplot, points, study),
             "densities": densities(pyplot, data["separation"], study),
             "reliability": reliability(pyplot, data["reliability"], study),
@@ -53,25 +57,47 @@ def write_figures(points: pd.DataFrame, study: Study, data: dict[str, Any], fold
 
 
 def learning_curve(pyplot: Any, points: pd.DataFrame, study: Study) -> Any:
-    """Accuracy against the number of training examples: a panel for each source of negatives."""
-    drawn = lines(points, study, study.metric)
-    sources = [s for s in study.negatives if any(line["source"] == s for line in drawn)] or [""]
-    figure, axes = _panels(pyplot, len(sources))
-    for axis, source in zip(axes, sources, strict=True):
-        for line in drawn:
-            if line["source"] in ("", source):
-                _draw_line(axis, line)
-        axis.set_xscale("log", base=2)
-        ticks = roomy(study.snapshots)
-        axis.set_xticks(ticks, [str(n) for n in ticks])
-        axis.minorticks_off()
-        axis.set_ylim(accuracy_range(drawn))
-        axis.set_xlabel("training examples per head")
-        if source:
-            axis.set_title(_wrapped(source_name(source)))
-    _label_rows(axes, f"{study.metric} on {study.task}")
-    _legend(figure, axes)
+    """Accuracy against the number of training examples (paper, figures 1 and 3)."""
+    first = study.negatives[0]
+    drawn = [x for x in lines(points, study, study.metric) if x["source"] in ("", first)]
+    figure, (axis,) = _panels(pyplot, 1)
+    for line in drawn:
+        _draw_line(axis, line, mode_style(line["mode"]))
+    _examples_axis(axis, study, drawn)
+    if any(line["source"] for line in drawn):
+        axis.set_title(_wrapped(f"negatives: {source_text(first)}"))
+    axis.set_ylabel(f"{study.metric} on {study.task}")
+    _legend(figure, [axis])
     return figure
+
+
+def sources_curve(pyplot: Any, points: pd.DataFrame, study: Study) -> Any:
+    """The learning curves of several sources of negatives (paper, figure 5), by mode."""
+    drawn = [line for line in lines(points, study, study.metric) if line["source"]]
+    modes = list(dict.fromkeys(line["mode"] for line in drawn))
+    if not modes or len(study.negatives) < 2:
+        return None
+    styles = source_styles(study.negatives)
+    figure, axes = _panels(pyplot, len(modes), height=2.6)
+    for axis, mode in zip(axes, modes, strict=True):
+        for line in drawn:
+            if line["mode"] == mode:
+                _draw_line(axis, line, styles[line["source"]], with_band=len(styles) <= FEW)
+        _examples_axis(axis, study, drawn)
+        axis.set_title(mode_style(mode).label)
+    _label_rows(axes, f"{study.metric} on {study.task}")
+    _legend(figure, axes, columns=len(modes))
+    return figure
+
+
+def _examples_axis(axis: Any, study: Study, drawn: Sequence[dict[str, Any]]) -> None:
+    """The numbers of examples as a logarithmic axis, accuracies beside it."""
+    axis.set_xscale("log", base=2)
+    ticks = roomy(study.snapshots)
+    axis.set_xticks(ticks, [str(n) for n in ticks])
+    axis.minorticks_off()
+    axis.set_ylim(accuracy_range(drawn))
+    axis.set_xlabel("training examples per head")
 
 
 def roomy(numbers: Sequence[int]) -> list[int]:
@@ -95,9 +121,8 @@ def accuracy_range(drawn: Sequence[dict[str, Any]]) -> tuple[float, float]:
     return max(min(values) - margin, -0.02), min(max(values) + margin, 1.02)
 
 
-def _draw_line(axis: Any, line: dict[str, Any]) -> None:
+def _draw_line(axis: Any, line: dict[str, Any], style: Style, *, with_band: bool = True) -> None:
     """A curve with its interval; what was not trained goes right across."""
-    style = mode_style(line["mode"])
     look = {"color": style.color, "linestyle": style.dash, "label": style.label}
     band = {"color": style.color, "alpha": 0.15, "linewidth": 0}
     if line["n"] == [0]:
@@ -105,7 +130,8 @@ def _draw_line(axis: Any, line: dict[str, Any]) -> None:
         axis.axhspan(line["low"][0], line["high"][0], **band | {"alpha": 0.08})
         return
     axis.plot(line["n"], line["value"], marker=style.marker, **look)
-    axis.fill_between(line["n"], line["low"], line["high"], **band)
+    if with_band:
+        axis.fill_between(line["n"], line["low"], line["high"], **band)
 
 
 def weight_curve(pyplot: Any, points: pd.DataFrame, study: Study) -> Any:
@@ -218,15 +244,15 @@ def _label_rows(axes: Sequence[Any], text: str) -> None:
         axis.set_ylabel(text)
 
 
-def _legend(figure: Any, axes: Sequence[Any]) -> None:
+def _legend(figure: Any, axes: Sequence[Any], columns: int | None = None) -> None:
     found: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
-    columns = 2 if len(figure.axes) == 1 else 4
+    columns = columns or (2 if len(figure.axes) == 1 else 4)
     figure.legend(
         list(found.values()),
-        list(found),
+        [textwrap.fill(label, 46) for label in found],
         loc="outside lower center",
         ncols=min(columns, len(found)),
         frameon=False,

@@ -4,10 +4,9 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const narrow = matchMedia("(max-width: 36rem)");
 const DASHES = ["solid", "dash", "dot", "dashdot", "longdash"];
-const STROKES = ["solid", "dashed", "dotted", "dashed", "dashed"]; // the same, for CSS
 const OPEN = ["", "-open", "-dot", "-open-dot"]; // markers of sources, where colours are runs
 const modes = new Map(data.modes.map((mode) => [mode.name, mode]));
-const state = { metric: data.metric, n: data.n, source: data.source, mode: data.weightMode };
+const state = { metric: data.metric, n: data.n, source: data.source, mode: data.weightMode, sourceMode: data.sourceMode };
 const off = new Set(); // what is switched off in the legends: "modes/likra"
 
 const byId = (id) => document.getElementById(id);
@@ -95,9 +94,10 @@ function lineTraces(line, x, look) {
   return flat ? [band, main] : [band, seeds, main];
 }
 
-const several = data.sources.length > 1;
+const FEW = 3; // curves whose intervals can still be told apart
 const placeOf = (source) => Math.max(data.sources.findIndex((item) => item.name === source), 0);
-const shown = (line) => !off.has(`modes/${line.mode}`) && !off.has(`sources/${line.source}`) && !off.has(`runs/${line.run}`);
+const switchedOn = (line) => data.runs ? !off.has(`runs/${line.run}`) && !off.has(`sources/${line.source}`) : !line.source || line.source === state.source;
+const shown = (line) => !off.has(`modes/${line.mode}`) && switchedOn(line);
 
 function look(line) {
   const mode = modes.get(line.mode);
@@ -106,11 +106,7 @@ function look(line) {
     const run = data.runs[line.run], place = data.modes.indexOf(mode);
     return { color: colorOf(run), dash: DASHES[place % DASHES.length], symbol: mode.symbol + OPEN[line.source ? placeOf(line.source) % OPEN.length : 0], name: `${run.name}: ${short}${line.source && line.many ? ` (${line.source})` : ""}` };
   }
-  const source = line.source ? placeOf(line.source) : -1;
-  return {
-    color: colorOf(mode), symbol: mode.symbol, name: short + (several && line.source ? ` (${line.source})` : ""),
-    dash: line.n.length === 1 && line.n[0] === 0 ? "dash" : DASHES[Math.max(source, 0) % DASHES.length],
-  };
+  return { color: colorOf(mode), symbol: mode.symbol, name: short, dash: line.n.length === 1 && line.n[0] === 0 ? "dash" : "solid" };
 }
 
 function drawCurves() {
@@ -127,6 +123,23 @@ function drawCurves() {
   }];
   draw("curves", traces, {
     hovermode: "x unified", shapes: chance, xaxis: axis,
+    yaxis: { title: `accuracy (${state.metric})`, range: accuracyRange(lines.length ? lines : all) },
+  });
+}
+
+/** The curves of one mode, coloured by source. */
+function drawSources() {
+  const element = byId("sources");
+  if (!element) return;
+  const all = data.lines[state.metric].filter((line) => line.mode === state.sourceMode && line.source);
+  const lines = all.filter((line) => !off.has(`sources/${line.source}`));
+  const traces = lines.flatMap((line) => {
+    const source = data.sources[placeOf(line.source)];
+    const parts = lineTraces(line, line.n, { color: colorOf(source), symbol: source.symbol, name: source.name, dash: "solid" });
+    return lines.length > FEW ? parts.slice(-1) : parts;
+  });
+  draw("sources", traces, {
+    hovermode: "x unified", xaxis: logAxis(data.snapshots, element),
     yaxis: { title: `accuracy (${state.metric})`, range: accuracyRange(lines.length ? lines : all) },
   });
 }
@@ -214,7 +227,7 @@ function update() {
     const { atN, atSource, atMetric } = element.dataset;
     element.hidden = (atN && atN !== "0" && Number(atN) !== state.n) || (atSource && atSource !== state.source) || (atMetric && atMetric !== state.metric);
   }
-  drawCurves(); drawWeights(); drawDensities(); drawReliability();
+  drawCurves(); drawSources(); drawWeights(); drawDensities(); drawReliability();
 }
 
 function toggle(chip) {

@@ -10,15 +10,14 @@ import pandas as pd
 
 from likra.ratio import METRICS
 from likra.report.data import lines
-from likra.report.style import mode_style, source_name, source_text
+from likra.report.style import mode_style, source_text
 from likra.report.svg import inline_svg
 from likra.report.tables import Row, cell, formats
 from likra.settings import Study
 
-STROKES = ("solid", "dashed", "dotted")  # as page.js draws them
 _COLUMNS = ("n", "value", "low", "high")
 _TEMPLATE_ONLY = ("examples", "comparisons", "worth", "cost")
-FIGURES = ("learning_curve", "weight_curve", "densities", "reliability")
+FIGURES = ("learning_curve", "sources", "weight_curve", "densities", "reliability")
 
 
 def write_report(
@@ -68,7 +67,12 @@ def write_report(
         **chosen,
         payload=payload(
             shipped
-            | {"n": chosen["last"], "source": chosen["source"], "weightMode": chosen["weight_mode"]}
+            | {
+                "n": chosen["last"],
+                "source": chosen["source"],
+                "weightMode": chosen["weight_mode"],
+                "sourceMode": chosen["source_mode"],
+            }
         ),
     )
     write_text(folder / "report.html", page)
@@ -78,12 +82,15 @@ def choices(study: Study, data: dict[str, Any]) -> dict[str, Any]:
     """What the controls of the report offer, and what is chosen at first."""
     modes = list(dict.fromkeys(line["mode"] for line in data["weights"][study.metric]))
     names = [source["name"] for source in data["sources"]]
+    taught = list(dict.fromkeys(x["mode"] for x in data["lines"][study.metric] if x["source"]))
     return {
         "last": study.snapshots[-1],
         "source": names[0],
         "weight_modes": modes,
         "weight_mode": next((m for m in ("likra", "base-likra", *modes) if m in modes), ""),
+        "source_mode": next((m for m in ("base-likra", *taught) if m in taught), ""),
         "picks": {
+            "source_mode": [(mode, mode_style(mode).short) for mode in taught],
             "n": [(n, f"{n:,}") for n in study.snapshots],
             "source": [(name, name) for name in names],
             "metric": [(metric, metric) for metric in data["metrics"]],
@@ -94,13 +101,10 @@ def choices(study: Study, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def legend(data: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """The entries of the legends: modes by colour, sources by line, snapshots."""
+    """The entries of the legends."""
     return {
         "modes": data["modes"],
-        "sources": [
-            {**source, "stroke": STROKES[place % len(STROKES)]}
-            for place, source in enumerate(data["sources"])
-        ],
+        "sources": data["sources"],
         "snapshots": [{"name": n, "label": f"n = {n:,}"} for n in data["snapshots"]],
     }
 
@@ -235,7 +239,8 @@ def headline(points: pd.DataFrame, study: Study) -> str:
         f"With {n} examples, Likra answers {likra[n]:.1%} of the questions, "
         f"fine-tuning on right answers alone {sft[n]:.1%}{untouched} "
         f"({study.metric}, mean of {len(study.seeds)} "
-        f"{'seeds' if len(study.seeds) > 1 else 'seed'}; {source_name(study.negatives[0])})."
+        f"{'seeds' if len(study.seeds) > 1 else 'seed'}; "
+        f"negatives: {source_text(study.negatives[0])})."
     )
 
 

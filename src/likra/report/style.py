@@ -1,6 +1,7 @@
 """Names, colours and line styles: one for each mode, in figures and pages alike."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
@@ -118,6 +119,10 @@ def source_text(source: str) -> str:
     return " + ".join(texts)
 
 
-def source_name(source: str) -> str:
-    """A source of negatives, as a title."""
-    return f"negatives: {source_text(source)}"
+def source_styles(sources: Sequence[str]) -> dict[str, Style]:
+    """How each source of negatives is named and drawn where all lines are of one mode."""
+    looks = [(s.color, s.dark, s.dash, s.marker, s.symbol) for s in _KNOWN.values()]
+    return {
+        source: Style(source_text(source), *look)
+        for source, look in zip(sources, cycle([*looks, *_MORE]), strict=False)
+    }

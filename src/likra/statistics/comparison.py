@@ -64,7 +64,7 @@ def paired(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Paired:
         test, p_value = "McNemar", _mcnemar(*better)
     else:
         test, p_value = "sign flips", _sign_flips(difference, seed)
-    counts = with_resamples(np.random.default_rng(seed), len(difference))
+    counts = with_resamples(len(difference), seed)
     return Paired(estimate(counts @ difference / len(difference)), *better, p_value, test)
 
 
@@ -140,7 +140,7 @@ def separation(values: np.ndarray, scores: Scores, seed: int = 0) -> Separation:
     mine, other = values[:, :, None], values[:, None, :]
     wins = (mine > other) + 0.5 * (mine == other)
     within = wins.mean(axis=(1, 2), where=right[:, :, None] & wrong[:, None, :])
-    counts = with_resamples(np.random.default_rng(seed), len(values))
+    counts = with_resamples(len(values), seed)
     return Separation(
         estimate(_auroc(values, right, wrong, counts)),
         estimate(counts @ within / len(values)),

@@ -104,9 +104,8 @@ def worth(n: Sequence[int], positive: np.ndarray, other: np.ndarray, seed: int =
             f"{positive.shape} and {other.shape}"
         )
     _, n_seeds, n_questions = positive.shape
-    generator = np.random.default_rng(seed)
-    questions = with_resamples(generator, n_questions)
-    seeds = with_resamples(generator, n_seeds)
+    questions = with_resamples(n_questions, seed)
+    seeds = with_resamples(n_seeds, (seed, 1))  # apart from the questions' stream
 
     def curves(correct: np.ndarray) -> np.ndarray:
         """Numbers of right answers, [resamples, snapshots]: whole, so that ties are exact."""

@@ -1,6 +1,7 @@
 """The bootstrap that all intervals come from; its resamples are those of `likra.ratio`."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -16,10 +17,16 @@ class Estimate:
     high: float
 
 
-def with_resamples(generator: np.random.Generator, size: int) -> np.ndarray:
-    """How often each of ``size`` things is drawn, [1 + resamples, size]; row 0 has each once."""
+@lru_cache(maxsize=2)  # all statistics of a study are of the same questions
+def with_resamples(size: int, seed: int | tuple[int, ...]) -> np.ndarray:
+    """How often each of ``size`` things is drawn, [1 + resamples, size]; row 0 has each once.
+
+    The same seed gives the same array, which cannot be written to.
+    """
     counts = np.ones((1 + RESAMPLES, size))
+    generator = np.random.default_rng(seed)
     counts[1:] = generator.multinomial(size, [1 / size] * size, RESAMPLES)
+    counts.flags.writeable = False
     return counts
 
 

@@ -335,6 +335,14 @@ def test_accuracies_are_those_of_likra_run(tmp_path):
 
 
 @pytest.mark.slow
+def test_accuracies_of_a_baseline_are_those_of_likra_run(tmp_path):
+    pytest.importorskip("trl")
+    settings = TINY | {"snapshots": [8], "modes": ["base", "sft", "dpo", "dpo-reward"]}
+    run, _ = run_study(parse_study(settings), tmp_path, quiet)
+    assert_curve(run, load_task("pocket").harness_task, ["sft", "dpo", "dpo-reward"])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("card", "folder", "names", "num_fewshot"),
     [
@@ -380,6 +388,7 @@ def many(tmp_path) -> Path:
     ("arguments", "words"),
     [
         ({"mode": "likr"}, "unknown mode 'likr': did you mean 'likra'?"),
+        ({"mode": "pmi"}, "unknown mode 'pmi'"),
         ({}, "has several: add seed= and one of 0, 1"),
         ({"seed": 1}, "has several: add n= and one of 8, 16"),
         ({"seed": 1, "n": 8}, "has several: add source= and one of random_choice, other_question"),
@@ -403,6 +412,8 @@ def test_bad_arguments(many, monkeypatch, arguments, words):
 
 
 def test_a_folder_without_heads():
+    with pytest.raises(LikraError, match="path= is missing"):
+        LikraLM()
     with pytest.raises(LikraError, match="no run in 'nowhere'"):
         LikraLM("nowhere")
 

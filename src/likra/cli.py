@@ -126,8 +126,9 @@ def _chosen_study(
     modes: Annotated[
         str | None,
         typer.Option(
-            help="Any of base,sft,likra,base-likra,positive-base. Only the heads that they need "
-            "are trained: with base,base-likra the negative one alone."
+            help="Any of base,sft,likra,base-likra,positive-base,pmi and, by TRL, dpo,dpo-reward,"
+            "nca,kto,trl-sft. Only the heads that they need are trained: with base,base-likra the "
+            "negative one alone."
         ),
     ] = None,
     weight: Annotated[float | None, typer.Option(help="Weight w of the negative term.")] = None,
@@ -381,8 +382,8 @@ def evaluate(
     \b
     --model likra: the heads that `likra train` or `likra run` left
       --model_args path=DIR           their folder
-                   mode=MODE          likra, base-likra, positive-base, sft
-                                      or base (likra)
+                   mode=MODE          likra, base-likra, positive-base, sft,
+                                      base, or a baseline such as dpo (likra)
                    weight=W           of the negative term (1.0)
                    seed=S,n=N         which heads, where there are several
                    source=K           likewise, of the negative head

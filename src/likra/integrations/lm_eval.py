@@ -32,7 +32,7 @@ from likra.heads import (
     settle_threads,
     weights_digest,
 )
-from likra.ratio import MODES, PAPER_MODES, likelihood_ratio
+from likra.ratio import MODES, likelihood_ratio
 from likra.scoring import BUDGET, Done, score_pairs_and_greedy
 from likra.study import Run, read_run
 from likra.table import HeadKey
@@ -42,6 +42,8 @@ from likra.table import HeadKey
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
 # Tokens of one forward pass over whole texts: each has its own row of logits.
 ROLLING_BUDGET = 2048
+# The prior scores answers without their questions, which the harness does not give apart.
+MODE_NAMES = [name for name, mode in MODES.items() if mode.negative != "prior"]
 FINGERPRINT = "likra"  # its key in the harness's cache; all other keys are SHA-256 digests
 
 
@@ -240,7 +242,7 @@ class LikraLM(LikraBaseLM):
 
     def __init__(  # noqa: PLR0913
         self,
-        path: str | Path,
+        path: str | Path = "",
         mode: str = "likra",
         weight: float = 1.0,
         *,
@@ -255,8 +257,8 @@ class LikraLM(LikraBaseLM):
 
         Args:
             path: what ``likra train`` left, or a study's folder.
-            mode: any of `likra.ratio.PAPER_MODES`: which head gives which term; a missing one is
-                the base.
+            mode: any of `likra.ratio.MODES` but ``pmi``: which head gives which term; a missing one
+                is the base.
             weight: w of the negative term; modes without one ignore it.
             seed: of the heads' training; needed where the folder has several.
             n: the snapshot, in training examples; likewise.
@@ -270,8 +272,10 @@ class LikraLM(LikraBaseLM):
                 does not fit the base.
 
         """
-        if mode not in PAPER_MODES:
-            raise unknown("mode", str(mode), PAPER_MODES)
+        if not path:
+            raise LikraError("path= is missing: the folder that `likra train` or `likra run` left")
+        if mode not in MODE_NAMES:
+            raise unknown("mode", str(mode), MODE_NAMES)
         if arguments.get("peft"):
             raise LikraError("likra puts its heads on the base alone: leave out peft=")
         self.mode, self.run = mode, read_run(Path(str(path)))
@@ -426,7 +430,7 @@ def _head_keys(
         "n": study.snapshots,
         "source": study.negatives,
     }
-    heads = {"positive", "negative"} & set(terms)
+    heads = set(terms) - {"base"}
     needed = {"seed": heads, "n": heads, "source": {"negative"} & heads}
     chosen = {}
     for name, values in known.items():
@@ -438,12 +442,14 @@ def _head_keys(
                 f"'{run.folder}' has several: add {name}= and one of {', '.join(listed)}"
             )
         chosen[name] = values[0 if given[name] is None else listed.index(str(given[name]))]
-    keys = {
-        "base": None,
-        "positive": HeadKey("positive", chosen["n"], chosen["seed"]),
-        "negative": HeadKey("negative", chosen["n"], chosen["seed"], chosen["source"]),
-    }
-    return keys[terms[0]], keys[terms[1]]
+    sources = {**dict(study.trained), "negative": chosen["source"]}
+
+    def key(term: str) -> HeadKey | None:
+        if term == "base":
+            return None
+        return HeadKey(term, chosen["n"], chosen["seed"], sources.get(term))
+
+    return key(terms[0]), key(terms[1])
 
 
 # --------------------------------------------------------------------------------------------

@@ -68,8 +68,8 @@ def run_harness(arguments: Sequence[str], data: str | None = None) -> None:
 def _execute(harness: Any, options: Any) -> None:
     try:
         harness.execute(options)
-    except ValueError as error:  # so the harness says that it does not know a task
-        if "asks not found" not in str(error):
+    except ValueError as error:  # so the harness says that it does not know a task or model
+        if not any(words in str(error) for words in ("asks not found", "no model for this name")):
             raise
         raise LikraError(f"lm-evaluation-harness: {error}") from error
 

@@ -222,13 +222,13 @@ def reliability(pyplot: Any, diagrams: Sequence[dict[str, Any]], study: Study) -
 
 
 def _panels(pyplot: Any, count: int, height: float = 2.1) -> tuple[Any, list[Any]]:
-    """One panel, or two in each row, with a legend's room below."""
+    """One panel, or two in each row."""
     columns = min(count, 2)
     rows = -(-count // columns)
     figure, grid = pyplot.subplots(
         rows,
         columns,
-        figsize=(COLUMN * columns + GAP * (columns - 1), height * rows + 0.55),
+        figsize=(COLUMN * columns + GAP * (columns - 1), height * rows),
         sharey="none" if height < 2 else "row",
         squeeze=False,
         layout="constrained",
@@ -250,11 +250,19 @@ def _legend(figure: Any, axes: Sequence[Any], columns: int | None = None) -> Non
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
     columns = columns or (2 if len(figure.axes) == 1 else 4)
+    columns = min(columns, len(found))
+    labels = [textwrap.fill(label, 46) for label in found]
+    column = -(-len(labels) // columns)
+    n_lines = max(
+        sum(1 + label.count("\n") for label in labels[start : start + column])
+        for start in range(0, len(labels), column)
+    )
+    figure.set_figheight(figure.get_figheight() + 0.2 + 0.17 * n_lines)
     figure.legend(
         list(found.values()),
-        [textwrap.fill(label, 46) for label in found],
+        labels,
         loc="outside lower center",
-        ncols=min(columns, len(found)),
+        ncols=columns,
         frameon=False,
     )
 

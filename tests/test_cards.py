@@ -206,6 +206,32 @@ def test_mmlu_has_the_harness_descriptions_of_all_subjects(mmlu):
         assert described == stated["description"]
 
 
+STEMS = {  # where it is not the question alone, as it stands in the data
+    "boolq": f"{ODD[0]}\nQuestion: is validation 0 so?\nAnswer:",
+    "commonsense_qa": f" validation: {ODD[0]} ",
+    "hellaswag": "Baking How to: A man stands  a kitchen. He",
+    "mmlu:anatomy": f" anatomy test 0: {ODD[0]}\n",
+    "mmlu_text:anatomy": f" anatomy test 0: {ODD[0]}\n",
+    "openbookqa": ODD[0],
+    "piqa": f"validation {ODD[0]}",
+    "sciq": "test 0?",
+    "truthfulqa_mc1": f"validation 0: {ODD[0]}?",
+    "winogrande": "validation: Ann thanked Eve because _ had helped.",
+    "winogrande_fill": "validation: Ann thanked Eve because _ had helped.",
+}
+
+
+@pytest.mark.parametrize("card", STEMS)
+def test_stems_are_the_question_without_form_and_choices(card, small_data):
+    task = open_card(card, str(small_data(card.partition(":")[0])))
+    assert task.questions(task.eval_split)[0].stem == STEMS[card]
+
+
+def test_stems_of_questions_with_a_passage_have_it(small_data):
+    questions = open_card("sciq", str(small_data("sciq"))).questions("test")
+    assert questions[2].stem == f"{ODD[1]}\nQuestion: test 2?\nAnswer:"
+
+
 # --------------------------------------------------------------------------------------------
 # The harness's own tasks and groups
 

@@ -13,10 +13,12 @@ from transformers import AutoTokenizer
 
 from likra.errors import LikraError
 from likra.heads import POCKET
+from likra.settings import parse_study
 from likra.tasks import load_task
 from likra.tasks.rendering import Rendering, chat_template_of
 from likra.tasks.rows import MAX_FIELD
 from likra.tasks.splits import hold_out
+from likra.workbench import Workbench
 
 PREFERENCE = {"prompt": "The sky is", "chosen": " blue.", "rejected": " green."}
 
@@ -178,6 +180,7 @@ CHATML = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 USER = {"role": "user", "content": "What colour?"}
+REPLY = {"role": "assistant", "content": "Blue."}
 BLUE, GREEN = ({"role": "assistant", "content": text} for text in ("Blue.", "Green."))
 
 
@@ -266,6 +269,18 @@ def test_examples_of_a_held_out_question_are_trained_on(tmp_path):
         assert question.stem not in train
         *examples, _ = question.choices[0].context.split("\n\n")
         assert {example.split()[0] for example in examples} <= train
+
+
+@pytest.mark.parametrize("fewshot", ["per-question", "fixed"])
+def test_what_is_left_out_is_no_example(tmp_path, fewshot):
+    rows = [{"id": f"{n}", "prompt": f"p{n}", "chosen": " a", "rejected": " x"} for n in range(8)]
+    del rows[7]["id"]
+    task = load_task(jsonl(tmp_path / "a.jsonl", *rows))
+    task.left_out = {task.questions("train")[7].id, "1", "2", "3"}
+    for question in task.questions("train", 3, Rendering(fewshot=fewshot)):
+        *examples, _ = question.choices[0].context.split("\n\n")
+        assert set(examples) <= {f"p{n} a" for n in (0, 4, 5, 6)}
+        assert len(set(examples)) == 3
 
 
 @given(st.lists(st.sampled_from("abcdefghijkl"), min_size=4), st.integers(0, 9))
@@ -392,6 +407,11 @@ BAD_ROWS = {
         lines(GOOD, {**PREFERENCE, "chosen": "x" * (MAX_FIELD + 1)}),
         "line 2: more than 1,000,000 characters in 'chosen'",
     ),
+    "too many digits": (
+        lines(GOOD, b'{"prompt": "x", "n": ' + b"9" * 5000 + b"}"),
+        "line 2: broken JSON: a number with too many digits",
+    ),
+    "too deep": (lines(GOOD, b"[" * 100_000), "line 2: broken JSON: nested too deeply"),
     "white space": (lines(GOOD, {**PREFERENCE, "prompt": " \n\t"}), "line 2: empty prompt"),
     "an empty answer": (lines(GOOD, {**PREFERENCE, "chosen": "  "}), "line 2: empty answer"),
     "right and wrong": (
@@ -442,6 +462,20 @@ def test_what_two_rows_call_right_and_wrong_is_neither(tmp_path):
     with pytest.raises(LikraError, match="line 3: the same text as right and as wrong answer"):
         load_task(name)
     assert read(name, on_bad_row="skip") == [("p", [" b"], [])]
+
+
+@pytest.mark.parametrize("label", [True, False])
+def test_a_row_left_out_for_its_id_takes_no_other_with_it(tmp_path, label):
+    rows = [{**UNPAIRED, "id": "a"}, {**UNPAIRED, "id": "a", "prompt": "q"}]
+    rows += [{**UNPAIRED, "id": "b", "prompt": "q", "label": label}]
+    rows += [{**UNPAIRED, "id": "c", "prompt": [USER], "completion": [REPLY]}]
+    rows += [{**UNPAIRED, "id": "d", "prompt": "r"}]
+    name = jsonl(tmp_path / "a.jsonl", *rows)
+    answer = ([" a"], []) if label else ([], [" a"])
+    expected = [("p", [" a"], []), ("q", *answer), ("r", [" a"], [])]
+    assert read(name, on_bad_row="skip") == expected
+    notes = load_task(name, on_bad_row="skip").notes
+    assert "duplicate id: 1, plain text and chat messages mixed: 1" in notes[1]
 
 
 def test_answers_counted_from_one_are_never_skipped_but_refused(tmp_path):
@@ -551,9 +585,13 @@ def test_splits_of_the_hub_that_would_be_one(tmp_path, monkeypatch):
         ("a.jsonl.gz", b"x", "is packed: unpack it"),
         ("a.csv", b"prompt,prompt\nx,y\n", "a column name stands twice"),
         ("a.csv", b"prompt,chosen,rejected\nx,y\n", "line 2: fields missing or too many"),
-        ("a.csv", b'prompt,chosen,rejected\nx,"y,z\n', "broken CSV"),
+        ("a.csv", b'prompt,chosen,rejected\nx,"y,z\n', "line 2: broken CSV"),
+        ("a.csv", b'prompt,chosen,rejected\nx,y,z\n"x"x,y,z\n', "line 3: broken CSV"),
+        ("a.csv", b'prompt,"chosen"x\n', "line 1: broken CSV"),
         ("a.csv", b"prompt,chosen,rejected\nx,y,z\nx,y,\xe9\n", "line 3: not UTF-8"),
         ("a.json", b'[{"prompt": "x"', "line 1: broken JSON"),
+        ("a.json", b"[" * 100_000, "broken JSON: nested too deeply"),
+        ("a.json", b"[" + b"9" * 5000 + b"]", "broken JSON: a number too long"),
         ("a.json", b'{"a": 1}\n{"a": 2}', "one object per line is JSONL: name it .jsonl"),
         ("a.json", b'{"a": 1}', "holds no list of rows"),
         ("a.json", b"\xe9", "is not UTF-8"),
@@ -634,3 +672,24 @@ def test_a_hundred_thousand_rows_take_the_memory_of_an_index(tmp_path):
     assert (count, choices) == (100_000, 2)
     assert large.stat().st_size > 100 * 2**20
     assert max(loaded, read) < 40  # MiB; 12 when this was written
+
+
+def test_a_leaking_question_is_not_an_example_either(tmp_path):
+    """Else the question would stand, solved, before itself."""
+    for name, numbers in (("train", range(20)), ("test", range(15, 40))):
+        lines = [json.dumps(preference(n)) for n in numbers]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    settings = {"name": "x", "task": str(tmp_path), "num_fewshot": 3, "snapshots": [8]}
+
+    def repeated(on_leakage):
+        study = parse_study(settings | {"on_leakage": on_leakage})
+        asked = Workbench(study, lambda _: None).evaluation
+        return [q.id for q in asked if q.choices[0].context.count(q.stem) > 1]
+
+    assert repeated("report")
+    assert not repeated("drop")
+
+
+def preference(number):
+    stem = f"Which thing has the number {number} among all the numbered things?"
+    return {"prompt": stem, "chosen": f" yes {number}", "rejected": f" no {number}"}

@@ -25,6 +25,12 @@ def test_all_exact_pairs_are_reported():
     assert [(leak.train_id, leak.eval_id) for leak in leaks] == [("t0", "e0"), ("t1", "e0")]
 
 
+def test_a_twin_does_not_hide_a_near_duplicate():
+    """What is dropped for leaking must be all that leaks."""
+    leaks = find_leaks(asked([LONG, f"{LONG} today", "Where?"], "t"), asked([LONG, "When?"], "e"))
+    assert [(leak.train_id, leak.exact) for leak in leaks] == [("t0", True), ("t1", False)]
+
+
 LONG = "the quick brown fox jumps over a lazy dog while seven old wizards watch from their tower"
 
 
@@ -81,11 +87,14 @@ def similarity(one: str, other: str, stems: list[str]) -> float:
 @given(st.lists(words, min_size=1, max_size=8, unique=True), words)
 def test_no_near_duplicate_is_missed(train, stem):
     found = find_leaks(asked(train, "t"), asked([stem], "e"))
-    if stem in train:
-        assert [leak.exact for leak in found] == [True]
-        return
-    expected = {f"t{n}": similarity(stem, other, [*train, stem]) for n, other in enumerate(train)}
-    given = {leak.train_id: leak.similarity for leak in found}
+    stems = list(dict.fromkeys([*train, stem]))
+    assert [leak.train_id for leak in found if leak.exact] == [
+        f"t{n}" for n, other in enumerate(train) if other == stem
+    ]
+    expected = {
+        f"t{n}": similarity(stem, other, stems) for n, other in enumerate(train) if other != stem
+    }
+    given = {leak.train_id: leak.similarity for leak in found if not leak.exact}
     for name, value in expected.items():
         if abs(value - NEAR) > 1e-6:  # at the border, rounding decides
             assert (name in given) == (value > NEAR)

@@ -3,6 +3,7 @@
 import random
 import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from likra.errors import LikraError
+from likra.leakage import normalised
 from likra.negatives import (
     SOURCES,
     Material,
@@ -65,12 +67,13 @@ def test_a_right_answer_never_becomes_a_negative(data, questions, source, seed):
     drawn = draw(source, questions, seed, material)
     assert len(drawn.answers) == len(questions)
     for asked, answers in zip(questions, drawn.answers, strict=True):
-        right = {choice.continuation.strip().casefold() for choice in asked.right}
+        right = {normalised(choice.continuation) for choice in asked.right}
         for negative in answers:
             assert not negative.is_right
             assert negative.context == asked.choices[0].context
             assert negative.continuation.strip()
-            assert negative.continuation.strip().casefold() not in right
+            own = negative in asked.choices or replace(negative, is_right=True) in asked.choices
+            assert own or normalised(negative.continuation) not in right
     empty = sum(not answers for answers in drawn.answers)
     counted = [n for why, n in drawn.refused.items() if why.endswith("nothing for a question")]
     assert sum(counted) == empty  # never shorter in silence
@@ -140,6 +143,41 @@ def test_other_question_takes_nothing_from_the_same_question_asked_again():
     assert [[c.text for c in found] for found in drawn.answers[:3]] == [["blue"]] * 3
 
 
+def test_other_question_knows_its_right_answer_in_other_spelling():
+    asked = [question("0", "yes", [], "Is it?")]
+    pool = [
+        *asked,
+        question("1", "Yes.", [], "Was it?"),
+        question("2", "YES!", [], "And?"),
+        question("3", "no", [], "Or?"),
+    ]
+    for seed in range(20):
+        drawn = draw("other_question", asked, seed, Material(pool))
+        assert [choice.text for choice in drawn.answers[0]] == ["no"]
+
+
+class Watched(list):
+    """Counts how often a question is taken out by its place."""
+
+    reads = 0
+
+    def __getitem__(self, place):
+        self.reads += 1
+        return super().__getitem__(place)
+
+
+def test_other_question_reads_the_questions_that_it_takes_alone():
+    """One answer that nearly all have in common must not make each draw a walk through them."""
+    pool = Watched(question(str(n), "yes", [], f"Is it {n}?") for n in range(300))
+    drawn = draw("other_question", list(pool), 0, Material(pool))
+    assert drawn.answers == [[]] * 300
+    assert pool.reads == 0
+    pool.append(question("no", "no", [], "And?"))
+    drawn = draw("other_question", list(pool), 0, Material(pool))
+    assert [[choice.text for choice in found] for found in drawn.answers[:300]] == [["no"]] * 300
+    assert pool.reads == 301
+
+
 def test_other_question_says_when_there_is_none():
     same = [question(str(n), "same", [f"wrong {n}"]) for n in range(3)]
     with pytest.raises(LikraError, match="there is no wrong answer for question '0'"):
@@ -172,6 +210,27 @@ def test_candidates_that_are_right_are_refused(source, text, near, exact):
         drawn = draw(source, asked, 0, Material(candidates=candidates, match=match))
         assert bool(drawn.answers[0]) == (fault is None)
         assert (fault is None) or drawn.refused[fault] == 1
+
+
+@pytest.mark.parametrize(
+    ("truth", "text", "fault"),
+    [
+        ("-5", "the answer is -5", "contains the right answer"),
+        ("-5", "the answer is 5", None),
+        ("50%", "it is 50%", "contains the right answer"),
+        ("C++", "It is C++.", "contains the right answer"),
+        ("C++", "It is C.", None),
+        ("\u5317\u4eac", "\u7b54\u6848\u662f\u5317\u4eac\u3002", "contains the right answer"),
+        ("15", "1", None),
+        ("Paris, the capital of France", "Paris, the cap", "beginning of the right answer"),
+        ("Paris, the capital of France", "Paris", "beginning of the right answer"),
+        ("Paris, the capital of France", "Par", None),
+    ],
+)
+def test_what_is_right_though_it_is_not_the_same(truth, text, fault):
+    asked = [question("q", truth, [])]
+    drawn = draw("generated", asked, 0, Material(candidates={"generated": {"q": [text]}}))
+    assert [why for why in drawn.refused if "nothing" not in why] == ([fault] if fault else [])
 
 
 def test_a_mixture_draws_each_question_from_one_part():

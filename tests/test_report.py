@@ -20,10 +20,20 @@ from likra.errors import LikraError
 from likra.ratio import curve
 from likra.report.compare import write_comparison
 from likra.report.data import Bench, report_data
-from likra.report.page import accuracy_rows, factor, headline, p_value, payload, signed
+from likra.report.page import (
+    accuracy_rows,
+    best_snapshot,
+    factor,
+    findings,
+    headline,
+    p_value,
+    payload,
+    signed,
+)
 from likra.report.style import STYLES, mode_style, source_text
 from likra.report.tables import as_csv, as_latex, as_markdown
 from likra.settings import parse_study
+from likra.statistics import split_validation
 from likra.study import Run, _question_lines, read_run, read_run_scores, write_results
 from likra.table import Scores, score_table, write_scores
 
@@ -197,6 +207,13 @@ def test_reliability(run, data):
     assert 0 <= found["ece_scaled"] <= 1
 
 
+def test_the_scaled_error_is_also_known_of_the_half_that_chose_no_weight(run):
+    scores, points = curves(run)
+    rest = scores.of(~split_validation(scores.question_ids, 0.5))
+    found = report_data(run.study, rest, points, {})["reliability"]
+    assert all(0 <= row["ece_scaled"] <= 1 for row in found)
+
+
 def test_comparisons(run, data):
     pairs = {(c["first"], c["second"]) for c in data["comparisons"]}
     assert {("likra", "sft"), ("base-likra", "sft"), ("likra", "base")} <= pairs
@@ -302,6 +319,27 @@ def test_numbers_in_words():
     flags = {"is_bound": False, "low_is_bound": False, "high_is_bound": True}
     assert factor({"k": [2.4, 1.9, 3.0], **flags}) == "2.4 [1.9, > 3]"
     assert factor({"k": [2.0, 2.0, 2.0]} | dict.fromkeys(flags, True)) == "> 2"
+
+
+@pytest.mark.parametrize(("snapshots", "times"), [([8, 32], 2), ([8], 1)])
+def test_p_at_the_chosen_n_is_corrected_for_the_choice(tmp_path, snapshots, times):
+    run = made_up(tmp_path, snapshots=snapshots, seeds=[0])
+    _, points = curves(run)
+    found = report_data(run.study, *curves(run), {})
+    n = best_snapshot(points, run.study)
+    (row,) = [
+        c
+        for c in found["comparisons"]
+        if (c["first"], c["second"], c["source"], c["n"]) == ("likra", "sft", "random_choice", n)
+    ]
+    assert 1e-4 < times * row["p_value"] < 1
+    sentence = findings(points, run.study, found)[0]
+    note = ", corrected for the choice of n" if times > 1 else ""
+    assert f"(p {p_value(times * row['p_value'], equals=True)}{note})" in sentence
+    write_results(run)
+    assert ("Bonferroni" in (tmp_path / "report.html").read_text()) == (times > 1)
+    row["p_value"] = 0.9
+    assert f"(p = {min(1, 0.9 * times):.2f}" in findings(points, run.study, found)[0]
 
 
 ROWS = [
@@ -416,13 +454,26 @@ def test_texts_are_escaped(page):
     assert "</script" not in payload({"task": "</script><script>alert(1)"})
 
 
-def test_the_page_says_what_was_asked_and_found(run, page):
+def test_what_is_no_better_than_a_blind_guess_is_not_sold(run, page, tmp_path, monkeypatch):
+    assert "a blind guess 25.0%" in page
+    assert "not clearly above a blind guess" not in page
+    assert "one wrong answer is worth" in page
+    monkeypatch.setitem(RISE, "positive", 0)
+    monkeypatch.setitem(RISE, "negative", 0)
+    poor = made_up(tmp_path)
+    write_results(poor)
+    page = (tmp_path / "report.html").read_text()
+    assert "not clearly above a blind guess (25.0%)" in page
+    assert "is worth" not in page.partition("<section")[0]
+
+
+def test_the_page_says_what_was_asked_and_found(run, page, data):
     _, points = curves(run)
     body = page.partition("<body>")[2]
     order = [
         "What does pocket learn",
         "40 questions of pocket; 2 of them stand",
-        headline(points, run.study),
+        headline(points, run.study, data["chance"]),
     ]
     order += ["Learning curves", "AUROC", "ECE", "McNemar", "What is one example worth?", "Copy as"]
     order += ["disagree most", "3 rows were skipped", "learning_rate", "0.1.0"]
@@ -527,6 +578,28 @@ def test_other_choices_are_noticed(run, tmp_path):
     assert line.endswith("their choices differ, first at question 'q0'")
 
 
+def test_other_questions_of_the_same_names_and_choices_are_noticed(run, tmp_path):
+    shutil.copytree(run.folder, tmp_path / "b")
+    path = tmp_path / "b" / "questions.jsonl"
+    path.write_text(path.read_text().replace("Number 3?", "Number three?"))
+    (line,) = write_comparison([run.folder, tmp_path / "b"], tmp_path / "compare.html")
+    assert line.endswith("their questions differ, first 'q3'")
+    path.unlink()
+    (line,) = write_comparison([run.folder, tmp_path / "b"], tmp_path / "compare.html")
+    assert line.endswith("the questions of b are not in its questions.jsonl")
+
+
+def test_runs_without_a_mode_in_common_are_compared_without_a_headline(tmp_path):
+    for name, modes in (("a", ["sft"]), ("b", ["base"])):
+        made_up(tmp_path / name, modes=modes)
+    (line,) = write_comparison([tmp_path / "a", tmp_path / "b"], tmp_path / "compare.html")
+    assert line == "a and b: they have no mode at the same number of examples"
+    page = (tmp_path / "compare.html").read_text().partition("<body>")[2]
+    assert 'class="headline"' not in page
+    assert "a: sft" in page
+    assert "b: base" in page
+
+
 def test_folders_that_cannot_be_compared(run, tmp_path, capsys, monkeypatch):
     from likra.cli import main
 
@@ -626,10 +699,10 @@ def test_legends_and_choices_work(run, visit):
     curves.get_by_role("button", name="base model").dblclick()
     assert traces(tab) == ["base model"]
     before = tab.evaluate("byId('density-positive').data[0].y")
-    assert traces(tab, "sources") == ["random_choice", SOURCE]
+    assert traces(tab, "sources") == ["base model", "SFT", "random_choice", SOURCE]
     sources = tab.locator("#sources-section")
     sources.get_by_role("button", name=source_text(SOURCE)).click()
-    assert traces(tab, "sources") == ["random_choice"]
+    assert traces(tab, "sources") == ["base model", "SFT", "random_choice"]
     alone = tab.evaluate("byId('sources').data.at(-1).y")
     sources.get_by_role("button", name="Likra", exact=True).click()
     assert tab.evaluate("byId('sources').data.at(-1).y") != alone

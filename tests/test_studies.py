@@ -1,11 +1,15 @@
 """The studies that come with likra: all can be read, and say how they are run."""
 
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
+from conftest import question
 
 from likra.errors import LikraError
 from likra.settings import STUDIES, Study, read_study, study_names
+from likra.table import HeadKey, score_table
 from likra.tasks.cards import card_names
 
 MODELS = {
@@ -59,6 +63,44 @@ def test_a_file_of_the_users_own_may_lie_in_a_folder_of_that_name(tmp_path, monk
     (tmp_path / "paper").mkdir()
     (tmp_path / "paper" / "answers.jsonl").touch()
     assert read_study("paper/answers.jsonl").task == "paper/answers.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seeds", [0, -1]),
+        ("seeds", [2**31]),
+        ("split_seed", -1),
+        ("split_seed", 2**31),
+        ("weight", math.inf),
+        ("weight", math.nan),
+        ("weights", [0.5, math.inf]),
+        ("beta", math.inf),
+        ("generation.temperature", math.inf),
+        ("training.learning_rate", math.inf),
+    ],
+)
+def test_a_number_that_cannot_be_used_is_named(key, value):
+    with pytest.raises(LikraError, match=rf"study 'pocket': '{key}"):
+        read_study("pocket", {key: value})
+
+
+def test_the_largest_seed_fits_into_a_score_table():
+    study = read_study("pocket", {"seeds": [2**31 - 1], "split_seed": 2**31 - 1})
+    key = HeadKey("positive", 8, study.seeds[0])
+    asked = [question("a", "one", ["two"])]
+    table = score_table("t", "test", asked, key, np.zeros(2), [1, 1], "rows")
+    assert table["seed"].to_pylist() == [2**31 - 1] * 2
+
+
+@pytest.mark.parametrize(
+    "content", ["name: caf\xe9".encode("latin-1"), b"name: 2020-13-45", b"name: [", b"\0"]
+)
+def test_a_file_that_is_no_yaml_is_named(tmp_path, content):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+    with pytest.raises(LikraError, match=r"^'.*mine.yaml' is not YAML: [^\n]+$"):
+        read_study(str(path))
 
 
 def test_the_documentation_lists_every_study_and_setting():

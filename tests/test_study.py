@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from safetensors.torch import load_file, save_file
 
 from likra import scoring as scoring_module
 from likra import study as study_module
 from likra.errors import LikraError
+from likra.heads import POCKET
 from likra.settings import parse_study, read_study
 from likra.statistics import split_validation
 from likra.study import (
@@ -141,7 +144,7 @@ def test_the_report_stands_alone(finished):
     run, _ = finished
     page = (run.folder / "report.html").read_text()
     page = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)  # see test_report.py
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 5
     assert not re.search(r'(?<!<a )(src|href)="(?!#)|@import|url\((?!#)', page)
     for words in ("learning_rate", "0.001", "transformers", "likra (random_choice)"):
         assert words in page
@@ -178,8 +181,6 @@ def test_other_settings_are_refused_in_the_same_folder(finished):
 
 @pytest.fixture
 def copy(finished, tmp_path) -> Run:
-    import shutil
-
     run, _ = finished
     shutil.copytree(run.folder, tmp_path / "copy")
     return Run(run.study, tmp_path / "copy")
@@ -208,8 +209,6 @@ def test_a_damaged_head_is_named(copy):
 
 
 def test_a_lost_head_is_trained_again_to_the_same_bytes(copy, finished):
-    import shutil
-
     key = HeadKey("positive", 16, 1)
     shutil.rmtree(copy.head_folder(key))
     copy.scores_path(key).unlink()
@@ -236,10 +235,11 @@ def test_training_alone_leaves_the_heads(tmp_path):
     ("changes", "words"),
     [
         ({"snapshot": [8]}, "unknown key 'snapshot': did you mean 'snapshots'?"),
-        ({"training": {"lr": 1}}, "unknown key 'lr'.*known: batch_size"),
-        ({"training": {"learning_rat": 1.0}}, "did you mean 'learning_rate'?"),
+        ({"training": {"lr": 1}}, "unknown key 'training.lr'.*known: training.batch_size"),
+        ({"training": {"learning_rat": 1.0}}, "did you mean 'training.learning_rate'?"),
         ({"seeds": []}, "'seeds': list should have at least 1 item"),
         ({"seeds": ["a"]}, "'seeds.0': input should be a valid integer.*not 'a'"),
+        ({"snapshots": [16, 8]}, "'snapshots' must ascend"),
         ({"snapshots": [0]}, "'snapshots.0': .*greater than or equal to 1"),
         ({"seeds": [1, 1]}, "'seeds' holds a value twice"),
         ({"modes": ["likr"]}, "unknown mode 'likr': did you mean 'likra'?"),
@@ -331,6 +331,113 @@ def test_data_that_changed_are_refused_whatever_is_left_to_compute(tmp_path):
     path.write_text(path.read_text().replace(" yes 3", " yes 33"))
     with pytest.raises(LikraError, match="mine.jsonl' has changed since"):
         run_study(study, tmp_path / "run", silent)
+
+
+def test_a_model_that_changed_is_refused(tmp_path):
+    """Else heads of one model would be scored on another."""
+    folder = tmp_path / "model"
+    shutil.copytree(POCKET, folder)
+    study = small(model=str(folder), seeds=[0], snapshots=[8], modes=["base", "sft"])
+    run, _ = run_study(study, tmp_path / "run", silent)
+    run.scores_path(BASE).unlink()
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {name: 1.01 * tensor for name, tensor in weights.items()}, folder / "model.safetensors"
+    )
+    with pytest.raises(LikraError, match="model' has changed since"):
+        run_study(study, tmp_path / "run", silent)
+
+
+def test_cards_and_files_that_a_study_reads_are_known(tmp_path):
+    preferences(tmp_path / "mine.jsonl")
+    preferences(tmp_path / "other.jsonl")
+    preferences(tmp_path / "quiz.jsonl")
+    (tmp_path / "base.yaml").write_text(CARD)
+    (tmp_path / "card.yaml").write_text("include: base.yaml\ntask: card\n")
+    (tmp_path / "chat.jinja").write_text("{{ messages }}")
+    study = small(
+        task=str(tmp_path / "card.yaml"),
+        train_task=str(tmp_path / "mine.jsonl"),
+        negatives=[f"other_task:{tmp_path / 'other.jsonl'}"],
+        chat_template=str(tmp_path / "chat.jinja"),
+    )
+    before = Workbench(study, silent).digests
+    assert len(before) == 5
+    for name in ("base.yaml", "mine.jsonl", "other.jsonl", "quiz.jsonl", "chat.jinja"):
+        path = tmp_path / name
+        kept = path.read_text()
+        path.write_text(kept.replace("Number 1", "Numbers 1") + "\n")
+        now = Workbench(study, silent).digests
+        changed = "card.yaml" if name == "base.yaml" else name
+        assert [Path(p).name for p in before if before[p] != now[p]] == [changed]
+        path.write_text(kept)
+
+
+CARD = """
+task: base
+output_type: multiple_choice
+dataset_path: json
+dataset_kwargs: {data_files: {test: quiz.jsonl}}
+test_split: test
+doc_to_text: "Number 1 {{prompt}}"
+doc_to_choice: ["yes", "no"]
+doc_to_target: 0
+"""
+
+
+def test_both_heads_see_the_same_questions_though_some_lack_an_answer(tmp_path):
+    rows = [{"prompt": f"Number {n}", "chosen": f" yes {n}"} for n in range(60)]
+    for row in rows[::2]:
+        row["rejected"] = " no"
+    for row in rows[::5]:
+        del row["chosen"]
+        row["rejected"] = " never"
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    study = small(train_task=str(path), snapshots=[8, 24], negatives=["random_choice"])
+    bench = Workbench(study, silent)
+    whole = {n for n, row in enumerate(rows) if {"chosen", "rejected"} <= set(row)}
+    for seed in (0, 1):
+        heads = [
+            [question.id for question in bench.examples(seed, *head, 30).questions]
+            for head in (("positive", None), ("negative", "random_choice"))
+        ]
+        assert heads[0][: len(whole)] == heads[1][: len(whole)]
+        assert {int(name.split()[-1]) - 1 for name in heads[0][: len(whole)]} == whole
+
+
+def test_what_a_mixture_was_drawn_from_is_said(tmp_path):
+    """A part that gives nothing would else stand in its name alone."""
+    (tmp_path / "wrong.jsonl").write_text('{"question": "Of whom?", "rejected": "x"}\n')
+    source = f"0.5 file:{tmp_path / 'wrong.jsonl'} + 0.5 random_choice"
+    said = []
+    train_heads(small(seeds=[0], negatives=[source]), tmp_path / "heads", said.append)
+    (line,) = [line for line in said if "drawn from" in line]
+    assert "drawn from file 0, random_choice 16; candidates refused: file: nothing for a" in line
+
+
+def test_a_source_with_too_little_is_refused_before_anything_is_trained(tmp_path, monkeypatch):
+    """And what was sampled is not lost: fewer examples are asked for in the same folder."""
+    n_calls = 0
+
+    def some_right(base, contexts, **settings):
+        nonlocal n_calls
+        n_calls += 1
+        return [["yes 1"] if n % 2 else ["no"] for n, _ in enumerate(contexts)]
+
+    monkeypatch.setattr("likra.generation.sample_answers", some_right)
+    rows = [{"prompt": f"Number {n}", "completion": " yes 1"} for n in range(24)]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {"train_task": str(path), "negatives": ["generated"]}
+    words = r"answers to 12 questions \(seed 0\).*fewer --snapshots \(.*right 12"
+    with pytest.raises(LikraError, match=words):
+        train_heads(small(**settings, snapshots=[]), tmp_path / "heads", silent)
+    assert not (tmp_path / "heads/heads").exists()
+    run = train_heads(small(**settings, snapshots=[8]), tmp_path / "heads", silent)
+    assert run.heads_done()
+    assert n_calls == 1
+    assert read_run(run.folder).study.snapshots == [8]
 
 
 def test_of_several_right_answers_each_seed_draws_one(tmp_path):

@@ -5,9 +5,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import question
+from hypothesis import given
+from hypothesis import strategies as st
 
 from likra.errors import LikraError
-from likra.table import BASE, HeadKey, combine, read_scores, score_table, write_scores
+from likra.table import (
+    BASE,
+    HeadKey,
+    combine,
+    file_name,
+    read_scores,
+    score_table,
+    write_scores,
+)
 
 QUESTIONS = [question("a", "one", ["two", "three"]), question("b", "ünö", ["dos"])]
 P = HeadKey("positive", 8, 0)
@@ -17,6 +27,21 @@ def table(key: HeadKey = BASE, questions=QUESTIONS, logprobs=None) -> pa.Table:
     n = sum(len(q.choices) for q in questions)
     scores = np.arange(n, dtype=float) if logprobs is None else np.array(logprobs)
     return score_table("t", "test", questions, key, scores, [1] * n, "forest")
+
+
+@given(st.lists(st.text("ab/_%2F", max_size=6), min_size=2, max_size=2, unique=True))
+def test_every_head_has_a_file_of_its_own(sources):
+    names = [str(HeadKey("negative", 8, 0, source)) for source in sources]
+    assert len({*names}) == 2
+    assert "/" not in "".join(names)
+
+
+def test_names_of_files():
+    assert str(HeadKey("negative", 8, 0, "0.5*random_choice")) == (
+        "negative.seed=0.source=0.5*random_choice.n=8"
+    )
+    assert file_name("file:a/b.jsonl") == "file:a%2Fb.jsonl"
+    assert file_name("file:a_b.jsonl") == "file:a_b.jsonl"
 
 
 def test_what_is_written_is_read(tmp_path):

@@ -10,6 +10,7 @@ from likra.leakage import find_leaks
 from likra.settings import parse_study
 from likra.tasks import load_task
 from likra.tasks.cards import card_names, local_files
+from likra.tasks.rendering import Rendering
 from likra.workbench import Workbench
 
 CARD = """
@@ -38,6 +39,7 @@ def row(name: str, texts=("Berlin", "Paris"), key="B", stem="Capital of France?"
 
 
 def write_jsonl(path: Path, rows: list[dict]) -> None:
+    path.parent.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
 
 
@@ -220,5 +222,183 @@ def test_a_question_that_is_not_in_the_prompt_is_no_stem(card):
     card.write_text(CARD.replace("{{question}}", "{{premise}}"))
     write_jsonl(card.parent / "train.jsonl", [{**rows[0], "id": "t1", "premise": "It snowed."}])
     task = load_task(str(card))
-    assert task.questions("test")[0].stem == "Q: It rained. A:"
+    assert task.questions("test")[0].stem == "It rained."
     assert find_leaks(task.questions("train"), task.questions("test")) == []
+
+
+PASSAGE = 'doc_to_text: "{{passage}} Q: {{question}} A:"'
+
+
+@pytest.mark.parametrize(
+    ("form", "stem"),
+    [
+        ('doc_to_text: "Q: {{question}} A:"', "Which?"),
+        ("doc_to_text: question", "Which?"),
+        ('doc_to_text: "{{question}} {{choices.text | join}}"', "Which?"),
+        (PASSAGE, "It rained. Q: Which? A:"),
+        ('doc_to_text: "{{passage}}{{choices.text[0]}}"', "It rained."),
+        ("doc_to_text: \"{{facts | join(' ')}} {{question}}\"", "a b c Which?"),
+        ('doc_to_text: "{{number}}: {{question}}"', "0: Which?"),
+        ('doc_to_text: "{{blank}}Q: {{question}}"', "Which?"),
+    ],
+)
+def test_the_stem_is_what_the_prompt_shows_of_the_document(card, form, stem):
+    more = {"passage": "It rained.", "facts": list("abc"), "number": 0, "blank": ""}
+    for split in ("train", "test"):
+        write_jsonl(card.parent / f"{split}.jsonl", [{**row("e1", stem="Which?"), **more}])
+    card.write_text(CARD.replace('doc_to_text: "Q: {{question}} A:"', form))
+    (question,) = load_task(str(card)).questions("test")
+    assert question.stem == stem
+
+
+@pytest.mark.parametrize(
+    ("target", "stem"),
+    [
+        ("{{sentence[sentence.index('_') + 1:].strip()}}", "Ann thanked Eve as _ had helped."),
+        ("had {{verb}} {{object}}.", "Ann thanked E_ had helped her."),
+    ],
+)
+def test_the_stem_where_the_choices_are_in_the_context(card, target, stem):
+    rows = [{"sentence": "Ann thanked Eve as _ had helped.", "verb": "helped", "object": "her"}]
+    rows[0] |= {"answer": "2", "ends": ["Ann thanked Eve", "Ann thanked Eli"]}
+    for split in ("train", "test"):
+        write_jsonl(card.parent / f"{split}.jsonl", rows)
+    text = CARD.replace('"Q: {{question}} A:"', "\"{{ {'1': 0, '2': 1}[answer] }}\"")
+    text = text.replace("{{choices.text}}", "{{ends}}")
+    card.write_text(text.replace("{{choices.label.index(answerKey)}}", target))
+    (question,) = load_task(str(card)).questions("test")
+    assert question.choices[1].context == "Ann thanked Eli"
+    assert question.stem == stem
+
+
+def test_the_same_question_about_another_passage_is_no_leak(card):
+    for split in ("train", "test"):
+        rows = [
+            {**row(f"{split}{n}", stem="What is the best title?"), "passage": f"{split}{n} ran off"}
+            for n in range(10)
+        ]
+        write_jsonl(card.parent / f"{split}.jsonl", rows)
+    card.write_text(CARD.replace('doc_to_text: "Q: {{question}} A:"', PASSAGE))
+    task = load_task(str(card))
+    assert find_leaks(task.questions("train"), task.questions("test")) == []
+    task.hold_out(0.3, seed=0)  # or all had to stay together
+    assert len(task.questions("held-out")) == 3
+
+
+# --------------------------------------------------------------------------------------------
+# Divided splits
+
+
+def test_a_card_with_training_data_alone_is_divided(card):
+    rows = [row(f"t{n}", stem=f"Capital of {n}?") for n in range(10)]
+    write_jsonl(card.parent / "train.jsonl", rows)
+    text = CARD.replace("test_split: test\n", "").replace(", test: test.jsonl", "")
+    card.write_text(text)
+    task = load_task(str(card))
+    assert (task.train_split, task.eval_split) == ("train", None)
+    task.hold_out(0.3, seed=1)
+    assert (task.train_split, task.eval_split) == ("train", "held-out")
+    train, held = task.questions("train"), task.questions("held-out", 2)
+    assert (len(train), len(held)) == (7, 3)
+    assert {q.id for q in (*train, *held)} == {r["id"] for r in rows}
+    shown = {example.split("\n\n")[0] for example in (q.choices[0].context for q in held)}
+    assert shown <= {f"Q: {q.stem} A: Paris" for q in train}
+
+
+PARTS = """
+task: parts
+dataset_path: json
+output_type: multiple_choice
+test_split: test
+doc_to_text: "{{question}}"
+doc_to_choice: "{{choices.text}}"
+doc_to_target: "{{choices.label.index(answerKey)}}"
+metric_list: [{metric: acc}]
+metadata: {configurations: [a, b]}
+"""
+
+
+@pytest.mark.parametrize("composed", ["", ', splits: {test: ["*/test"]}'])
+@pytest.mark.parametrize("fewshot", ["per-question", "fixed"])
+def test_examples_of_divided_parts_are_never_held_out(tmp_path, composed, fewshot):
+    for part in "ab":
+        rows = [row(f"{n}", stem=f"{part}-question-{n}") for n in range(20)]  # ids in both
+        write_jsonl(tmp_path / f"{part}.test.jsonl", rows)
+    (tmp_path / "parts.yaml").write_text(PARTS.replace("[a, b]", f"[a, b]{composed}"))
+    task = load_task(str(tmp_path / "parts.yaml"), str(tmp_path))
+    task.hold_out(0.5, seed=0)
+    train = {question.stem for question in task.questions("train")}
+    held = task.questions("held-out", 3, Rendering(fewshot=fewshot))
+    assert len(train) == len(held) == 20
+    shown = set()
+    for question in held:
+        assert question.stem not in train
+        *examples, last = question.choices[0].context.split("\n\n")
+        assert last == question.stem
+        shown |= {example.removesuffix(" Paris") for example in examples}
+    assert shown <= train
+    assert {stem[0] for stem in shown} == {"a", "b"}
+
+
+def test_bad_rows_of_a_divided_split_are_left_out(card):
+    rows = [row(f"t{n}", stem=f"Capital of {n}?") for n in range(10)]
+    rows[3]["answerKey"] = "Z"
+    write_jsonl(card.parent / "test.jsonl", rows)
+    card.write_text(CARD.replace("training_split: train\n", "").replace("train: train.jsonl, ", ""))
+    task = load_task(str(card))
+    with pytest.raises(LikraError, match="test row 3: the card does not fit the data"):
+        task.hold_out(0.3, seed=0)
+    skip = Rendering(on_bad_row="skip")
+    task.hold_out(0.3, 0, skip)
+    found = [*task.questions("train", 0, skip), *task.questions("held-out", 0, skip)]
+    assert {q.id for q in found} == {f"t{n}" for n in range(10) if n != 3}
+    assert len(found) == 9
+    assert len(task.notes) == 1
+
+
+def test_distractors_of_a_divided_split_are_of_the_same_side(tmp_path):
+    rows = [{"question": f"Problem {n}?", "solution": f"solution {n}"} for n in range(12)]
+    write_jsonl(tmp_path / "test.jsonl", rows)
+    text = PARTS.replace("{{choices.text}}", "{{[solution]}}").replace("configurations: [a, b]", "")
+    text = text.replace('"{{choices.label.index(answerKey)}}"', "0").replace(
+        "{}", "{distractors: 3}"
+    )
+    (tmp_path / "parts.yaml").write_text(text)
+    task = load_task(str(tmp_path / "parts.yaml"), str(tmp_path))
+    task.hold_out(0.5, seed=0)
+    sides = []
+    for split in ("train", "held-out"):
+        questions = task.questions(split)
+        assert [len(question.wrong) for question in questions] == [3] * 6
+        sides.append({choice.text for question in questions for choice in question.choices})
+    assert not sides[0] & sides[1]
+
+
+@pytest.mark.parametrize("fewshot", ["per-question", "fixed"])
+def test_what_is_left_out_is_no_example(card, fewshot):
+    rows = [row(f"t{n}", stem=f"Capital of {n}?") for n in range(8)]
+    write_jsonl(card.parent / "train.jsonl", rows)
+    write_jsonl(card.parent / "test.jsonl", [row(f"e{n}", stem=f"Town {n}?") for n in range(8)])
+    task = load_task(str(card))
+    task.left_out = {f"t{n}" for n in range(5)}
+    for question in task.questions("test", 3, Rendering(fewshot=fewshot)):
+        *examples, _ = question.choices[0].context.split("\n\n")
+        assert set(examples) == {f"Q: Capital of {n}? A: Paris" for n in (5, 6, 7)}
+    assert len(task.questions("train")) == 8
+    with pytest.raises(LikraError, match="task 'mine' has 3 examples, not 4"):
+        task.questions("test", 4, Rendering(fewshot=fewshot))
+
+
+# --------------------------------------------------------------------------------------------
+# Names
+
+
+def test_a_folder_with_the_name_of_a_card_does_not_hide_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pocket").mkdir()
+    write_jsonl(tmp_path / "arc_easy" / "ARC-Easy.test.jsonl", [row("e1")])
+    assert len(load_task("pocket").questions("test")) == 128
+    assert load_task("arc_easy", "./arc_easy").questions("test")[0].id == "e1"
+    write_jsonl(tmp_path / "pocket" / "train.jsonl", [row("t1")])
+    for name in ("./pocket", "pocket/"):
+        assert load_task(name).questions("train")[0].id == "t1"

@@ -1,5 +1,6 @@
 """The commands. Heavy imports happen inside them: ``likra --help`` needs no torch."""
 
+import json
 import os
 import sys
 import warnings
@@ -272,7 +273,11 @@ def train(
         str | None, typer.Option(help="Split to train on. [the card's training split]")
     ] = None,
     heads: Annotated[
-        str, typer.Option(help="positive, negative, or both: then on the same questions.")
+        str,
+        typer.Option(
+            help="positive, negative, or both: then on the same questions, as far as enough of "
+            "them have a right and a wrong answer."
+        ),
     ] = "both",
     negatives: Annotated[
         str, typer.Option(help="Source of wrong answers; `likra negatives` describes them.")
@@ -566,7 +571,8 @@ def _show(finished: Any, points: Any) -> None:
         table.add_row(label, *compress(cells, filled))
     console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table)
-    if sentence := headline(points, study):
+    summary = json.loads((finished.folder / "summary.json").read_text(encoding="utf-8"))
+    if sentence := headline(points, study, summary["chance"]):
         console.print(sentence)
     typer.echo(f"report {finished.folder / 'report.html'}")
 

@@ -82,7 +82,7 @@ def encode_texts(tokenizer: Any, texts: Sequence[tuple[str, str]]) -> list[Token
     split = [_split(context, continuation) for context, continuation in texts]
     wholes = [context + continuation for context, continuation in split]
     contexts = list(dict.fromkeys(context for context, _ in split if context))
-    encoded = _tokens(tokenizer, [*wholes, *contexts])
+    encoded = tokens_of(tokenizer, [*wholes, *contexts])
     context_tokens = dict(zip(contexts, encoded[len(wholes) :], strict=True))
     pairs = []
     for (context, continuation), whole in zip(split, encoded, strict=False):
@@ -99,7 +99,8 @@ def _split(context: str, continuation: str) -> tuple[str, str]:
     return stripped, context[len(stripped) :] + continuation
 
 
-def _tokens(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+def tokens_of(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Tokenize whole texts; one that begins with the tokenizer's BOS gets no second one."""
     prefix = tokenizer.decode([prefix_token(tokenizer)])
     opened = [bool(prefix) and text.startswith(prefix) for text in texts]
     result: list[list[int]] = [[] for _ in texts]

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from likra.errors import LikraError
+from likra.forest import prefix_token, tokens_of
 from likra.heads import BaseModel
 
 BATCH = 16  # prompts of one call
@@ -35,7 +37,11 @@ def sample_answers(
     Returns:
         For each context its texts, without surrounding white space; some may be empty or the same.
 
+    Raises:
+        LikraError: ``max_new_tokens`` leave no room for a prompt.
+
     """
+    check_room(base, max_new_tokens)
     torch.manual_seed(seed)
     texts: list[list[str]] = []
     bar = tqdm(total=len(contexts), desc=name, unit=" prompts", leave=False, disable=name is None)
@@ -48,12 +54,26 @@ def sample_answers(
     return texts
 
 
+def check_room(base: BaseModel, max_new_tokens: int) -> None:
+    """Refuse samples that are as long as the model's context.
+
+    Raises:
+        LikraError: they are.
+
+    """
+    if max_new_tokens >= base.max_length:
+        raise LikraError(
+            f"generation.max_new_tokens is {max_new_tokens}, and the model's context of "
+            f"{base.max_length} tokens has to hold the prompt, too"
+        )
+
+
 def _generate(
     base: BaseModel, contexts: list[str], samples: int, temperature: float, max_new_tokens: int
 ) -> list[str]:
     tokenizer: Any = base.tokenizer
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else _end(tokenizer)
-    rows = [tokenizer(context)["input_ids"] for context in contexts]
+    rows = [row or [prefix_token(tokenizer)] for row in tokens_of(tokenizer, contexts)]
     rows = [row[-(base.max_length - max_new_tokens) :] for row in rows]
     width = max(map(len, rows))
     ids = torch.full((len(rows), width), padding)

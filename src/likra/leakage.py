@@ -50,7 +50,7 @@ def _kept(character: str) -> str:
 
 
 def find_leaks(train: Sequence[Question], evaluation: Sequence[Question]) -> list[Leak]:
-    """Every pair of the same stem, and for other evaluation questions every near-duplicate.
+    """Every pair of the same stem, and every near-duplicate.
 
     The similarity is the Jaccard index of the words, each weighted by its rarity
     (``log(n / document frequency)``): a form that all questions of a set have in common counts
@@ -64,30 +64,32 @@ def find_leaks(train: Sequence[Question], evaluation: Sequence[Question]) -> lis
     by_stem: dict[str, list[str]] = defaultdict(list)
     for question in train:
         by_stem[normalised(question.stem)].append(question.id)
-    exact: list[Leak] = []
-    rest: list[tuple[str, str]] = []
-    for question in evaluation:
-        stem = normalised(question.stem)
-        exact += [Leak(train_id, question.id, 1.0) for train_id in by_stem.get(stem, ())]
-        if stem not in by_stem:
-            rest.append((question.id, stem))
-    return exact + list(_near(by_stem, rest))
+    asked = [(question.id, normalised(question.stem)) for question in evaluation]
+    exact = [
+        Leak(train_id, name, 1.0) for name, stem in asked for train_id in by_stem.get(stem, ())
+    ]
+    return exact + list(_near(by_stem, asked))
 
 
-def _near(by_stem: dict[str, list[str]], rest: Sequence[tuple[str, str]]) -> Iterator[Leak]:
-    frequency = Counter(word for stem in by_stem for word in set(stem.split()))
-    frequency.update(word for _, stem in rest for word in set(stem.split()))
-    count = len(by_stem) + len(rest) + 1
-    weight = {word: math.log(count / n) for word, n in frequency.items()}
+def _near(by_stem: dict[str, list[str]], asked: Sequence[tuple[str, str]]) -> Iterator[Leak]:
+    stems = {*by_stem, *(stem for _, stem in asked)}
+    words_of = {stem: frozenset(stem.split()) for stem in stems}
+    frequency = Counter(word for words in words_of.values() for word in words)
+    weight = {word: math.log((len(stems) + 1) / n) for word, n in frequency.items()}
+    total = {stem: math.fsum(weight[word] for word in words) for stem, words in words_of.items()}
     index: dict[str, list[str]] = defaultdict(list)
     for stem in by_stem:
         for word in _prefix(stem, weight):
             index[word].append(stem)
-    for eval_id, stem in rest:
-        words = set(stem.split())
+    for eval_id, stem in asked:
         candidates = {other for word in _prefix(stem, weight) for other in index.get(word, ())}
-        for other in sorted(candidates):
-            similarity = _similarity(words, set(other.split()), weight)
+        for other in sorted(candidates - {stem}):
+            lesser, greater = sorted((total[stem], total[other]))
+            if lesser < NEAR * greater * (1 - 1e-9):  # they cannot have enough in common
+                continue
+            # fsum: a set's order is another in each process, and must not show in the last digit
+            common = math.fsum(weight[word] for word in words_of[stem] & words_of[other])
+            similarity = common / (lesser + greater - common)
             if similarity >= NEAR:
                 # the same words in another order are not the same stem
                 below = min(similarity, math.nextafter(1.0, 0.0))
@@ -107,9 +109,3 @@ def _prefix(stem: str, weight: dict[str, float]) -> list[str]:
         left -= weight[words[taken]]
         taken += 1
     return words[:taken]
-
-
-def _similarity(one: set[str], other: set[str], weight: dict[str, float]) -> float:
-    # fsum: a set's order is another in each process, and must not show in the last digit
-    union = math.fsum(weight[word] for word in one | other)
-    return math.fsum(weight[word] for word in one & other) / union if union else 0.0

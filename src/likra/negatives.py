@@ -1,7 +1,7 @@
 """Sources of wrong answers: pure, seeded functions (paper, section 4.3, and more).
 
-Every draw depends on the seed and the question's id alone, so the wrong answers of a question are
-the same whatever the order of the questions and however many of them are trained on.
+Every draw depends on the seed, the question's id and the material alone, so the wrong answers of a
+question are the same whatever the order of the questions and however many of them are trained on.
 
 A source is named by a text: ``random_choice``; with an argument ``contaminated:0.2``; or a mixture
 ``0.5 random_choice + 0.5 generated``, of which each question draws one part.
@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from likra.errors import LikraError, unknown
 from likra.leakage import normalised
@@ -34,7 +35,8 @@ class Material:
         candidates: by source, by question id, texts that may be wrong answers (`generated`,
             `file`).
         match: what counts as the right answer among texts from elsewhere: "exact", the same up to
-            case and punctuation; "near", also a near-duplicate, or a text that contains it.
+            case and punctuation; "near", also a near-duplicate, its beginning, or a text that
+            contains it.
 
     """
 
@@ -43,6 +45,52 @@ class Material:
     others: Sequence[str] = ()
     candidates: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
     match: str = "near"
+
+    @cached_property
+    def answers(self) -> "Answers":
+        """The right answers of the pool."""
+        return Answers(self.pool)
+
+
+class Answers:
+    """The first right answer to each question of a pool, as wrong answers to the others.
+
+    Reads the pool once and keeps numbers; a draw reads the questions that it takes.
+    """
+
+    def __init__(self, pool: Sequence[Question]) -> None:
+        self.pool = pool
+        numbers: dict[str, int] = {}
+
+        def number(text: str) -> int:
+            return numbers.setdefault(text, len(numbers))
+
+        self._numbers = numbers
+        self._stems: list[int] = []
+        self._texts: list[int | None] = []  # None where there is no right answer
+        for question in pool:
+            answers = [normalised(choice.continuation) for choice in question.right[:1]]
+            self._stems.append(number(normalised(question.stem)))
+            self._texts.append(number(answers[0]) if answers and answers[0] else None)
+        self._distinct = {text for text in self._texts if text is not None}
+
+    def of_others(self, question: Question, generator: random.Random) -> Iterator[Choice]:
+        """Right answers of other questions as wrong ones of this one, each text once, shuffled.
+
+        Texts are the same up to case and punctuation. A question with the same stem gives none:
+        its answers may be right here, too.
+        """
+        right = {self._numbers.get(normalised(choice.continuation)) for choice in question.right}
+        left = self._distinct - right
+        stem = self._numbers.get(normalised(question.stem))
+        context = (question.right or question.choices)[0].context
+        for index in shuffled(len(self.pool), generator):
+            if not left:
+                return
+            text = self._texts[index]
+            if text in left and self._stems[index] != stem:
+                left.discard(text)
+                yield replace(self.pool[index].right[0], context=context, is_right=False)
 
 
 # Gives the wrong answers of one question, none where it has none; counts what it refused, and why.
@@ -96,7 +144,7 @@ def other_question(
     question: Question, material: Material, generator: random.Random, _refused: Counter[str]
 ) -> list[Choice]:
     """The right answer of another training question: irrelevant, but in domain."""
-    return list(itertools.islice(answers_of_others(question, material.pool, generator), 1))
+    return list(itertools.islice(material.answers.of_others(question, generator), 1))
 
 
 def other_task(
@@ -148,23 +196,6 @@ def right(
     return [generator.choice(question.right)] if question.right else []
 
 
-def answers_of_others(
-    question: Question, pool: Sequence[Question], generator: random.Random
-) -> Iterator[Choice]:
-    """Right answers of other questions as wrong ones of this one, each text once, shuffled."""
-    taken = {choice.continuation.strip().casefold() for choice in question.right}
-    context = (question.right or question.choices)[0].context
-    stem = normalised(question.stem)
-    for index in shuffled(len(pool), generator):
-        if normalised(pool[index].stem) == stem:  # its answers may be right here, too
-            continue
-        for choice in pool[index].right[:1]:
-            text = choice.continuation.strip().casefold()
-            if text not in taken:
-                taken.add(text)
-                yield replace(choice, context=context, is_right=False)
-
-
 def _fault(text: str, question: Question, match: str) -> str | None:
     """Why a text is no wrong answer to a question."""
     plain = normalised(text)
@@ -178,9 +209,23 @@ def _fault(text: str, question: Question, match: str) -> str | None:
             continue
         if difflib.SequenceMatcher(None, plain, truth).ratio() >= NEAR_RIGHT:
             return "nearly right"
-        if truth and re.search(rf"\b{re.escape(truth)}\b", plain):
+        if _contains(plain, truth):
             return "contains the right answer"
+        if truth.startswith(plain) and (" " in plain or truth.startswith(f"{plain} ")):
+            return "beginning of the right answer"  # a sample may be cut
     return None
+
+
+_UNSPACED = re.compile(  # scripts without spaces between words: Thai to Khmer, Japanese, Chinese
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"
+)
+
+
+def _contains(plain: str, truth: str) -> bool:
+    """Whether a normalised text has another in it, word by word."""
+    if _UNSPACED.search(truth):
+        return truth in plain
+    return bool(truth) and f" {truth} " in f" {plain} "
 
 
 def _wrong(question: Question, text: str) -> Choice:
@@ -298,11 +343,13 @@ class Drawn:
     Attributes:
         answers: for each question its wrong answers; empty where the source has none for it.
         refused: how many candidates were refused, by reason.
+        taken: how many questions have answers, by the part of a mixture that gave them.
 
     """
 
     answers: list[list[Choice]]
     refused: Counter[str]
+    taken: Counter[str]
 
 
 def draw(source: str, questions: Sequence[Question], seed: int, material: Material) -> Drawn:
@@ -320,15 +367,18 @@ def draw(source: str, questions: Sequence[Question], seed: int, material: Materi
     """
     parts = parse_source(source)
     refused: Counter[str] = Counter()
+    taken: Counter[str] = Counter()
     answers = []
     for question in questions:
         part = _pick(parts, seed, question)
         generator = random.Random(f"{seed}/{question.id}")
         found = ({**SOURCES, "right": right})[part.source](question, material, generator, refused)
-        if not found:
+        if found:
+            taken[part.source] += 1
+        else:
             refused[f"{part.source}: nothing for a question"] += 1
         answers.append(found)
-    return Drawn(answers, refused)
+    return Drawn(answers, refused, taken)
 
 
 def _pick(parts: Sequence[Part], seed: int, question: Question) -> Part:

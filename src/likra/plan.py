@@ -277,13 +277,13 @@ def _describe(bench: Workbench, missing: str | None) -> None:
 def _stand_in(bench: Workbench) -> None:
     """Give the sources that draw from what only the run computes something to draw from."""
     if bench.uses("hardest", "easiest"):
-        bench.train_scores = {q.id: [0.0] * len(q.choices) for q in bench.train}
+        bench.train_scores.update((q.id, [0.0] * len(q.choices)) for q in bench.train)
     if bench.uses("generated"):
         answers = [(question.right or question.choices)[0].text for question in bench.train]
-        bench.generated = {
-            question.id: [*(choice.text for choice in question.wrong), answers[place - 1]]
+        bench.generated.update(
+            (question.id, [*(choice.text for choice in question.wrong), answers[place - 1]])
             for place, question in enumerate(bench.train)
-        }
+        )
 
 
 def _to_do(run: Run, bench: Workbench) -> _ToDo:

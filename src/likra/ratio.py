@@ -69,6 +69,9 @@ def is_correct(ratio: np.ndarray, scores: Scores, metric: str) -> np.ndarray:
 def question_intervals(correct: np.ndarray, seed: int = 0) -> np.ndarray:
     """Percentile bootstrap intervals of mean accuracies, over questions.
 
+    Too narrow near 0 and 1: of 128 questions at .99 they hold the true accuracy in 73% of cases,
+    and where all answers are right they have no width.
+
     Args:
         correct: [questions, curves] bool or float.
         seed: of the resampling; all curves see the same resamples.
@@ -168,7 +171,7 @@ def _of(scores: Scores, head: str) -> list[HeadKey]:
 
 
 def _belong_together(positive: HeadKey, negative: HeadKey) -> bool:
-    """Two heads are compared at the same n and seed, where they saw the same questions."""
+    """Two heads are compared at the same n and seed, where they saw nearly the same questions."""
     if positive in UNTRAINED or negative in UNTRAINED:
         return True
     return (positive.n_train, positive.seed) == (negative.n_train, negative.seed)

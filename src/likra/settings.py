@@ -22,10 +22,11 @@ _YAML = {".yaml", ".yml"}
 DEFAULT_WEIGHTS = tuple(round(0.1 * step, 1) for step in range(16))
 
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]  # score tables hold it in 32 bits, with a sign
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Training(_Strict):
@@ -69,14 +70,14 @@ class Study(_Strict):
     train_split: str | None = None  # the task's own by default
     eval_split: str | None = None
     eval_fraction: Annotated[float, Field(gt=0, lt=1, strict=False)] | None = None  # of one split
-    split_seed: int = 0
+    split_seed: Seed = 0
     num_fewshot: Annotated[int, Field(ge=0)] = 0  # of the evaluation; training has none
     fewshot: Literal["per-question", "fixed"] = "per-question"
     apply_chat_template: bool | None = None  # by default where the task has chat messages
     chat_template: str | None = None  # a Jinja file instead of the tokenizer's own
     on_bad_row: Literal["error", "skip"] = "error"
     on_leakage: Literal["report", "drop", "error"] = "report"
-    seeds: Annotated[list[int], Field(min_length=1)] = [0]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
     snapshots: list[Count] = []  # numbers of training examples; powers of two batches, and all
     negatives: Annotated[list[str], Field(min_length=1)] = ["random_choice"]
     modes: Annotated[list[str], Field(min_length=1)] = list(PAPER_MODES)
@@ -155,11 +156,11 @@ def read_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
 def _settings_of(name: str) -> dict[str, Any]:
     """The settings in a study's file; for a task or a data file, its name and the defaults."""
     if name in study_names():
-        text, where = (STUDIES / f"{name}.yaml").read_text(encoding="utf-8"), f"study '{name}'"
+        text, where = (STUDIES / f"{name}.yaml").read_bytes(), f"study '{name}'"
     elif Path(name).suffix in _YAML:
         if not Path(name).is_file():
             raise LikraError(f"no study at '{name}'")
-        text, where = Path(name).read_text(encoding="utf-8"), f"'{name}'"
+        text, where = Path(name).read_bytes(), f"'{name}'"
     elif is_task(name) and not _resembles_a_study(name):
         short = Path(name).stem if Path(name).exists() else name
         return {"name": re.sub(r"[^\w.-]+", "-", short), "task": name}
@@ -167,7 +168,7 @@ def _settings_of(name: str) -> dict[str, Any]:
         raise unknown("study", name, [*study_names(), *card_names()])
     try:
         settings = yaml.load(text, Loader=_Loader)  # noqa: S506  (a safe loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: of a date that there is not
         raise LikraError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict):
         raise LikraError(f"{where} is no study: it must be a mapping of settings")
@@ -211,6 +212,8 @@ def parse_study(settings: Mapping[str, Any], where: str = "the study") -> Study:
         values = getattr(study, key)
         if len(set(values)) != len(values):
             raise LikraError(f"{where}: '{key}' holds a value twice")
+    if study.snapshots != sorted(study.snapshots):
+        raise LikraError(f"{where}: 'snapshots' must ascend, and they are {study.snapshots}")
     return study
 
 
@@ -234,7 +237,9 @@ def _explained(error: ValidationError, where: str) -> LikraError:
             "lora": Lora,
             "generation": Generation,
         }
-        section = sections.get(path[0], Study) if path[1:] else Study
-        return LikraError(f"{where}: {unknown('key', path[-1], section.model_fields)}")
+        known = list(Study.model_fields)
+        if path[1:] and path[0] in sections:
+            known = [f"{path[0]}.{key}" for key in sections[path[0]].model_fields]
+        return LikraError(f"{where}: {unknown('key', '.'.join(path), known)}")
     got = "" if fault["type"] == "missing" else f", not {fault['input']!r}"
     return LikraError(f"{where}: '{'.'.join(path)}': {fault['msg'].lower()}{got}")

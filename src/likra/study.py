@@ -26,11 +26,12 @@ from likra.table import (
     Scores,
     choice_scores,
     combine,
+    file_name,
     prompt_sha,
     read_scores,
 )
 from likra.tasks.splits import TRAIN
-from likra.workbench import Examples, Workbench
+from likra.workbench import Examples, Workbench, account
 
 LIBRARIES = ("likra", "torch", "transformers", "peft", "lm_eval", "datasets", "pyarrow")
 
@@ -49,7 +50,7 @@ class Run:
     def training_folder(self, key: HeadKey) -> Path:
         """What one training run leaves: its snapshots, losses and examples."""
         folder = self.folder / "heads" / key.head / f"seed={key.seed}"
-        return folder / f"source={key.source.replace('/', '_')}" if key.source else folder
+        return folder / f"source={file_name(key.source)}" if key.source else folder
 
     def scores_path(self, key: HeadKey) -> Path:
         """The score table of one head."""
@@ -174,7 +175,7 @@ def _check_data(run: Run, bench: Workbench) -> None:
     if not path.is_file():
         return
     before = yaml.safe_load(path.read_text(encoding="utf-8")).get("data") or {}
-    for file, digest in bench.data_digests().items():
+    for file, digest in bench.digests.items():
         if before.get(file, digest) != digest:
             raise LikraError(
                 f"'{file}' has changed since '{run.folder}' was begun: name another folder with "
@@ -194,6 +195,8 @@ def check_folder(run: Run) -> None:
         return
     there = read_run(run.folder).study.model_dump()
     here = run.study.model_dump()
+    if not any((run.folder / "heads").glob("*/*")):
+        there["snapshots"] = here["snapshots"]  # nothing depends on them yet
     for key, value in here.items():
         if there[key] != value:
             raise LikraError(
@@ -244,7 +247,7 @@ def _prepare(run: Run, bench: Workbench, *, scoring: bool) -> None:
         "layout_reason": bench.base.layout_reason,
         "n_train_questions": n_train,
         "n_eval_questions": len(bench.evaluation) if scoring else None,
-        "data": bench.data_digests(),
+        "data": bench.digests,
         "notes": [*dict.fromkeys([*bench.train_task.notes, *bench.task.notes])],
         "leaks": [[leak.train_id, leak.eval_id, round(leak.similarity, 4)] for leak in leaks],
     }
@@ -276,13 +279,8 @@ def _train(run: Run, bench: Workbench, snapshots: Sequence[HeadKey]) -> None:
     first = snapshots[0]
     seed = first.seed if first.seed is not None else 0
     examples = bench.examples(seed, first.head, first.source, snapshots[-1].n_train)
-    if len(examples.questions) < snapshots[-1].n_train:
-        raise LikraError(
-            f"{first.source} gives wrong answers to {len(examples.questions)} questions, and a "
-            f"snapshot at {snapshots[-1].n_train} needs as many{_refusals(examples)}"
-        )
-    if examples.refused:
-        bench.say(f"       {first.source}, seed {seed}{_refusals(examples)}")
+    if first.source and (said := account(first.source, examples)):
+        bench.say(f"       {first.source}, seed {seed}: {said}")
     folder = run.training_folder(first)
     write_text(folder / "examples.jsonl", _example_lines(examples, first.head))
     name = f"train {first.head}{f' ({first.source})' if first.source else ''}, seed {seed}"
@@ -319,13 +317,6 @@ def _train(run: Run, bench: Workbench, snapshots: Sequence[HeadKey]) -> None:
     write_losses(folder / "losses.csv", losses)
 
 
-def _refusals(examples: Examples) -> str:
-    if not examples.refused:
-        return ""
-    reasons = ", ".join(f"{why} {count:,}" for why, count in examples.refused.most_common())
-    return f": candidates refused: {reasons}"
-
-
 def _example_lines(examples: Examples, head: str) -> str:
     """Which answers a head was trained on, a line for each question."""
     lines = []
@@ -347,6 +338,8 @@ def _make_material(run: Run, bench: Workbench) -> None:
         _score_train(run, bench)
     if bench.uses("generated"):
         _generate(run, bench)
+    if bench.uses("hardest", "easiest", "generated"):
+        bench.check_examples()  # those that the first check had to pass over
 
 
 def _score_train(run: Run, bench: Workbench) -> None:
@@ -365,7 +358,7 @@ def _score_train(run: Run, bench: Workbench) -> None:
             bench.train_task.name, TRAIN, questions, BASE, logprobs, n_tokens, bench.base.layout
         )
         write_scores(path, table)
-    bench.train_scores = choice_scores(read_scores(path), questions, run.study.metric)
+    bench.train_scores.update(choice_scores(read_scores(path), questions, run.study.metric))
 
 
 def _generate(run: Run, bench: Workbench) -> None:
@@ -391,7 +384,7 @@ def _generate(run: Run, bench: Workbench) -> None:
         ]
         write_text(path, "\n".join(lines) + "\n")
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    bench.generated = {row["question_id"]: row["texts"] for row in rows}
+    bench.generated.update((row["question_id"], row["texts"]) for row in rows)
 
 
 def _score_untrained(run: Run, bench: Workbench, key: HeadKey, bar: Any) -> None:
@@ -489,10 +482,12 @@ def write_results(run: Run) -> pd.DataFrame:
     about = yaml.safe_load((run.folder / "study.yaml").read_text(encoding="utf-8"))
     summary = _summary(study, points, about, len(scores.question_ids))
     if aside is not None:
+        summary["n_validation_questions"] = int(chosen.sum())
         summary["chosen_weights"] = _chosen_weights(pd.DataFrame(aside), points, study.metric)
+    data = report_data(study, scores, points, read_questions(run.folder))
+    summary["chance"] = data["chance"]
     write_text(run.folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     about["chosen_weights"] = summary.get("chosen_weights", [])
-    data = report_data(study, scores, points, read_questions(run.folder))
     write_figures(points, study, data, run.folder / "figures")
     write_report(run.folder, study, points, about, data)
     return points
@@ -501,9 +496,12 @@ def write_results(run: Run) -> pd.DataFrame:
 def _summary(
     study: Study, points: pd.DataFrame, about: dict[str, Any], n_questions: int
 ) -> dict[str, Any]:
-    chosen = points[(points.seed == "all") & (points.weight.isin([0.0, study.weight]))]
-    chosen = chosen[(chosen.weight == study.weight) | ~chosen["mode"].isin(_weighted())]
-    rows = json.loads(chosen.drop(columns=["task", "seed"]).to_json(orient="records"))
+    from likra.report.data import with_interval
+
+    chosen = points[(points.weight == study.weight) | ~points["mode"].isin(_weighted())]
+    curves = chosen.groupby(["mode", "source", "n_train", "metric"], sort=False)
+    found = pd.concat([with_interval(group) for _, group in curves])
+    rows = json.loads(found.drop(columns=["task", "seed"]).to_json(orient="records"))
     return {
         "study": study.name,
         "task": study.task,
@@ -521,21 +519,27 @@ def _chosen_weights(aside: pd.DataFrame, points: pd.DataFrame, metric: str) -> l
     """The best weight of each curve on the questions set aside, and its accuracy on the others."""
     key = ["mode", "source", "n_train"]
 
-    def means(frame: pd.DataFrame) -> pd.DataFrame:
-        frame = frame[(frame.seed == "all") & (frame.metric == metric)]
-        return frame[frame["mode"].isin(_weighted())]
+    from likra.report.data import with_interval
 
-    reported = means(points)
+    def weighted(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame[(frame.metric == metric) & frame["mode"].isin(_weighted())]
+
+    reported = dict(list(weighted(points).groupby([*key, "weight"])))
     rows: list[dict[str, Any]] = []
-    for group, frame in means(aside).groupby(key):
-        row = dict(zip(key, group, strict=True))
-        row["weight"] = choose_weight(frame.weight.tolist(), frame.value.tolist())
-        row["validation"] = float(frame[frame.weight == row["weight"]].value.iloc[0])
-        same = reported
-        for name in [*key, "weight"]:
-            same = same[same[name] == row[name]]
-        row["value"] = float(same.value.iloc[0])
-        rows.append(row)
+    for group, frame in weighted(aside).groupby(key):
+        means = frame[frame.seed == "all"]
+        weight = choose_weight(means.weight.tolist(), means.value.tolist())
+        there = with_interval(reported[*group, weight]).iloc[0]
+        rows.append(
+            dict(zip(key, group, strict=True))
+            | {
+                "weight": weight,
+                "validation": float(means[means.weight == weight].value.iloc[0]),
+                "value": float(there.value),
+                "ci_low": float(there.ci_low),
+                "ci_high": float(there.ci_high),
+            }
+        )
     return rows
 
 

@@ -1,16 +1,17 @@
 """Tables of several studies: models x tasks, as the paper's table 1."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from likra.report.data import sources_of, weight_of, with_interval
+from likra.report.tables import cell, latex, markdown
 from likra.settings import Study
 from likra.study import run_study, write_text
-
-MODES = ("base", "sft", "likra")  # the columns of the paper's table 1
+from likra.workbench import Workbench
 
 
 def table_studies(study: Study) -> list[Study]:
@@ -46,61 +47,60 @@ def run_table(
         say: is given each line meant for the user.
 
     Returns:
-        The folder; and a row for each model and task, with the accuracies of `MODES` at the last
-        snapshot: means over seeds with half their intervals (of a single seed, over questions).
+        The folder; and a row for each model and task, with the accuracies of the study's modes at
+        the last snapshot, with the first source of negatives: means over seeds with half their
+        intervals (of a single seed, over questions).
 
     """
     folder = folder or Path("runs") / study.name
+    parts = table_studies(study)
+    _check(parts)
     rows = []
-    for cell in table_studies(study):
-        say(f"--- {cell.model} on {cell.task}")
-        run, points = run_study(cell, folder / cell.name, say)
+    for part in parts:
+        say(f"--- {part.model} on {part.task}")
+        run, points = run_study(part, folder / part.name, say)
         rows.append(table_row(run.study, points))
     table = pd.DataFrame(rows)
     write_text(folder / "table.csv", table.to_csv(index=False))
-    shown = _shown(table)
-    write_text(folder / "table.md", _markdown(shown))
-    write_text(folder / "table.tex", _latex(shown))
+    shown = _shown(table, study.modes)
+    head, body = list(shown.columns), shown.to_numpy().tolist()
+    write_text(folder / "table.md", markdown(head, body, names=2))
+    write_text(folder / "table.tex", latex(head, body, names=2))
     return folder, shown
 
 
+def _check(parts: Sequence[Study]) -> None:
+    """Refuse a model or task of the last cell before the first one has been computed.
+
+    Raises:
+        LikraError: naming it.
+
+    """
+    from likra.heads import open_without_weights
+
+    models = {part.model: open_without_weights(part.model, dtype=part.dtype) for part in parts}
+    for part in {part.task: part for part in parts}.values():
+        bench = Workbench(part)
+        bench.base = models[part.model]
+        bench.check_answers()
+
+
 def table_row(study: Study, points: pd.DataFrame) -> dict[str, Any]:
-    """One row of the table: the base, and SFT and Likra at the last snapshot."""
+    """One row of the table: what is not trained as it is, all else at the last snapshot."""
     row: dict[str, Any] = {"model": study.model, "task": study.task, "metric": study.metric}
     row["n"] = study.snapshots[-1]
-    for mode in MODES:
+    for mode in study.modes:
         chosen = points[(points["mode"] == mode) & (points.metric == study.metric)]
-        chosen = chosen[chosen.n_train == (0 if mode == "base" else row["n"])]
-        if mode == "likra":
-            chosen = chosen[chosen.weight == study.weight]
-            chosen = chosen[chosen.source == study.negatives[0]]
-        mean = chosen[chosen.seed == "all"].iloc[0]
-        if pd.isna(mean.ci_low):
-            mean = chosen[chosen.seed != "all"].iloc[0]
-        row |= {mode: mean.value, f"{mode}_low": mean.ci_low, f"{mode}_high": mean.ci_high}
+        chosen = chosen[chosen.weight == weight_of(mode, study)]
+        chosen = chosen[chosen.source == sources_of(chosen, mode, study)[0]]
+        last = with_interval(chosen).iloc[-1]
+        row |= {mode: last.value, f"{mode}_low": last.ci_low, f"{mode}_high": last.ci_high}
     return row
 
 
-def _shown(table: pd.DataFrame) -> pd.DataFrame:
+def _shown(table: pd.DataFrame, modes: Sequence[str]) -> pd.DataFrame:
     shown = table[["model", "task", "n"]].astype(str)
-    for mode in MODES:
-        half = (table[f"{mode}_high"] - table[f"{mode}_low"]) / 2
-        pairs = zip(table[mode], half, strict=True)
-        shown[mode] = [f"{value:.3f} ±{width:.3f}" for value, width in pairs]
+    for mode in modes:
+        estimates = table[[mode, f"{mode}_low", f"{mode}_high"]].itertuples(index=False, name=None)
+        shown[mode] = [cell(estimate) for estimate in estimates]
     return shown
-
-
-def _markdown(shown: pd.DataFrame) -> str:
-    lines = [list(shown.columns), ["---"] * len(shown.columns), *shown.to_numpy().tolist()]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _latex(shown: pd.DataFrame) -> str:
-    lines = [list(shown.columns), *shown.to_numpy().tolist()]
-    rows = [
-        " & ".join(cell.replace("_", r"\_").replace("±", r"$\pm$") for cell in r) for r in lines
-    ]
-    head, *body = [f"{row} \\\\" for row in rows]
-    columns = "ll" + "r" * (len(shown.columns) - 2)
-    text = [rf"\begin{{tabular}}{{{columns}}}", r"\hline", head, r"\hline", *body, r"\hline"]
-    return "\n".join([*text, r"\end{tabular}"]) + "\n"

@@ -57,9 +57,14 @@ class HeadKey:
     def __str__(self) -> str:
         parts = [self.head]
         parts += [f"seed={self.seed}"] if self.seed is not None else []
-        parts += [f"source={self.source}"] if self.source is not None else []
+        parts += [f"source={file_name(self.source)}"] if self.source is not None else []
         parts += [f"n={self.n_train}"] if self.n_train else []
-        return ".".join(parts).replace("/", "_")  # a source may name a file
+        return ".".join(parts)
+
+
+def file_name(source: str) -> str:
+    """A source as part of a file's name, each as another; it may name a file itself."""
+    return source.replace("%", "%25").replace("/", "%2F")
 
 
 BASE = HeadKey("base")

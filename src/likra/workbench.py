@@ -1,6 +1,5 @@
 """What the cells of a study share: questions, answers, the opened base; checked and described."""
 
-import hashlib
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -9,17 +8,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from likra.digests import card_digest, file_digest, model_digest
 from likra.errors import LikraError
 from likra.leakage import Leak, find_leaks, normalised
-from likra.negatives import Material, Part, draw, parse_source
+from likra.negatives import Drawn, Material, Part, draw, parse_source, shuffled
 from likra.questions import Choice, Question
 from likra.settings import Study
+from likra.statistics import split_validation
 from likra.tasks import Task, load_task
 from likra.tasks.cards import CARDS
 from likra.tasks.files import FileTask, read_wrong_answers
 from likra.tasks.harness import HarnessTask
 from likra.tasks.rendering import ChatTemplate, Rendering, chat_template_of
 
+OWN = {"random_choice", "all_choices", "hardest", "easiest"}  # sources of a question's own choices
+VALIDATION = 20  # so few questions can choose nothing, and tell nothing
 EVAL_FRACTION = 0.2  # held out of a task that has one split
 
 
@@ -31,6 +34,7 @@ class Examples:
     right: list[Choice]
     wrong: list[list[Choice]]
     refused: Counter[str]  # candidates for wrong answers, by reason
+    taken: Counter[str]  # questions, by the part of a mixture that gave their wrong answers
 
 
 def _drawn_right(question: Question, seed: int) -> Choice:
@@ -39,6 +43,16 @@ def _drawn_right(question: Question, seed: int) -> Choice:
     if len(answers) == 1:
         return answers[0]
     return random.Random(f"{seed}/right/{question.id}").choice(answers)
+
+
+def account(source: str, examples: Examples) -> str:
+    """What the parts of a source gave, and which candidates were refused; "" where that is all."""
+    parts = list(dict.fromkeys(part.source for part in parse_source(source)))
+    taken = ", ".join(f"{part} {examples.taken[part]:,}" for part in parts)
+    refused = ", ".join(f"{why} {count:,}" for why, count in examples.refused.most_common())
+    said = [f"drawn from {taken}"] if len(parts) > 1 else []
+    said += [f"candidates refused: {refused}"] if refused else []
+    return "; ".join(said)
 
 
 class Workbench:
@@ -54,6 +68,8 @@ class Workbench:
         self.study, self.say, self.evaluates = study, say, evaluates
         self.train_scores: dict[str, list[float]] = {}  # of training choices, under the base
         self.generated: dict[str, list[str]] = {}  # the base's own answers, by question
+        self._orders: dict[tuple[int, int, bool, bool], tuple[list[int], list[int]]] = {}
+        self._counts: dict[tuple[str, str | None], int] = {}
 
     # ----------------------------------------------------------------------------------------
     # Questions
@@ -80,7 +96,7 @@ class Workbench:
         if isinstance(task, HarnessTask) and task.lacks_training and study.eval_fraction is None:
             raise LikraError(f"{task.lacks_training}; eval_fraction divides what there is")
         fraction = EVAL_FRACTION if study.eval_fraction is None else study.eval_fraction
-        task.hold_out(fraction, study.split_seed)
+        task.hold_out(fraction, study.split_seed, Rendering(on_bad_row=study.on_bad_row))
         task.notes.append(
             f"one split: {fraction:.0%} of its questions are held out for evaluation "
             f"(eval_fraction; split_seed {study.split_seed})"
@@ -116,7 +132,13 @@ class Workbench:
         if self.study.on_leakage != "drop" or not self.leaks:
             return self._all_train
         leaking = {leak.train_id for leak in self.leaks}
-        return [question for question in self._all_train if question.id not in leaking]
+        left = [question for question in self._all_train if question.id not in leaking]
+        if not left:
+            raise LikraError(
+                f"all {len(self._all_train):,} training questions stand in the evaluation, too, "
+                "and --on-leakage drop leaves none"
+            )
+        return left
 
     @cached_property
     def eval_split(self) -> str:
@@ -146,6 +168,8 @@ class Workbench:
                 f"'{self.task.name}' has evaluation questions alone, and examples (num_fewshot) "
                 "come from its training split: give a folder with both"
             )
+        if self.study.num_fewshot and self.study.on_leakage == "drop":
+            self._leave_out(rendering)
         asked = self.task.questions(self.eval_split, self.study.num_fewshot, rendering)
         ranked = [question for question in asked if question.can_be_ranked]
         if not ranked:
@@ -159,6 +183,14 @@ class Workbench:
                 "only right or only wrong answers, and are not evaluated"
             )
         return ranked
+
+    def _leave_out(self, rendering: Rendering) -> None:
+        """Keep questions that leak from standing, solved, before the ones that they give away."""
+        split = self.task.train_split
+        if split is not None:
+            pool = self.task.questions(split, 0, rendering)
+            asked = self.task.questions(self.eval_split, 0, rendering)
+            self.task.left_out = {leak.train_id for leak in find_leaks(pool, asked)}
 
     def rendering(self, task: Task) -> Rendering:
         """How the study wants a task's questions put."""
@@ -192,23 +224,34 @@ class Workbench:
         """For each training question, the numbers of its right and of its wrong answers."""
         return [(len(question.right), len(question.wrong)) for question in self.train]
 
-    def data_digests(self) -> dict[str, str]:
-        """SHA-256 of every local file of the user's that was read, by path."""
-        tasks = [self.task, self.train_task]
-        if self.uses("file"):
-            named = [Path(p.argument) for p in self.source_parts if p.source == "file"]
-        else:
-            named = []
-        files = {file for task in tasks for file in task.files} | set(named)
-        files = {file for file in files if not file.is_relative_to(CARDS.parent)}  # likra's own
-        return {str(f): hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(files)}
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of every file of the user's that decides the numbers, by path (`likra.digests`).
+
+        Of a local model, that of its folder; likra's own files and the hub's are left out.
+        """
+        study = self.study
+        tasks = [self.task, self.train_task, *self._other_tasks]
+        named = [part.argument for part in self.source_parts if part.source == "file"]
+        files = {file for task in tasks for file in task.files}
+        files |= {Path(name) for name in [*named, *filter(None, [study.chat_template])]}
+        files = {file for file in files if not file.is_relative_to(CARDS.parent)}
+        found = {str(file): file_digest(file) for file in sorted(files)}
+        others = [part.argument for part in self.source_parts if part.source == "other_task"]
+        for name in [study.task, study.train_task or study.task, *others]:
+            card = Path(name.rpartition(":")[0] or name)
+            if card.suffix in {".yaml", ".yml"} and card.is_file():
+                found[str(card)] = card_digest(card)
+        if Path(study.model).is_dir():
+            found[study.model] = model_digest(Path(study.model))
+        return found
 
     # ----------------------------------------------------------------------------------------
     # Answers
 
-    @property
+    @cached_property
     def material(self) -> Material:
-        """What the sources of negatives draw from. Scores and samples are made by the study."""
+        """What the sources of negatives draw from. The study fills in scores and samples."""
         return Material(
             self.train,
             self.train_scores,
@@ -219,20 +262,23 @@ class Workbench:
 
     @cached_property
     def source_parts(self) -> list[Part]:
-        """The parts of all sources of the study."""
-        return [part for source in self.study.negatives for part in parse_source(source)]
+        """The parts of all sources that a trained head draws from."""
+        sources = {source: None for _, source in self.study.trained if source is not None}
+        return [part for source in sources for part in parse_source(source)]
 
     def uses(self, *names: str) -> bool:
         """Whether a trained head draws from one of these sources."""
-        draws = any(source for _, source in self.study.trained)
-        return draws and any(part.source in names for part in self.source_parts)
+        return any(part.source in names for part in self.source_parts)
+
+    @cached_property
+    def _other_tasks(self) -> list[Task]:
+        named = [part.argument for part in self.source_parts if part.source == "other_task"]
+        return [load_task(name, self.study.other_data) for name in named]
 
     @cached_property
     def _others(self) -> list[str]:
-        named = [part.argument for part in self.source_parts if part.source == "other_task"]
         texts = []
-        for name in named:
-            task = load_task(name, self.study.other_data)
+        for task in self._other_tasks:
             split = task.train_split or task.eval_split or task.splits[0]
             for question in task.questions(split, 0, self.rendering(task)):
                 texts += [choice.text for choice in question.right[:1]]
@@ -250,48 +296,98 @@ class Workbench:
             for question in (self.train if named else ())
         }
 
-    def examples(self, seed: int, head: str, source: str | None, n: int | None = None) -> Examples:
+    def examples(self, seed: int, head: str, source: str | None, n: int) -> Examples:
         """What a head is trained on, in order.
 
-        One seeded shuffle of the questions, made before any head: at every n all heads of a seed
-        have seen answers to the same n questions, as far as these have what each needs.
+        One seeded shuffle of the questions, made before any head. Those with answers for every
+        head of the study come first, so that at every n all heads of a seed have seen answers to
+        the same n questions, as far as there are as many; the others follow.
 
         Args:
             seed: of the order and the wrong answers.
             head: "positive", "negative" or a baseline.
             source: of the wrong answers.
-            n: how many questions; by default all that have what the head needs.
+            n: how many questions; fewer where fewer have what the head needs.
 
         """
-        found = Examples([], [], [], Counter())
-        material = self.material
-        needs_right = head != "negative"
-        for place in random.Random(seed).sample(range(len(self.train)), len(self.train)):
-            if n is not None and len(found.questions) == n:
-                break
-            question = self.train[place]
-            if needs_right and not question.right:
+        found = Examples([], [], [], Counter(), Counter())
+        first, later = self._order(seed, n)
+        for number, place in enumerate([*first, *later]):
+            if len(found.questions) == n:
+                if source and number >= len(first):  # passed over, and not in silence
+                    found.refused.update(self._draw(self.train[place], seed, source).refused)
                 continue
-            drawn = draw(source, [question], seed, material) if source else None
+            question = self.train[place]
+            if head != "negative" and not question.right:
+                continue
+            drawn = self._draw(question, seed, source) if source else None
             if drawn is not None:
                 found.refused.update(drawn.refused)
             if drawn is None or drawn.answers[0]:
+                found.taken.update(drawn.taken if drawn is not None else ())
                 found.questions.append(question)
                 found.right.append(_drawn_right(question, seed))
                 found.wrong.append(drawn.answers[0] if drawn is not None else [])
         return found
 
-    def count(self, head: str, source: str | None) -> int:
-        """At most how many training questions have what the head needs."""
-        if source is None or self._is_made(source):
-            return sum(right > 0 or head == "negative" for right, _ in self.teaches)
-        return len(self.examples(self.study.seeds[0], head, source).questions)
+    def _draw(self, question: Question, seed: int, source: str) -> Drawn:
+        return draw(source, [question], seed, self.material)
 
-    def _is_made(self, source: str) -> bool:
-        """Whether the source draws from what the study has yet to compute."""
-        made = {"generated": self.generated, "hardest": self.train_scores}
-        made["easiest"] = made["hardest"]
-        return any(made.get(part.source, True) == {} for part in parse_source(source))
+    def _order(self, seed: int, n: int) -> tuple[list[int], list[int]]:
+        """The places of questions with answers for every head, and of those passed over for them.
+
+        As far as n examples of any head reach.
+        """
+        most = max([n, *self.study.snapshots])
+        # samples and scores come later, and decide which questions have what
+        key = (seed, most, bool(self.generated), bool(self.train_scores))
+        if key not in self._orders:
+            first: list[int] = []
+            later: list[int] = []
+            for place in shuffled(len(self.train), random.Random(seed)):
+                if len(first) == most:
+                    break
+                question = self.train[place]
+                serves = all(self._serves(question, seed, *head) for head in self.study.trained)
+                (first if serves else later).append(place)
+            self._orders[key] = first, later
+        return self._orders[key]
+
+    def _serves(self, question: Question, seed: int, head: str, source: str | None) -> bool:
+        """Whether a question has what the head needs; of what is yet to be made, it may."""
+        if head != "negative" and not question.right:
+            return False
+        if source is None or self._is_unmade(source):
+            return True
+        return bool(self._draw(question, seed, source).answers[0])
+
+    def count(self, head: str, source: str | None) -> int:
+        """At most how many training questions have what the head needs, whatever the seed."""
+        if (head, source) not in self._counts:
+            parts = {part.source for part in parse_source(source)} if source else set()
+            if parts <= OWN or (source and self._is_unmade(source)):
+                needs_wrong = bool(parts) and parts <= OWN
+                counts = [
+                    sum(
+                        (right > 0 or head == "negative") and (wrong > 0 or not needs_wrong)
+                        for right, wrong in self.teaches
+                    )
+                ]
+            else:
+                counts = [
+                    sum(self._serves(question, seed, head, source) for question in self.train)
+                    for seed in self.study.seeds
+                ]
+            self._counts[head, source] = min(counts)
+        return self._counts[head, source]
+
+    def _is_unmade(self, source: str) -> bool:
+        """Whether the source draws from samples or scores that the study has yet to compute."""
+        names = {part.source for part in parse_source(source)}
+        return bool(
+            ("generated" in names and not self.generated)
+            or (names & {"hardest", "easiest"} and not self.train_scores)
+        )
 
     @cached_property
     def snapshots(self) -> list[int]:
@@ -369,13 +465,13 @@ class Workbench:
             LikraError: whatever is wrong with the model, the task, the questions or the snapshots.
 
         """
+        from likra.generation import check_room
         from likra.heads import fresh_head
 
         self.check_answers()
-        for head, source in self.study.trained:
-            if source is None or not self._is_made(source):
-                for seed in self.study.seeds:
-                    self.encode(self.examples(seed, head, source, self.snapshots[-1]), head)
+        self.check_examples()
+        if self.uses("generated"):
+            check_room(self.base, self.study.generation.max_new_tokens)
         with fresh_head(self.base, self.lora, seed=0):
             pass  # the layers that it adapts are there
 
@@ -393,6 +489,29 @@ class Workbench:
             if not count:
                 raise LikraError(self.nothing_to_train_on(head, source))
             check_snapshots(self.snapshots, self.study.training.batch_size, count)
+
+    def check_examples(self) -> None:
+        """Refuse a head that has too few examples, or one that does not fit, whatever the seed.
+
+        What draws from samples or scores that are not there yet is passed over.
+
+        Raises:
+            LikraError: naming the source or the question.
+
+        """
+        for head, source in self.study.trained:
+            if source is not None and self._is_unmade(source):
+                continue
+            for seed in self.study.seeds:
+                examples = self.examples(seed, head, source, self.snapshots[-1])
+                if len(examples.questions) < self.snapshots[-1]:
+                    why = f" ({account(source, examples)})" if source else ""
+                    raise LikraError(
+                        f"{source or head} has answers to {len(examples.questions)} questions "
+                        f"(seed {seed}), and a snapshot at {self.snapshots[-1]} needs as many: "
+                        f"give fewer --snapshots{why}"
+                    )
+                self.encode(examples, head)
 
     @property
     def lacking(self) -> tuple[str, str | None]:
@@ -436,12 +555,31 @@ class Workbench:
         n_cut = sum(pair.n_cut > 0 for pair in self.encoded)
         of = "" if self.train_task is self.task else f"task {self.task.name}, "
         self.say(f"       {len(self.evaluation):,} evaluation questions ({of}{self.eval_split})")
+        if (fraction := self.study.validation_fraction) is not None:
+            aside = self._validation(fraction)
+            self.say(f"       {aside:,} of these set aside to choose the weight on, not reported")
         if n_cut:
             self.say(
                 f"       {n_cut:,} of {len(self.encoded):,} prompts are cut from the left "
                 f"to the model's context of {self.base.max_length} tokens"
             )
         self.say(self._leakage_line())
+
+    def _validation(self, fraction: float) -> int:
+        """How many questions are set aside.
+
+        Raises:
+            LikraError: too few on either side.
+
+        """
+        aside = int(split_validation([q.id for q in self.evaluation], fraction).sum())
+        left = len(self.evaluation) - aside
+        if min(aside, left) < VALIDATION:
+            raise LikraError(
+                f"validation_fraction {fraction} sets {aside} questions aside and leaves {left}: "
+                f"either side needs {VALIDATION}"
+            )
+        return aside
 
     def describe_notes(self) -> None:
         """Say what there is to know about the data."""

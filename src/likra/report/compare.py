@@ -40,7 +40,7 @@ COLORS = (
 )
 STROKES = ("solid", "dashed", "dotted")  # of modes, as page.js draws them
 OPEN = ("\u25cf", "\u25cb", "\u25c9", "\u25ce")  # markers of sources, as page.js draws them
-SHOWN = ("likra", "base-likra", "sft", "base")  # the others are off at first
+SHOWN = ("likra", "base-likra", "sft", "base")  # other modes, and other sources, are off at first
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,9 @@ def write_comparison(folders: Sequence[Path], output: Path) -> list[str]:
 
 def headline(runs: Sequence[Compared], common: Sequence[int]) -> str:
     """The accuracies of all runs in a sentence: of Likra if all have it, where all have most."""
-    mode = next((m for m in SHOWN if all(m in run.study.modes for run in runs)), "base")
+    mode = next((m for m in SHOWN if all(m in run.study.modes for run in runs)), None)
+    if mode is None:
+        return ""
     n = common[-1] if common and mode != "base" else 0
     metric, found = runs[0].study.metric, []
     for run in runs:
@@ -168,7 +170,8 @@ def comparison_data(runs: Sequence[Compared]) -> dict[str, Any]:
         "snapshots": sorted({n for run in runs for n in run.study.snapshots}),
         "chance": round(chance(runs[0].scores), 4) if len(tasks) == 1 else None,
         "lines": found,
-        "off": [f"modes/{mode}" for mode in modes if mode not in SHOWN],
+        "off": [f"modes/{mode}" for mode in modes if mode not in SHOWN]
+        + [f"sources/{source}" for source in sources[1:]],
     }
 
 
@@ -254,8 +257,13 @@ def why_not(one: Compared, two: Compared) -> str:
             f"their questions differ ({len(ids[0]):,} and {len(ids[1]):,}, of which "
             f"{len(ids[0] & ids[1]):,} are the same)"
         )
-    order = _order(one, two)
-    for name, row, column in zip(one.scores.question_ids, itertools.count(), order, strict=False):
+    for run in (one, two):
+        if not ids[0] <= run.texts.keys():
+            return f"the questions of {run.name} are not in its questions.jsonl"
+    for row, column in enumerate(_order(one, two)):
+        name = one.scores.question_ids[row]
+        if one.texts[name].get("stem") != two.texts[name].get("stem"):
+            return f"their questions differ, first '{name}'"
         if _choices(one, row) != _choices(two, int(column)):
             return f"their choices differ, first at question '{name}'"
     return ""
@@ -267,12 +275,10 @@ def _order(one: Compared, two: Compared) -> np.ndarray:
     return np.array([places[name] for name in one.scores.question_ids])
 
 
-def _choices(run: Compared, row: int) -> list[tuple[Any, ...]]:
-    """What tells the choices of a question apart: right or wrong, length, and text if known."""
-    scores = run.scores
-    there = np.flatnonzero(scores.exists[row])
-    texts = (run.texts.get(scores.question_ids[row]) or {}).get("choices") or [""] * len(there)
-    return [(bool(scores.is_right[row, c]), float(scores.n_chars[row, c]), texts[c]) for c in there]
+def _choices(run: Compared, row: int) -> tuple[Any, list[bool]]:
+    """The texts of a question's choices, and which are right."""
+    is_right = run.scores.is_right[row, run.scores.exists[row]]
+    return run.texts[run.scores.question_ids[row]].get("choices"), is_right.tolist()
 
 
 def _differences(one: Compared, two: Compared, metric: str) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ Everything here is a number, a text, or a list or dictionary of them. Log-likeli
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,10 @@ def ordered_modes(points: pd.DataFrame) -> list[str]:
 
 def sources_of(points: pd.DataFrame, mode: str, study: Study) -> list[str]:
     """The sources of negatives of a mode, in the study's order; [""] where it has none."""
-    there = set(points[points["mode"] == mode].source)
+    return _in_order(set(points[points["mode"] == mode].source), study)
+
+
+def _in_order(there: Set[str], study: Study) -> list[str]:
     known = [source for source in ["", *study.negatives] if source in there]
     return known + sorted(there - set(known))
 
@@ -171,9 +174,7 @@ class Bench:
 
     def sources(self, mode: str) -> list[str]:
         """The sources of a mode, in the study's order; [""] where it has none."""
-        there = self.ratios(mode)
-        known = [source for source in ["", *self.study.negatives] if source in there]
-        return known + sorted(set(there) - set(known))
+        return _in_order(self.ratios(mode).keys(), self.study)
 
     def at(self, mode: str, source: str, n: int) -> list[np.ndarray]:
         """The ratios of all seeds; of a mode without that source or training, the one it has."""
@@ -338,7 +339,8 @@ def reliabilities(bench: Bench) -> list[dict[str, Any]]:
 
 def _scaled_error(bench: Bench, mode: str, source: str, n: int) -> float | None:
     try:
-        fitted = split_validation(bench.scores.question_ids)
+        # not as `validation_fraction` divides them: one of its sides is all that there is here
+        fitted = split_validation(bench.scores.question_ids, seed=1)
     except LikraError:
         return None
     part, rest = bench.scores.of(fitted), bench.scores.of(~fitted)
@@ -386,7 +388,13 @@ def paired_row(one: np.ndarray, two: np.ndarray) -> dict[str, Any]:
 
 def compared(modes: Sequence[str]) -> list[tuple[str, str]]:
     """Which modes are held against which."""
-    usual = [("likra", "sft"), ("base-likra", "sft"), ("likra", "base")]
+    usual = [
+        ("likra", "sft"),
+        ("base-likra", "sft"),
+        ("likra", "base-likra"),
+        ("likra", "base"),
+        ("base-likra", "base"),
+    ]
     others = [("likra", m) for m in modes if m not in {"likra", "sft", "base", "base-likra"}]
     pairs = [pair for pair in [*usual, *others] if set(pair) <= set(modes)]
     return pairs or [(mode, "base") for mode in modes if mode != "base" and "base" in modes]

@@ -8,6 +8,7 @@ import tempfile
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +74,18 @@ def learning_curve(pyplot: Any, points: pd.DataFrame, study: Study) -> Any:
 
 def sources_curve(pyplot: Any, points: pd.DataFrame, study: Study) -> Any:
     """The learning curves of several sources of negatives (paper, figure 5), by mode."""
-    drawn = [line for line in lines(points, study, study.metric) if line["source"]]
+    every = lines(points, study, study.metric)
+    drawn = [line for line in every if line["source"]]
+    others = [line for line in every if line["mode"] in ("sft", "base")]
     modes = list(dict.fromkeys(line["mode"] for line in drawn))
     if not modes or len(study.negatives) < 2:
         return None
     styles = source_styles(study.negatives)
     figure, axes = _panels(pyplot, len(modes), height=2.6)
     for axis, mode in zip(axes, modes, strict=True):
+        for line in others:
+            style = replace(mode_style(line["mode"]), color="#999999", marker="")
+            _draw_line(axis, line, style, with_band=False)
         for line in drawn:
             if line["mode"] == mode:
                 _draw_line(axis, line, styles[line["source"]], with_band=len(styles) <= FEW)
@@ -127,7 +133,8 @@ def _draw_line(axis: Any, line: dict[str, Any], style: Style, *, with_band: bool
     band = {"color": style.color, "alpha": 0.15, "linewidth": 0}
     if line["n"] == [0]:
         axis.axhline(line["value"][0], **look)
-        axis.axhspan(line["low"][0], line["high"][0], **band | {"alpha": 0.08})
+        if with_band:
+            axis.axhspan(line["low"][0], line["high"][0], **band | {"alpha": 0.08})
         return
     axis.plot(line["n"], line["value"], marker=style.marker, **look)
     if with_band:

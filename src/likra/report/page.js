@@ -138,6 +138,11 @@ function drawSources() {
     const parts = lineTraces(line, line.n, { color: colorOf(source), symbol: source.symbol, name: source.name, dash: "solid" });
     return lines.length > FEW ? parts.slice(-1) : parts;
   });
+  for (const line of data.lines[state.metric].filter((line) => ["sft", "base"].includes(line.mode))) {
+    const flat = line.mode === "base", mode = modes.get(line.mode);
+    const [main] = lineTraces(line, data.snapshots, { color: css("--strong"), symbol: mode.symbol, name: mode.label.split(" (")[0], dash: flat ? "dash" : "dot" }).slice(-1);
+    traces.unshift({ ...main, mode: "lines", line: { ...main.line, width: 1.4 } });
+  }
   draw("sources", traces, {
     hovermode: "x unified", xaxis: logAxis(data.snapshots, element),
     yaxis: { title: `accuracy (${state.metric})`, range: accuracyRange(lines.length ? lines : all) },

@@ -55,9 +55,10 @@ def write_report(
         copies={metric: formats(numbers, rows[metric]) for metric in METRICS},
         model=study.model.rstrip("/").rsplit("/", 1)[-1],
         question=question(study, about, data),
-        headline=headline(points, study),
+        headline=headline(points, study, data["chance"]),
         tiles=tiles(points, study),
         findings=findings(points, study, data),
+        picked_from=len(shared(points, study)),
         panels=list({p["slot"]: p["title"] for p in data["separation"]}.items()),
         worth_columns=list(dict.fromkeys((r["mode"], r["source"]) for r in data["worth"])),
         colors={mode: mode_style(mode) for mode in ("likra", "sft")},
@@ -130,6 +131,7 @@ def render(template: str, **values: Any) -> str:
         score=lambda value: f"{value:+.2f}".replace("-", "\u2212"),
         p_value=p_value,
         factor=factor,
+        unit=unit,
         label=lambda mode: mode_style(mode).label,
         short=lambda mode: mode_style(mode).short,
         source_text=source_text,
@@ -179,8 +181,13 @@ def accuracy_rows(points: pd.DataFrame, study: Study, metric: str) -> list[tuple
 def best_snapshot(points: pd.DataFrame, study: Study) -> int | None:
     """Where Likra is farthest above SFT; None where one of them was not asked for."""
     likra, sft = (_means(points, study, mode) for mode in ("likra", "sft"))
-    both = [n for n in study.snapshots if n in likra and n in sft]
-    return max(both, key=lambda n: likra[n] - sft[n], default=None)
+    return max(shared(points, study), key=lambda n: likra[n] - sft[n], default=None)
+
+
+def shared(points: pd.DataFrame, study: Study) -> list[int]:
+    """The numbers of examples that both Likra and SFT have."""
+    likra, sft = (_means(points, study, mode) for mode in ("likra", "sft"))
+    return [n for n in study.snapshots if n in likra and n in sft]
 
 
 def _line(points: pd.DataFrame, study: Study, mode: str) -> dict[str, Any]:
@@ -227,7 +234,7 @@ def tiles(points: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
     return found
 
 
-def headline(points: pd.DataFrame, study: Study) -> str:
+def headline(points: pd.DataFrame, study: Study, chance: float) -> str:
     """The largest difference between Likra and SFT, in a sentence computed from the data."""
     n = best_snapshot(points, study)
     if n is None:
@@ -237,7 +244,7 @@ def headline(points: pd.DataFrame, study: Study) -> str:
     untouched = f"; the untouched base {base[0]:.1%}" if base else ""
     return (
         f"With {n} examples, Likra answers {likra[n]:.1%} of the questions, "
-        f"fine-tuning on right answers alone {sft[n]:.1%}{untouched} "
+        f"fine-tuning on right answers alone {sft[n]:.1%}{untouched}; a blind guess {chance:.1%} "
         f"({study.metric}, mean of {len(study.seeds)} "
         f"{'seeds' if len(study.seeds) > 1 else 'seed'}; "
         f"negatives: {source_text(study.negatives[0])})."
@@ -251,11 +258,22 @@ def findings(points: pd.DataFrame, study: Study, data: dict[str, Any]) -> list[s
     found = []
     here = {"source": source, "n": n}
     if row := _first(data["comparisons"], {"first": "likra", "second": "sft"} | here):
+        tries = len(shared(points, study))  # n is where they differ most: Bonferroni
+        p = p_value(min(1.0, tries * row["p_value"]), equals=True)
+        note = ", corrected for the choice of n" if tries > 1 else ""
         found.append(
             f"On the same questions Likra and SFT differ by {signed(row['difference'])} at n = {n} "
-            f"(p {p_value(row['p_value'], equals=True)}): {row['first_better']} questions fall to "
-            f"Likra, {row['second_better']} to SFT."
+            f"(p {p}{note}): {row['first_better']} questions fall to Likra, "
+            f"{row['second_better']} to SFT."
         )
+    likra = _line(points, study, "likra")
+    low = dict(zip(likra.get("n", []), likra.get("low", []), strict=True))
+    if n in low and low[n] <= data["chance"]:
+        return [
+            *found,
+            f"Likra is not clearly above a blind guess ({data['chance']:.1%}): what differs here "
+            "says little about right and wrong.",
+        ]
     alone = _means(points, study, "base-likra")
     if n in alone:
         found.append(
@@ -264,12 +282,19 @@ def findings(points: pd.DataFrame, study: Study, data: dict[str, Any]) -> list[s
         )
     if row := _first(data["worth"], {"mode": "base-likra"} | here):
         found.append(
-            f"There, one wrong answer does what {factor(row).replace('> ', 'more than ')} "
-            "right answers do in fine-tuning."
+            f"There, {unit('base-likra', source)} is worth "
+            f"{factor(row).replace('> ', 'more than ')} right answers in fine-tuning."
             if row["k"][0]
             else "There, wrong answers alone do no better than the untouched base."
         )
     return found
+
+
+def unit(mode: str, source: str) -> str:
+    """What one example of a mode is, in words."""
+    if "all_choices" in source:
+        return "one question" if mode == "likra" else "one question's wrong answers"
+    return "one pair" if mode == "likra" else "one wrong answer"
 
 
 def _first(rows: Sequence[dict[str, Any]], values: dict[str, Any]) -> dict[str, Any] | None:

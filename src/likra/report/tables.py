@@ -12,6 +12,7 @@ _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "±": r"$\pm$ ",
     **{character: "\\" + character for character in "&%$#_{}"},
 }
 
@@ -24,38 +25,46 @@ def cell(estimate: tuple[float, float, float] | None) -> str:
     return f"{value:.3f} ±{(high - low) / 2:.3f}"
 
 
-def as_markdown(numbers: Sequence[int], rows: Sequence[Row]) -> str:
-    """A pipe table; the columns are numbers of training examples."""
-    table = [["mode", *(f"n = {n}" for n in numbers)]]
-    table += [[label.replace("|", "\\|"), *map(cell, cells)] for label, cells in rows]
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+def markdown(head: Sequence[str], body: Sequence[Sequence[str]], names: int = 1) -> str:
+    """A pipe table; the first columns, as many as there are names, are aligned to the left."""
+    table = [[text.replace("|", "\\|") for text in row] for row in (head, *body)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    rule = ["-" * width if i < names else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
 
     def line(row: Sequence[str]) -> str:
-        first = row[0].ljust(widths[0])
-        rest = [text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True)]
-        return f"| {' | '.join([first, *rest])} |"
+        pairs = enumerate(zip(row, widths, strict=True))
+        cells = (text.ljust(w) if i < names else text.rjust(w) for i, (text, w) in pairs)
+        return f"| {' | '.join(cells)} |"
 
     return "\n".join(map(line, [table[0], rule, *table[1:]])) + "\n"
 
 
-def as_latex(numbers: Sequence[int], rows: Sequence[Row]) -> str:
-    """A tabular for the package booktabs."""
-    head = ["mode", *(f"$n = {n}$" for n in numbers)]
-    body = [
-        [escape_latex(label), *(cell(c).replace(" ±", r" $\pm$ ") for c in cells)]
-        for label, cells in rows
-    ]
+def latex(head: Sequence[str], body: Sequence[Sequence[str]], names: int = 1) -> str:
+    """A tabular for the package booktabs; the head is LaTeX already. See `markdown`."""
     lines = [
-        rf"\begin{{tabular}}{{l{'r' * len(numbers)}}}",
+        rf"\begin{{tabular}}{{{'l' * names}{'r' * (len(head) - names)}}}",
         r"\toprule",
         " & ".join(head) + r" \\",
         r"\midrule",
-        *(" & ".join(row) + r" \\" for row in body),
+        *(" & ".join(map(escape_latex, row)) + r" \\" for row in body),
         r"\bottomrule",
         r"\end{tabular}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def as_markdown(numbers: Sequence[int], rows: Sequence[Row]) -> str:
+    """A pipe table; the columns are numbers of training examples."""
+    return markdown(["mode", *(f"n = {n}" for n in numbers)], _cells(rows))
+
+
+def as_latex(numbers: Sequence[int], rows: Sequence[Row]) -> str:
+    """A tabular for the package booktabs."""
+    return latex(["mode", *(f"$n = {n}$" for n in numbers)], _cells(rows))
+
+
+def _cells(rows: Sequence[Row]) -> list[list[str]]:
+    return [[label, *map(cell, cells)] for label, cells in rows]
 
 
 def escape_latex(text: str) -> str:

@@ -24,8 +24,8 @@ def load_task(
     Args:
         name: a card of likra's own (`likra.tasks.cards.card_names`), the path of a card, or
             ``lm_eval:NAME`` for any multiple-choice task of lm-evaluation-harness; a data file
-            (JSONL, JSON, CSV, TSV, Parquet), a folder of them, or a data set of the hub
-            (``OWNER/NAME``).
+            (JSONL, JSON, CSV, TSV, Parquet), a folder of them (``./NAME`` where a card has its
+            name), or a data set of the hub (``OWNER/NAME``).
         data: a local folder to read instead of a card's data set.
         columns: of a file, by role, where it calls them otherwise (see `likra.tasks.formats`).
         on_bad_row: of a file: "error", or "skip" to leave bad rows out and count them.

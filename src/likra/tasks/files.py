@@ -11,7 +11,7 @@ from likra.errors import LikraError, unknown
 from likra.leakage import normalised
 from likra.negatives import shuffled
 from likra.questions import Choice, Question
-from likra.tasks.cards import one_line
+from likra.tasks.cards import card_names, one_line
 from likra.tasks.formats import Format, Text, common_length
 from likra.tasks.harness import FEWSHOT_SEED
 from likra.tasks.rendering import PLAIN, Rendering
@@ -50,6 +50,7 @@ class FileTask:
         notes: what the user should know about the data.
         held_out: the divided split's parts, by name, as (split, numbers of questions).
         files: what was read, where it is local.
+        left_out: ids of questions that are never shown as examples.
 
     """
 
@@ -58,6 +59,7 @@ class FileTask:
     notes: list[str] = field(default_factory=list)
     held_out: dict[str, tuple[str, list[int]]] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
+    left_out: set[str] = field(default_factory=set)
 
     @property
     def splits(self) -> list[str]:
@@ -83,8 +85,10 @@ class FileTask:
             bool(table.rows["is_chat"].slice(0, 1).to_pylist()[0]) for table in self.tables.values()
         )
 
-    def hold_out(self, fraction: float, seed: int) -> None:
+    def hold_out(self, fraction: float, seed: int, _rendering: Rendering = PLAIN) -> None:
         """Divide the only split: a fraction of its questions, drawn by the seed, is held out.
+
+        What is done with bad rows was decided when they were read.
 
         Raises:
             LikraError: there is nothing left on one side.
@@ -139,7 +143,7 @@ class FileTask:
             ]
         except Exception as error:  # a chat template may raise anything at all
             raise LikraError(f"{origin}: {one_line(error)}") from error
-        return Question(row["id"] or origin, _as_text(prompt), tuple(choices), origin)
+        return Question(_id(row), _as_text(prompt), tuple(choices), origin)
 
     def _examples(
         self, split: str, number: int, count: int, rendering: Rendering
@@ -161,11 +165,17 @@ class FileTask:
             if len(solved) == count:
                 break
             if (name, pool[place]) != (split, number):
-                prompt, answers, _ = restored(self.tables[name], pool[place])
+                prompt, answers, row = restored(self.tables[name], pool[place])
+                if _id(row) in self.left_out:
+                    continue
                 solved += [(prompt, text) for text, is_right in answers if is_right][:1]
         if len(solved) < count:
             raise LikraError(f"'{self.name}' has {len(solved)} solved examples, not {count}")
         return solved
+
+
+def _id(row: Mapping[str, Any]) -> str:
+    return str(row["id"] or row["origin"])
 
 
 def _choice(
@@ -226,7 +236,9 @@ def _as_text(text: Text) -> str:
 
 
 def is_data_file(name: str) -> bool:
-    """Whether a name is that of a data file, or of a folder."""
+    """Whether a name is that of a data file or folder; a card's is not: ./NAME is the folder."""
+    if name in card_names():
+        return False
     return Path(name).is_dir() or Path(name).suffix.lower() in (*READABLE, ".gz", ".zip", ".zst")
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from likra.errors import LikraError, unknown
-from likra.negatives import answers_of_others
+from likra.negatives import Answers
 from likra.questions import Choice, Question, check_question, check_questions
 from likra.tasks.cards import card_config, card_path, one_line, read_card
+from likra.tasks.formats import common_length
 from likra.tasks.rendering import PLAIN, Rendering
 from likra.tasks.splits import HELD_OUT, TRAIN, hold_out
 
@@ -54,7 +55,8 @@ class HarnessTask:
         metadata: of the card.
         use_ids: whether the documents' own ids name the questions.
         notes: what the user should know about the data, said once.
-        held_out: numbers of the divided split's questions, by part.
+        held_out: ids of the divided split's questions, by part.
+        left_out: ids of questions that are never shown as examples.
         lacks_training: what to say where the card has training data and the local folder none.
 
     """
@@ -65,7 +67,8 @@ class HarnessTask:
     metadata: dict[str, Any] = field(default_factory=dict)
     use_ids: bool = True
     notes: list[str] = field(default_factory=list)
-    held_out: dict[str, list[int]] = field(default_factory=dict)
+    held_out: dict[str, set[str]] = field(default_factory=dict)
+    left_out: set[str] = field(default_factory=set)
     lacks_training: str = ""
 
     def __post_init__(self) -> None:
@@ -131,16 +134,19 @@ class HarnessTask:
         """All splits that can be asked for."""
         return sorted({*self.held_out, *self.composed, *map(str, self.harness_task.dataset)})
 
-    def hold_out(self, fraction: float, seed: int) -> None:
+    def hold_out(self, fraction: float, seed: int, rendering: Rendering = PLAIN) -> None:
         """Divide the only split: a fraction of its questions, drawn by the seed, is held out.
 
         Raises:
-            LikraError: there is nothing left on one side.
+            LikraError: there is nothing left on one side, or a question is no question.
 
         """
         self._whole = self.eval_split or self.train_split or self.splits[0]
-        stems = (question.stem for question in self.questions(self._whole))
-        self.held_out = hold_out(stems, fraction, seed)
+        rendered = self._rendered(self._whole, 0, rendering)
+        parts = hold_out((question.stem for question in rendered), fraction, seed)
+        self.held_out = {
+            name: {rendered[number].id for number in numbers} for name, numbers in parts.items()
+        }
 
     def questions(
         self,
@@ -159,14 +165,25 @@ class HarnessTask:
             LikraError: no such split, or a question that is no question.
 
         """
-        if split in self.held_out:
-            whole = self.questions(self._whole, num_fewshot, rendering)
-            return [whole[number] for number in self.held_out[split]]
+        divided = self.held_out.get(split)
+        rendered = self._rendered(split if divided is None else self._whole, num_fewshot, rendering)
+        if divided is not None:
+            rendered = [question for question in rendered if question.id in divided]
+        if count := int(self.metadata.get("distractors", 0)):
+            # by what they ask and answer, so that the order of the rows does not matter
+            ordered = sorted(rendered, key=lambda q: (q.stem, [c.continuation for c in q.choices]))
+            pool = Answers(ordered)
+            rendered = [_with_distractors(question, pool, count) for question in rendered]
+        check_questions(rendered)
+        return rendered
+
+    def _rendered(self, split: str, num_fewshot: int, rendering: Rendering) -> list[Question]:
+        """The questions of a split of the data set or the card, without distractors."""
         rendered: list[Question] = []
         dropped: list[str] = []
         with templates_compiled_once():
-            for part, source, prefix in self._members(split):
-                for question in self._render(part, source, prefix, num_fewshot, rendering):
+            for name, source, prefix in self._members(split):
+                for question in self._render(name, source, prefix, num_fewshot, rendering):
                     try:
                         rendered.append(_checked(question))
                     except LikraError as error:
@@ -175,15 +192,10 @@ class HarnessTask:
                         dropped.append(str(error))
         if dropped:
             self._note(f"{split}: {len(dropped)} rows left out ({dropped[0]})")
-        if count := int(self.metadata.get("distractors", 0)):
-            # by what they ask and answer, so that the order of the rows does not matter
-            pool = sorted(rendered, key=lambda q: (q.stem, [c.continuation for c in q.choices]))
-            rendered = [_with_distractors(question, pool, count) for question in rendered]
-        check_questions(rendered)
         return rendered
 
-    def _members(self, split: str) -> Iterator[tuple[Any, str, str]]:
-        """The harness's tasks and their splits that make up a split, and a prefix for ids."""
+    def _members(self, split: str) -> Iterator[tuple[str, str, str]]:
+        """The parts and their splits that make up a split, and a prefix for ids."""
         if split in self.composed:
             missing = []
             for name, source in self.composed[split]:
@@ -195,56 +207,69 @@ class HarnessTask:
                     missing.append(f"{name}/{source}")
                     continue
                 if source in part.dataset:
-                    yield part, source, f"{name}/{source}/"
+                    yield name, source, f"{name}/{source}/"
                 else:
                     missing.append(f"{name}/{source}")
             if missing:
                 self._note(f"{split}: not in the data, so left out: {', '.join(missing)}")
             return
         for name in self.part_names:
-            part = self.part(name)
-            if split not in part.dataset:
+            if split not in self.part(name).dataset:
                 raise unknown(f"split of task '{self.name}'", split, self.splits)
-            yield part, split, f"{name}/" if len(self.part_names) > 1 else ""
+            yield name, split, f"{name}/" if len(self.part_names) > 1 else ""
 
-    def _examples_pool(self, part: Any, split: str, documents: Any) -> list[Any] | None:
-        """Of a divided split, the documents that are not held out; None where examples are others.
+    def _id(self, prefix: str, split: str, row: int, document: dict[str, Any]) -> str:
+        identity = document.get("id") if self.use_ids else None
+        return f"{prefix}{identity or f'{split}-{row}'}"
 
-        Without a split of their own, the harness takes examples from the evaluated one.
+    def _examples_pool(self, name: str) -> list[Any] | None:
+        """A part's documents for examples without those held out or left out; None if it has all.
+
+        Without a split for them, the harness takes examples from the evaluated one.
         """
-        if not self.held_out or part.fewshot_cfg.split not in {None, split}:
+        part = self.part(name)
+        away = self.left_out | self.held_out.get(HELD_OUT, set())
+        split = part.fewshot_cfg.split
+        if split is None and part.fewshot_cfg.samples is None:
+            config = part.config
+            split = config.training_split or config.validation_split or config.test_split
+        if not away or split is None:
             return None
-        if part.config.training_split not in {None, split}:
-            return None
-        numbers = set(self.held_out[TRAIN])
-        return [document for number, document in enumerate(documents) if number in numbers]
+        prefixes = ("", f"{name}/", f"{name}/{split}/")  # those of `_members`
+        return [
+            document
+            for row, document in enumerate(part.fewshot_docs())
+            if away.isdisjoint(self._id(prefix, split, row, document) for prefix in prefixes)
+        ]
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
 
     def _render(
-        self, part: Any, split: str, prefix: str, num_fewshot: int, rendering: Rendering
+        self, name: str, split: str, prefix: str, num_fewshot: int, rendering: Rendering
     ) -> Iterator[Question | LikraError]:
+        part = self.part(name)
         documents = part.dataset[split]
         if part.config.process_docs is not None:
             documents = part.config.process_docs(documents)
         part.set_fewshot_seed(FEWSHOT_SEED)
         sampler = getattr(part, "sampler", None)
-        pool = self._examples_pool(part, split, documents)
-        if num_fewshot and pool is not None and sampler is not None:
+        pool = self._examples_pool(name) if num_fewshot else None
+        if pool is not None and len(pool) < num_fewshot:
+            raise LikraError(f"task '{self.name}' has {len(pool)} examples, not {num_fewshot}")
+        if pool is not None and sampler is not None:
             part.sampler = type(sampler)(pool, rnd=None).set_rnd(FEWSHOT_SEED)
         if num_fewshot and rendering.fewshot == "fixed" and sampler is not None:
-            pool = pool or list(sampler.fewshot_docs())
+            pool = list(sampler.fewshot_docs()) if pool is None else pool
             wanted = min(num_fewshot + 1, len(pool))  # one more, should a question be among them
             part.sampler = _FixedExamples(random.Random(FEWSHOT_SEED).sample(pool, wanted))
         try:
             for row, document in enumerate(documents):
-                identity = document.get("id") if self.use_ids else None
-                name = f"{prefix}{identity or f'{split}-{row}'}"
+                identity = self._id(prefix, split, row, document)
                 where = f"task '{self.name}', {prefix}{split} row {row}"
                 try:
-                    yield _question(part, document, name, where, num_fewshot, rendering)
+                    yield _question(part, document, identity, where, num_fewshot, rendering)
                 except LikraError as error:
                     yield error
         finally:
@@ -274,7 +299,7 @@ def _question(
         requests = part.construct_requests(document, context, **chat)
         texts = part.doc_to_choice(document)
         gold = part.doc_to_text(document) if part.multiple_input else part.doc_to_target(document)
-        stem = _stem(part, document, requests[0].args[0])
+        stem = _stem(part, document, texts)
     except Exception as error:  # a card's template may raise anything at all
         raise LikraError(f"{where}: the card does not fit the data ({one_line(error)})") from error
     golds = _gold_indices(gold, texts, where)
@@ -302,29 +327,44 @@ def _gold_indices(gold: Any, texts: list[str], where: str) -> set[int]:
     return set(places)
 
 
-def _stem(part: Any, document: dict[str, Any], context: str) -> str:
-    """What is asked, without answers.
+def _stem(part: Any, document: dict[str, Any], texts: list[str]) -> str:
+    """What is asked, without answers: the one value of the document that the prompt shows.
 
-    The question if it stands in the prompt (in some data sets "question" is something else), else
-    what the harness looks for in training data, else the prompt itself.
+    Where it shows more than one, as with a passage, the whole prompt: the same words about
+    something else are another question.
     """
-    question = document.get("question")
-    if isinstance(question, str) and question.strip() and question.strip() in context:
-        return question
-    query = part.config.doc_to_decontamination_query
-    if isinstance(query, str):
-        from lm_eval.utils import apply_template
+    # with choices in the context, the text is the gold's number, and the target what they share
+    form = part.config.doc_to_target if part.multiple_input else part.config.doc_to_text
+    fields: frozenset[str] = frozenset()
+    if isinstance(form, str):
+        fields = frozenset({form}) if form in document else _fields(form)
+    values = [document[name] for name in fields if document.get(name) not in (None, "")]
+    shown = [value for value in values if not _are_choices(value, len(texts))]
+    if len(shown) == 1 and isinstance(shown[0], str):
+        return shown[0]
+    if part.multiple_input:
+        return f"{texts[0][: common_length(texts)]}_ {part.doc_to_target(document)}"
+    return str(part.doc_to_text(document))
 
-        return str(document[query] if query in document else apply_template(query, document))
-    if isinstance(document.get("sentence"), str):
-        return str(document["sentence"])
-    text = part.doc_to_text(document)
-    return text if isinstance(text, str) else context
+
+@functools.lru_cache(1024)
+def _fields(template: str) -> frozenset[str]:
+    """What a template takes from a document."""
+    from jinja2 import meta
+    from lm_eval.utils import env
+
+    return frozenset(meta.find_undeclared_variables(env.parse(template)))
 
 
-def _with_distractors(question: Question, pool: list[Question], count: int) -> Question:
+def _are_choices(value: Any, count: int) -> bool:
+    """Whether a value is a list of as many items as there are choices, or columns of such."""
+    columns = value.values() if isinstance(value, dict) else [value]
+    return all(isinstance(column, list) and len(column) == count for column in columns)
+
+
+def _with_distractors(question: Question, pool: Answers, count: int) -> Question:
     generator = random.Random(f"distractors/{question.stem}")
-    drawn = answers_of_others(question, pool, generator)
+    drawn = pool.of_others(question, generator)
     wrong = [choice for choice, _ in zip(drawn, range(count), strict=False)]
     return Question(question.id, question.stem, (*question.choices, *wrong), question.origin)
 

@@ -67,7 +67,7 @@ def _jsonl(path: Path) -> Iterator[Row]:
 
 def _parsed(line: bytes, encoding: str) -> dict[str, Any] | BadRowError:
     try:
-        value = json.loads(line.decode(encoding), object_pairs_hook=_unique)
+        return _whole(json.loads(line.decode(encoding), object_pairs_hook=_unique))
     except UnicodeDecodeError as error:
         return BadRowError(
             "not UTF-8", f"byte 0x{line[error.start]:02x} at column {error.start + 1}"
@@ -78,7 +78,8 @@ def _parsed(line: bytes, encoding: str) -> dict[str, Any] | BadRowError:
         return BadRowError("broken JSON", "nested too deeply")
     except BadRowError as error:
         return error
-    return _whole(value)
+    except ValueError:  # of Python's, who reads no more digits than 4,300
+        return BadRowError("broken JSON", "a number with too many digits")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -112,6 +113,9 @@ def _json(path: Path) -> Iterator[Row]:
         raise LikraError(
             f"'{path}', line {error.lineno}: broken JSON: {error.msg} at column {error.colno}{hint}"
         ) from error
+    except (RecursionError, ValueError) as error:
+        fault = "nested too deeply" if isinstance(error, RecursionError) else "a number too long"
+        raise LikraError(f"'{path}': broken JSON: {fault}") from error
     if isinstance(value, dict):  # the rows under one name
         lists = [item for item in value.values() if isinstance(item, list)]
         value = lists[0] if len(lists) == 1 else value
@@ -123,6 +127,7 @@ def _json(path: Path) -> Iterator[Row]:
 
 def _csv(path: Path) -> Iterator[Row]:
     limit = csv.field_size_limit(sys.maxsize)
+    line = 1
     try:
         # bytes that are no UTF-8 become lone surrogates, so that their row can be named
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
@@ -141,7 +146,7 @@ def _csv(path: Path) -> Iterator[Row]:
                     yield f"line {line}", _record(header, fields)
                 line = reader.line_num + 1
     except csv.Error as error:
-        raise LikraError(f"'{path}': broken CSV: {error}") from error
+        raise LikraError(f"'{path}', line {line}: broken CSV: {error}") from error
     finally:
         csv.field_size_limit(limit)
 

@@ -165,7 +165,16 @@ class _Reader:
             raise row
         if self.format is None:
             self.format = recognise(row, self.mapping, f"'{self.name}'", decodes=self.decodes)
-        return self._new_answers(self.format.parse(row), self.format.groups)
+        example = self.format.parse(row)
+        self._check_row(example)  # a row that is left out must not have its answers noted
+        return self._new_answers(example, self.format.groups)
+
+    def _check_row(self, example: Example) -> None:
+        if self.following and (not isinstance(example.prompt, str)) != self.is_chat:
+            raise BadRowError("plain text and chat messages mixed", "in one file")
+        known = None if example.id is None else self.ids.get(_digest(example.id))
+        if known is not None and not (self._groups and known == _digest(example.prompt)):
+            raise BadRowError("duplicate id", f"'{example.id}'")
 
     def _new_answers(self, example: Example, groups: bool) -> Example | None:
         """The example without answers that its question has already; None if none is left."""
@@ -184,17 +193,11 @@ class _Reader:
 
     def _entry(self, example: Example, origin: str) -> dict[str, Any]:
         row = len(self.following)
-        is_chat = not isinstance(example.prompt, str)
-        if row and is_chat != self.is_chat:
-            raise BadRowError("plain text and chat messages mixed", "in one file")
-        self.is_chat = is_chat
-        if example.id is not None:
-            key, prompt = _digest(example.id), _digest(example.prompt)
-            if key in self.ids and not (self._groups and self.ids[key] == prompt):
-                raise BadRowError("duplicate id", f"'{example.id}'")
-            self.ids[key] = prompt
-        self.following.append(-1)
+        self.is_chat = not isinstance(example.prompt, str)
         key = _digest(example.prompt)
+        if example.id is not None:
+            self.ids[_digest(example.id)] = key
+        self.following.append(-1)
         if self._groups and key in self.prompts:
             self.following[self.prompts[key]] = row
         else:
@@ -205,7 +208,7 @@ class _Reader:
             "id": example.id,
             "origin": origin,
             "prompt": _stored(example.prompt),
-            "is_chat": is_chat,
+            "is_chat": self.is_chat,
             "texts": [_stored(text) for text, _ in example.answers],
             "rights": [is_right for _, is_right in example.answers],
         }

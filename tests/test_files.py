@@ -679,7 +679,7 @@ def test_a_leaking_question_is_not_an_example_either(tmp_path):
     for name, numbers in (("train", range(20)), ("test", range(15, 40))):
         lines = [json.dumps(preference(n)) for n in numbers]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
-    settings = {"name": "x", "task": str(tmp_path), "num_fewshot": 3, "snapshots": [8]}
+    settings = {"name": "x", "task": str(tmp_path), "num_fewshot": 12, "snapshots": [8]}
 
     def repeated(on_leakage):
         study = parse_study(settings | {"on_leakage": on_leakage})

@@ -120,9 +120,11 @@ class Workbench:
         task = self.train_task
         split = self.study.train_split or task.train_split
         if split is None:
+            is_card = isinstance(task, HarnessTask)
+            other = f", or name another configuration: {task.name}:CONFIGURATION" if is_card else ""
             raise LikraError(
                 f"task '{task.name}' has no training split here: set train_split "
-                f"(it has {', '.join(task.splits)})"
+                f"(it has {', '.join(task.splits)}){other}"
             )
         return task.questions(split, 0, self.rendering(task))
 

@@ -140,7 +140,7 @@ function drawSources() {
   });
   for (const line of data.lines[state.metric].filter((line) => ["sft", "base"].includes(line.mode))) {
     const flat = line.mode === "base", mode = modes.get(line.mode);
-    const [main] = lineTraces(line, data.snapshots, { color: css("--strong"), symbol: mode.symbol, name: mode.label.split(" (")[0], dash: flat ? "dash" : "dot" }).slice(-1);
+    const [main] = lineTraces(line, data.snapshots, { color: css("--soft"), symbol: mode.symbol, name: mode.label.split(" (")[0], dash: flat ? "dash" : "dot" }).slice(-1);
     traces.unshift({ ...main, mode: "lines", line: { ...main.line, width: 1.4 } });
   }
   draw("sources", traces, {

@@ -26,6 +26,7 @@ LAYERS = [
     ["ratio"],
     ["statistics"],
     ["settings"],
+    ["digests"],
     ["workbench"],
     ["study", "report", "catalogue"],
     ["plan"],

@@ -519,6 +519,9 @@ parts = lm.gather_parts()
 assert (result is None) == (parts is None) == (lm.rank == 1)
 if lm.rank == 0:
     json.dump({"results": result["results"]["pocket"], "parts": parts}, open(out, "w"))
+# A process that ends while the other still talks to it aborts, now and then.
+lm.accelerator.wait_for_everyone()
+lm.accelerator.end_training()
 """
 
 

@@ -10,7 +10,7 @@ class LikraError(Exception):
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> LikraError:
     """The error for a name that is not among the known ones; names the nearest."""
-    names = sorted(known)
+    names = sorted(set(known))
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'? " if near else ""
     return LikraError(f"unknown {kind} '{name}': {hint}known: {', '.join(names)}")

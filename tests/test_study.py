@@ -348,6 +348,15 @@ def test_a_model_that_changed_is_refused(tmp_path):
         run_study(study, tmp_path / "run", silent)
 
 
+def test_a_folder_called_pocket_is_not_the_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = small(name="pocket", seeds=[0], snapshots=[8], modes=["base", "sft"])
+    run_study(study, Path("pocket"), silent)
+    said = []
+    run_study(study, Path("pocket"), said.append)
+    assert said == ["all 2 heads of 'pocket' are scored: nothing to compute"]
+
+
 def test_cards_and_files_that_a_study_reads_are_known(tmp_path):
     preferences(tmp_path / "mine.jsonl")
     preferences(tmp_path / "other.jsonl")

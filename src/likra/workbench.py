@@ -244,7 +244,7 @@ class Workbench:
             card = Path(name.rpartition(":")[0] or name)
             if card.suffix in {".yaml", ".yml"} and card.is_file():
                 found[str(card)] = card_digest(card)
-        if Path(study.model).is_dir():
+        if study.model != "pocket" and Path(study.model).is_dir():  # a folder hides no pocket
             found[study.model] = model_digest(Path(study.model))
         return found
 

@@ -394,6 +394,13 @@ doc_to_target: 0
 """
 
 
+def test_a_chat_template_that_is_no_text_is_one_line(tmp_path):
+    (tmp_path / "chat.jinja").write_bytes(b"\xff")
+    study = small(apply_chat_template=True, chat_template=str(tmp_path / "chat.jinja"))
+    with pytest.raises(LikraError, match="chat.jinja' is not UTF-8"):
+        train_heads(study, tmp_path / "heads", silent)
+
+
 def test_both_heads_see_the_same_questions_though_some_lack_an_answer(tmp_path):
     rows = [{"prompt": f"Number {n}", "chosen": f" yes {n}"} for n in range(60)]
     for row in rows[::2]:

@@ -339,7 +339,7 @@ def _make_material(run: Run, bench: Workbench) -> None:
     if bench.uses("generated"):
         _generate(run, bench)
     if bench.uses("hardest", "easiest", "generated"):
-        bench.check_examples()  # those that the first check had to pass over
+        bench.check_examples()  # now all is known, and with it which questions come first
 
 
 def _score_train(run: Run, bench: Workbench) -> None:

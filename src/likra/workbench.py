@@ -207,7 +207,11 @@ class Workbench:
         """The tokenizer's chat template, or the one in the study's file."""
         tokenizer = self.base.tokenizer
         if self.study.chat_template is not None:
-            tokenizer.chat_template = Path(self.study.chat_template).read_text(encoding="utf-8")
+            try:
+                text = Path(self.study.chat_template).read_text(encoding="utf-8")
+            except UnicodeDecodeError as error:
+                raise LikraError(f"'{self.study.chat_template}' is not UTF-8") from error
+            tokenizer.chat_template = text
         if not tokenizer.chat_template:
             raise LikraError(
                 f"task '{self.study.task}' needs a chat template, and the tokenizer of "
@@ -234,13 +238,12 @@ class Workbench:
         """
         study = self.study
         tasks = [self.task, self.train_task, *self._other_tasks]
-        named = [part.argument for part in self.source_parts if part.source == "file"]
         files = {file for task in tasks for file in task.files}
-        files |= {Path(name) for name in [*named, *filter(None, [study.chat_template])]}
+        files |= {Path(name) for name in self._arguments("file")}
+        files |= {Path(study.chat_template)} if study.chat_template else set()
         files = {file for file in files if not file.is_relative_to(CARDS.parent)}
         found = {str(file): file_digest(file) for file in sorted(files)}
-        others = [part.argument for part in self.source_parts if part.source == "other_task"]
-        for name in [study.task, study.train_task or study.task, *others]:
+        for name in [study.task, study.train_task or study.task, *self._arguments("other_task")]:
             card = Path(name.rpartition(":")[0] or name)
             if card.suffix in {".yaml", ".yml"} and card.is_file():
                 found[str(card)] = card_digest(card)
@@ -272,10 +275,12 @@ class Workbench:
         """Whether a trained head draws from one of these sources."""
         return any(part.source in names for part in self.source_parts)
 
+    def _arguments(self, source: str) -> list[str]:
+        return [part.argument for part in self.source_parts if part.source == source]
+
     @cached_property
     def _other_tasks(self) -> list[Task]:
-        named = [part.argument for part in self.source_parts if part.source == "other_task"]
-        return [load_task(name, self.study.other_data) for name in named]
+        return [load_task(name, self.study.other_data) for name in self._arguments("other_task")]
 
     @cached_property
     def _others(self) -> list[str]:
@@ -288,7 +293,7 @@ class Workbench:
 
     @cached_property
     def _listed(self) -> dict[str, list[str]]:
-        named = [part.argument for part in self.source_parts if part.source == "file"]
+        named = self._arguments("file")
         by_key: dict[str, list[str]] = {}
         for name in named:
             for key, texts in read_wrong_answers(name):

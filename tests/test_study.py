@@ -350,6 +350,7 @@ def test_a_model_that_changed_is_refused(tmp_path):
 
 def test_a_folder_called_pocket_is_not_the_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    Path("pocket").mkdir()
     study = small(name="pocket", seeds=[0], snapshots=[8], modes=["base", "sft"])
     run_study(study, Path("pocket"), silent)
     said = []

@@ -19,9 +19,9 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from likra import BaseModel, Question
-from likra.forest import Forest
-from likra.tasks.harness import open_card
-from likra.tasks.rendering import Rendering
+from likra.data.harness import open_card
+from likra.data.rendering import Rendering
+from likra.engine.packing import Forest
 
 TOKENIZER, ARC = Path("models/gpt2-tokenizer"), Path("data/ai2_arc")
 CONTEXT = 4096  # tokens; 25 examples take about 1000

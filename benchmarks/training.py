@@ -24,8 +24,8 @@ from likra import (
     open_model,
     train_head,
 )
-from likra.forest import TokenPair
-from likra.heads import fresh_head
+from likra.engine.tokens import TokenPair
+from likra.heads.lora import fresh_head
 
 LEARNING_RATE = 1e-3
 IGNORED = -100  # label of the prompt, for transformers
@@ -48,7 +48,7 @@ def padded_side(
     folder: str, pairs: Sequence[TokenPair], batch_size: int, *, checkpointing: bool
 ) -> common.Side:
     """The usual recipe, on a model of its own; the head is saved at the end."""
-    base = open_model(folder, device="cpu", layout="plain")
+    base = open_model(folder, device="cpu", layout="padded")
     base.tokenizer.pad_token = base.tokenizer.eos_token
     rows = [
         {

@@ -23,7 +23,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from likra.heads import BaseModel, open_model
+from likra.heads.base import BaseModel, open_model
 from likra.questions import Choice, Question
 
 torch.set_num_threads(1)  # tiny models; more threads only wait for one another

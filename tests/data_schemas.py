@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from likra.tasks.cards import CARDS, read_card
+from likra.data.card import CARDS, read_card
 
 Row = dict[str, Any]
 Files = dict[tuple[str, str], list[Row]]  # (configuration, split) -> rows

@@ -16,15 +16,17 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from likra.baselines import METHODS, train_baseline
+from likra.data.load import load_task
+from likra.engine.tokens import TokenPair, encode
 from likra.errors import LikraError
-from likra.forest import TokenPair, encode
-from likra.heads import BaseModel, LoraSettings, saved_head, weights_digest
+from likra.heads.base import BaseModel, weights_digest
+from likra.heads.lora import saved_head
+from likra.heads.score import score_pairs
+from likra.heads.settings import LoraSettings, TrainingSettings
+from likra.heads.train import train_head
+from likra.heads.trl import METHODS, train_baseline
 from likra.questions import Choice
-from likra.scoring import score_pairs
-from likra.table import BASELINES
-from likra.tasks import load_task
-from likra.training import TrainingSettings, train_head
+from likra.scores.table import BASELINES
 
 BETA = 0.3
 SETTINGS = TrainingSettings(learning_rate=1e-2, batch_size=4)
@@ -295,7 +297,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(method, tmp_
 
 @pytest.mark.parametrize("method", METHODS)
 def test_adapters_are_float32_also_on_a_bf16_base_of_any_layout(method, tmp_path):
-    base = replace(tiny(), layout="plain")
+    base = replace(tiny(), layout="padded")
     base.model.to(torch.bfloat16)
     losses, folders = train(base, method, tmp_path)
     weights = load_file(folders[12] / "adapter_model.safetensors")

@@ -12,12 +12,12 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from transformers import AutoTokenizer
 
 from likra import pocket
+from likra.data.card import CARDS, card_names, read_card
+from likra.data.harness import HarnessTask, open_card, templates_compiled_once
+from likra.data.harness_index import open_harness_task
+from likra.data.rendering import Rendering, chat_template_of
 from likra.errors import LikraError
 from likra.questions import Question
-from likra.tasks.cards import CARDS, card_names, read_card
-from likra.tasks.harness import HarnessTask, open_card, templates_compiled_once
-from likra.tasks.harness_index import open_harness_task
-from likra.tasks.rendering import Rendering, chat_template_of
 
 THEIRS = Path(lm_eval.__file__).parent / "tasks"
 OUR_KEYS = {

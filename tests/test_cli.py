@@ -12,7 +12,7 @@ import pytest
 from test_tasks import CARD, row, write_jsonl
 
 import likra as likra_package
-from likra import cli
+from likra.cli import main as cli
 
 TINY = ["--snapshots", "8", "--seeds", "0", "--negatives", "random_choice"]
 

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from likra.data.load import load_task
+from likra.data.rendering import Rendering, chat_template_of
+from likra.data.rows import MAX_FIELD
+from likra.data.splits import hold_out
 from likra.errors import LikraError
-from likra.heads import POCKET
-from likra.settings import parse_study
-from likra.tasks import load_task
-from likra.tasks.rendering import Rendering, chat_template_of
-from likra.tasks.rows import MAX_FIELD
-from likra.tasks.splits import hold_out
-from likra.workbench import Workbench
+from likra.heads.base import POCKET
+from likra.study.config import parse_study
+from likra.study.workbench import Workbench
 
 PREFERENCE = {"prompt": "The sky is", "chosen": " blue.", "rejected": " green."}
 
@@ -163,7 +163,7 @@ def test_a_folder_and_a_hub_data_set(tmp_path, monkeypatch):
     assert task.questions("test")[0].stem == "The sea is"
     # the hub's own loader, given a folder in the place of a name
     monkeypatch.chdir(tmp_path.parent)
-    from likra.tasks.files import open_hub
+    from likra.data.files import open_hub
 
     task = open_hub(tmp_path.name)
     assert (task.train_split, task.eval_split) == ("train", "test")
@@ -561,7 +561,7 @@ def test_no_file_of_a_folder_is_passed_over(tmp_path, names, words):
 def test_splits_of_the_hub_that_would_be_one(tmp_path, monkeypatch):
     import datasets
 
-    from likra.tasks.files import open_hub
+    from likra.data.files import open_hub
 
     names = ("train_sft", "train_prefs", "test_prefs")
     data = {name: [{**PREFERENCE, "prompt": name}] for name in names}
@@ -642,7 +642,7 @@ def test_prompt_and_answer_that_touch_are_pointed_out(tmp_path):
 MEASURE = """
 import re, sys
 from pathlib import Path
-from likra.tasks import load_task
+from likra.data.load import load_task
 def memory():  # MiB of its own, not of files mapped into it
     return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 load_task(sys.argv[1])

@@ -8,9 +8,10 @@ from conftest import VOCABULARY, tiny_base, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from likra.forest import PADDING, TokenPair, build_forest, build_plain, pack
-from likra.heads import BaseModel, probe
-from likra.likelihood import answer_logprobs, token_logprobs
+from likra.engine.logprobs import answer_logprobs, token_logprobs
+from likra.engine.packing import PADDING, build_forest, build_padded, pack
+from likra.engine.tokens import TokenPair
+from likra.heads.base import BaseModel, probe
 
 TOLERANCE = 1e-4  # nats
 BRANCHING = ["llama", "mistral-window", "qwen3", "gemma3", "gpt2"]
@@ -51,13 +52,13 @@ def test_forest_equals_plain_equals_one_pair_at_a_time(kind):
     model, pairs = tiny_model(kind), random_pairs()
     single = one_by_one(model, pairs)
     assert single.std() > 1  # nats: there is something to get wrong
-    for build in (build_forest, build_plain):
+    for build in (build_forest, build_padded):
         together = answer_logprobs(model, build(pairs))
         assert (together - single).abs().max() < TOLERANCE
 
 
 @pytest.mark.parametrize("kind", BRANCHING)
-@pytest.mark.parametrize("layout", ["forest", "plain"])
+@pytest.mark.parametrize("layout", ["forest", "padded"])
 @pytest.mark.parametrize("budget", [1, 40, 10_000])
 def test_packing_changes_no_score(kind, layout, budget):
     base, pairs = tiny_base(kind, layout), random_pairs()
@@ -86,7 +87,7 @@ def test_the_probe_chooses_the_forest(kind):
 def test_a_state_space_model_falls_back_and_says_so():
     model, pairs = tiny_model("mamba"), random_pairs()
     base = probe(BaseModel("mamba", model, None, 128))
-    assert base.layout == "plain"
+    assert base.layout == "padded"
     assert "cannot" in base.layout_reason
     scores = answer_logprobs(model, base.batch(pairs))
     assert (scores - one_by_one(model, pairs)).abs().max() < 10 * TOLERANCE  # sums of 100 nats
@@ -97,7 +98,7 @@ def test_token_logprobs_of_a_uniform_model():
     model = tiny_model("llama")
     model.lm_head.weight = torch.nn.Parameter(torch.zeros_like(model.lm_head.weight))
     pairs = [TokenPair([1, 2], [3, 4, 5]), TokenPair([1, 2], [3])]
-    for build in (build_forest, build_plain):
+    for build in (build_forest, build_padded):
         batch = build(pairs)
         expected = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
         expected *= -torch.log(torch.tensor(float(VOCABULARY)))
@@ -107,7 +108,7 @@ def test_token_logprobs_of_a_uniform_model():
 def test_gradients_agree():
     pairs = random_pairs(2, 2)
     gradients = []
-    for build in (build_forest, build_plain):
+    for build in (build_forest, build_padded):
         model = tiny_model("llama").requires_grad_(True)
         answer_logprobs(model, build(pairs)).sum().backward()
         gradients.append(model.model.layers[0].mlp.up_proj.weight.grad)
@@ -150,7 +151,7 @@ def test_the_forest_has_no_node_twice(pairs):
     assert len(build_forest(pairs).input_ids) == len(prefixes)
 
 
-@given(pair_lists, st.sampled_from(["forest", "plain"]), st.integers(1, 60))
+@given(pair_lists, st.sampled_from(["forest", "padded"]), st.integers(1, 60))
 def test_packing_takes_every_pair_once(pairs, layout, budget):
     packed = [index for batch in pack(pairs, layout, budget) for index in batch]
     assert sorted(packed) == list(range(len(pairs)))
@@ -169,6 +170,6 @@ def test_a_pack_goes_over_its_budget_only_for_a_shared_prefix(pairs, budget):
 def test_forest_equals_plain_on_any_pairs(pairs):
     model = tiny_model("llama")
     difference = answer_logprobs(model, build_forest(pairs)) - answer_logprobs(
-        model, build_plain(pairs)
+        model, build_padded(pairs)
     )
     assert difference.abs().max() < TOLERANCE

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from likra.engine.tokens import encode
 from likra.errors import LikraError
-from likra.forest import encode
-from likra.generation import sample_answers
+from likra.heads.sample import sample_answers
 from likra.questions import Choice
 
 ASKED = ["Question: What is the capital of France?\nAnswer:", "", "Question: Who?\nAnswer:"]

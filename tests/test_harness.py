@@ -25,19 +25,20 @@ from lm_eval.tasks import TaskManager
 from peft import PromptTuningConfig, get_peft_model
 from transformers import AutoModelForCausalLM, T5Config
 
-from likra import scoring
+from likra.data.load import load_task
+from likra.engine.logprobs import answer_logprobs, answer_logprobs_and_greedy
+from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
-from likra.forest import TokenPair
-from likra.heads import POCKET, open_model, saved_head, weights_digest
+from likra.heads import score as scoring
+from likra.heads.base import POCKET, open_model, weights_digest
+from likra.heads.lora import saved_head
+from likra.heads.score import encode_questions, score_pairs
 from likra.integrations.lm_eval import LikraBaseLM, LikraLM
 from likra.integrations.lm_eval_run import _card_file, _groups, _with_cards
-from likra.likelihood import answer_logprobs, answer_logprobs_and_greedy
-from likra.ratio import MODES, PAPER_MODES
-from likra.scoring import encode_questions, score_pairs
-from likra.settings import parse_study
-from likra.study import Run, run_study, train_heads
-from likra.table import HeadKey
-from likra.tasks import load_task
+from likra.scores.ratio import MODES, PAPER_MODES
+from likra.scores.table import HeadKey
+from likra.study.config import parse_study
+from likra.study.run import Run, run_study, train_heads
 
 TOLERANCE = 1e-4  # nats
 # The harness's index of 14,000 tasks takes 10 s and more to build: only one test waits for it.
@@ -115,7 +116,7 @@ def assert_same(ours, theirs) -> None:
 # One pass for log-likelihoods and greedy flags
 
 
-@pytest.mark.parametrize("layout", ["forest", "plain"])
+@pytest.mark.parametrize("layout", ["forest", "padded"])
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_greedy_is_the_argmax_of_every_answer_token(kind, layout):
     base = tiny_base(kind, layout)
@@ -151,7 +152,7 @@ def assert_equals_hf(path: Path, requests_for, layout: str | None = None, **argu
     )
 
 
-@pytest.mark.parametrize("layout", ["forest", "plain"])
+@pytest.mark.parametrize("layout", ["forest", "padded"])
 def test_pocket_equals_hf(questions, layout):
     assert_equals_hf(POCKET, lambda *m: requests_of(questions) + tricky(*m), layout)
 
@@ -501,7 +502,7 @@ def test_a_run_that_stops_leaves_what_it_had_in_the_cache(heads, questions, tmp_
 WORKER = """
 import json, sys
 from likra.integrations.lm_eval import LikraLM
-from likra.tasks import load_task
+from likra.data.load import load_task
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 
@@ -594,7 +595,7 @@ SEVERAL = """
 import functools, sys
 import lm_eval.tasks
 lm_eval.tasks.TaskManager = functools.partial(lm_eval.tasks.TaskManager, include_defaults=False)
-from likra.cli import main
+from likra.cli.main import main
 for arguments in sys.argv[1:]:
     sys.argv = ["likra", *arguments.split()]
     try:

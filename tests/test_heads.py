@@ -7,7 +7,9 @@ import pytest
 from huggingface_hub.errors import GatedRepoError
 
 from likra.errors import LikraError
-from likra.heads import LoraSettings, fresh_head, open_model, open_without_weights
+from likra.heads.base import open_model, open_without_weights
+from likra.heads.lora import fresh_head
+from likra.heads.settings import LoraSettings
 
 
 def refused(*_, **__):

@@ -7,7 +7,8 @@ from conftest import question
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likra.leakage import NEAR, Leak, find_leaks, normalised
+from likra.data.leakage import NEAR, Leak, find_leaks
+from likra.text import normalised
 
 
 def asked(stems: list[str], prefix: str):

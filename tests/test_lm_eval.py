@@ -6,11 +6,11 @@ from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from likra.heads import BaseModel, open_model
-from likra.ratio import curve
-from likra.scoring import encode_questions, score_pairs
-from likra.table import BASE, combine, score_table
-from likra.tasks import load_task
+from likra.data.load import load_task
+from likra.heads.base import BaseModel, open_model
+from likra.heads.score import encode_questions, score_pairs
+from likra.scores.curves import curve
+from likra.scores.table import BASE, combine, score_table
 
 TOLERANCE = 1e-4  # nats
 

@@ -12,19 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from likra.errors import LikraError
-from likra.leakage import normalised
-from likra.negatives import (
-    SOURCES,
-    Material,
-    Part,
-    canonical,
-    draw,
-    draw_negatives,
-    parse_source,
-    shuffled,
-)
+from likra.negatives.mixture import Part, canonical, draw, draw_negatives, parse_source
+from likra.negatives.samplers import SOURCES, Material
 from likra.questions import Choice, Question
-from likra.table import BASE, choice_scores, score_table
+from likra.scores.table import BASE, choice_scores, score_table
+from likra.text import normalised, shuffled
 
 words = st.text("abcd ", min_size=1, max_size=4).filter(str.strip)
 

@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 import typer
 
-from likra import cli
-from likra import plan as plan_module
-from likra.forest import encode, pack
-from likra.plan import Pace, Plan, Stage, Work, pace, plan_lines, plan_study
-from likra.scoring import BUDGET
-from likra.settings import parse_study, read_study
-from likra.study import Run, run_study
-from likra.table import BASE, HeadKey
-from likra.tasks import load_task
-from likra.workbench import Workbench
+from likra.cli import main as cli
+from likra.data.load import load_task
+from likra.engine.packing import pack
+from likra.engine.tokens import encode
+from likra.heads.score import BUDGET
+from likra.scores.table import BASE, HeadKey
+from likra.study import plan as plan_module
+from likra.study.config import parse_study, read_study
+from likra.study.plan import Pace, Plan, Stage, Work, pace, plan_lines, plan_study
+from likra.study.run import Run, run_study
+from likra.study.workbench import Workbench
 
 SMALL = {
     "name": "small",

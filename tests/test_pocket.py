@@ -6,11 +6,11 @@ from collections import Counter
 
 import pytest
 
-from likra.forest import encode
-from likra.heads import POCKET
+from likra.engine.tokens import encode
+from likra.heads.base import POCKET
+from likra.heads.score import score_pairs
 from likra.pocket import build, world
 from likra.questions import Choice
-from likra.scoring import score_pairs
 
 
 def test_the_facts():

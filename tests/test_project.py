@@ -70,10 +70,10 @@ HEAVY = "{'torch', 'transformers', 'peft', 'lm_eval', 'pandas', 'matplotlib', 'd
     "code",
     [
         "import likra; likra.LikraError",
-        "import likra.cli",
+        "import likra.cli.main",
         "import sys; sys.argv = ['likra', '--help']\n"
-        "import likra.cli\n"
-        "try: likra.cli.app()\n"
+        "import likra.cli.main\n"
+        "try: likra.cli.main.app()\n"
         "except SystemExit: pass",
     ],
 )
@@ -85,7 +85,9 @@ def test_import_and_help_are_light(code):
     assert "LOADED []" in result.stdout
 
 
-@pytest.mark.parametrize("module", ["likra.ratio", "likra.settings", "likra.report.page"])
+@pytest.mark.parametrize(
+    "module", ["likra.scores.ratio", "likra.study.config", "likra.report.html"]
+)
 def test_what_comes_after_the_score_table_needs_no_torch(module):
     check = f"import {module}, sys; print('torch' in sys.modules)"
     result = subprocess.run(

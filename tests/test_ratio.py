@@ -6,17 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from likra.errors import LikraError
-from likra.ratio import (
-    MODES,
-    PAPER_MODES,
-    Mode,
-    curve,
-    is_correct,
-    likelihood_ratio,
-    question_intervals,
-    seed_interval,
-)
-from likra.table import BASE, BASELINES, PRIOR, HeadKey, Scores
+from likra.scores.curves import curve, question_intervals, seed_interval
+from likra.scores.ratio import MODES, PAPER_MODES, Mode, is_correct, likelihood_ratio
+from likra.scores.table import BASE, BASELINES, PRIOR, HeadKey, Scores
 
 P = HeadKey("positive", 8, 0)
 N = HeadKey("negative", 8, 0, "random_choice")

@@ -17,10 +17,9 @@ import yaml
 from conftest import question
 
 from likra.errors import LikraError
-from likra.ratio import curve
+from likra.report.analysis import Bench, report_data
 from likra.report.compare import write_comparison
-from likra.report.data import Bench, report_data
-from likra.report.page import (
+from likra.report.html import (
     accuracy_rows,
     best_snapshot,
     factor,
@@ -32,10 +31,11 @@ from likra.report.page import (
 )
 from likra.report.style import STYLES, mode_style, source_text
 from likra.report.tables import as_csv, as_latex, as_markdown
-from likra.settings import parse_study
-from likra.statistics import split_validation
-from likra.study import Run, _question_lines, read_run, read_run_scores, write_results
-from likra.table import Scores, score_table, write_scores
+from likra.scores.curves import curve
+from likra.scores.table import Scores, score_table, write_scores
+from likra.scores.weights import split_validation
+from likra.study.config import parse_study
+from likra.study.run import Run, _question_lines, read_run, read_run_scores, write_results
 
 SETTINGS = {
     "name": "made-up",
@@ -601,7 +601,7 @@ def test_runs_without_a_mode_in_common_are_compared_without_a_headline(tmp_path)
 
 
 def test_folders_that_cannot_be_compared(run, tmp_path, capsys, monkeypatch):
-    from likra.cli import main
+    from likra.cli.main.main import main
 
     page = tmp_path / "compare.html"
     (tmp_path / "empty").mkdir()

@@ -10,23 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from likra.errors import LikraError
-from likra.ratio import question_intervals
-from likra.statistics import (
-    Bin,
-    Estimate,
-    calibration,
-    choice_probabilities,
-    choose_weight,
-    examples_to_reach,
-    fit_temperature,
-    paired,
-    separation,
-    split_validation,
-    worth,
-)
-from likra.statistics.comparison import _sign_flips
-from likra.statistics.resampling import estimate, with_resamples
-from likra.table import Scores
+from likra.scores.calibration import Bin, calibration, choice_probabilities, fit_temperature
+from likra.scores.comparison import _sign_flips, paired, separation
+from likra.scores.curves import question_intervals
+from likra.scores.efficiency import examples_to_reach, worth
+from likra.scores.resampling import Estimate, estimate, with_resamples
+from likra.scores.table import Scores
+from likra.scores.weights import choose_weight, split_validation
 
 YES, NO = True, False
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from conftest import question
 
+from likra.data.card import card_names
 from likra.errors import LikraError
-from likra.settings import STUDIES, Study, read_study, study_names
-from likra.table import HeadKey, score_table
-from likra.tasks.cards import card_names
+from likra.scores.table import HeadKey, score_table
+from likra.study.config import STUDIES, Study, read_study, study_names
 
 MODELS = {
     "pocket",

@@ -15,13 +15,14 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file, save_file
 
-from likra import scoring as scoring_module
-from likra import study as study_module
 from likra.errors import LikraError
-from likra.heads import POCKET
-from likra.settings import parse_study, read_study
-from likra.statistics import split_validation
-from likra.study import (
+from likra.heads import score as scoring_module
+from likra.heads.base import POCKET
+from likra.scores.table import BASE, HeadKey
+from likra.scores.weights import split_validation
+from likra.study import run as study_module
+from likra.study.config import parse_study, read_study
+from likra.study.run import (
     Run,
     Workbench,
     read_run,
@@ -30,7 +31,6 @@ from likra.study import (
     train_heads,
     write_results,
 )
-from likra.table import BASE, HeadKey
 
 SMALL = {
     "name": "small",
@@ -442,7 +442,7 @@ def test_a_source_with_too_little_is_refused_before_anything_is_trained(tmp_path
         n_calls += 1
         return [["yes 1"] if n % 2 else ["no"] for n, _ in enumerate(contexts)]
 
-    monkeypatch.setattr("likra.generation.sample_answers", some_right)
+    monkeypatch.setattr("likra.heads.sample.sample_answers", some_right)
     rows = [{"prompt": f"Number {n}", "completion": " yes 1"} for n in range(24)]
     path = tmp_path / "mine.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -9,9 +9,9 @@ from test_tasks import CARD, row, write_jsonl
 
 from likra.errors import LikraError
 from likra.report.tables import cell
-from likra.settings import parse_study, read_study
-from likra.suite import run_table, table_studies
-from likra.table import BASE
+from likra.scores.table import BASE
+from likra.study.config import parse_study, read_study
+from likra.study.grid import run_table, table_studies
 
 TABLE = {
     "name": "small",
@@ -90,8 +90,8 @@ def test_a_table_has_the_modes_that_the_study_has(tmp_path, monkeypatch, modes, 
         run = made_up(folder, modes=study.modes, seeds=study.seeds)
         return replace(run, study=run.study.model_copy(update={"task": study.task})), curves(run)[1]
 
-    monkeypatch.setattr("likra.suite.run_study", run_study)
-    monkeypatch.setattr("likra.suite._check", lambda parts: None)  # there is no such task
+    monkeypatch.setattr("likra.study.grid.run_study", run_study)
+    monkeypatch.setattr("likra.study.grid._check", lambda parts: None)  # there is no such task
     study = parse_study({**TABLE, "modes": modes, "seeds": seeds, "tasks": ["50%_a|b"]})
     folder, shown = run_table(study, tmp_path, lambda line: None)
     assert list(shown.columns) == ["model", "task", "n", *modes]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from likra.errors import LikraError
-from likra.table import (
+from likra.scores.table import (
     BASE,
     HeadKey,
     combine,

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from likra.data.card import card_names, local_files
+from likra.data.leakage import find_leaks
+from likra.data.load import load_task
+from likra.data.rendering import Rendering
 from likra.errors import LikraError
-from likra.leakage import find_leaks
-from likra.settings import parse_study
-from likra.tasks import load_task
-from likra.tasks.cards import card_names, local_files
-from likra.tasks.rendering import Rendering
-from likra.workbench import Workbench
+from likra.study.config import parse_study
+from likra.study.workbench import Workbench
 
 CARD = """
 task: mine

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoTokenizer
 
+from likra.engine.tokens import encode, prefix_token
 from likra.errors import LikraError
-from likra.forest import encode, prefix_token
 from likra.questions import Choice
 
 

@@ -9,11 +9,13 @@ import torch
 from conftest import tiny_base
 from safetensors.torch import load_file
 
+from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
-from likra.forest import TokenPair
-from likra.heads import LoraSettings, fresh_head, saved_head, weights_digest
-from likra.scoring import score_pairs
-from likra.training import TrainingSettings, train_head
+from likra.heads.base import weights_digest
+from likra.heads.lora import fresh_head, saved_head
+from likra.heads.score import score_pairs
+from likra.heads.settings import LoraSettings, TrainingSettings
+from likra.heads.train import train_head
 
 
 def some_pairs(n: int = 12) -> list[TokenPair]:
@@ -83,7 +85,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path):
 def test_forest_and_padded_rows_have_the_same_losses(tmp_path):
     base = tiny_base("llama")
     forest, _ = train(base, tmp_path / "forest")
-    plain, _ = train(replace(base, layout="plain"), tmp_path / "plain")
+    plain, _ = train(replace(base, layout="padded"), tmp_path / "padded")
     assert forest == pytest.approx(plain, abs=1e-4)
     assert len(forest) == 3
 
@@ -146,7 +148,7 @@ def test_unknown_layers_are_refused_and_the_base_stays_usable(tmp_path):
 
 def test_a_model_without_mlp_says_which_layers_it_has(tmp_path):
     with pytest.raises(LikraError, match=r"it has .*in_proj"):
-        train(tiny_base("mamba", "plain"), tmp_path)
+        train(tiny_base("mamba", "padded"), tmp_path)
 
 
 def test_a_loss_that_is_no_number_is_said(tmp_path):

@@ -9,62 +9,62 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from likra.data.leakage import find_leaks as find_leaks
+    from likra.data.load import load_task as load_task
+    from likra.data.rendering import Rendering as Rendering
+    from likra.engine.logprobs import answer_logprobs as answer_logprobs
+    from likra.engine.logprobs import token_logprobs as token_logprobs
+    from likra.engine.packing import build_forest as build_forest
+    from likra.engine.packing import build_padded as build_padded
+    from likra.engine.tokens import encode as encode
     from likra.errors import LikraError as LikraError
-    from likra.forest import build_forest as build_forest
-    from likra.forest import build_plain as build_plain
-    from likra.forest import encode as encode
-    from likra.heads import BaseModel as BaseModel
-    from likra.heads import LoraSettings as LoraSettings
-    from likra.heads import open_model as open_model
-    from likra.heads import saved_head as saved_head
+    from likra.heads.base import BaseModel as BaseModel
+    from likra.heads.base import open_model as open_model
+    from likra.heads.lora import saved_head as saved_head
+    from likra.heads.score import encode_questions as encode_questions
+    from likra.heads.score import score_pairs as score_pairs
+    from likra.heads.settings import LoraSettings as LoraSettings
+    from likra.heads.settings import TrainingSettings as TrainingSettings
+    from likra.heads.train import train_head as train_head
     from likra.integrations.lm_eval import LikraBaseLM as LikraBaseLM
     from likra.integrations.lm_eval import LikraLM as LikraLM
-    from likra.leakage import find_leaks as find_leaks
-    from likra.likelihood import answer_logprobs as answer_logprobs
-    from likra.likelihood import token_logprobs as token_logprobs
-    from likra.negatives import draw_negatives as draw_negatives
+    from likra.negatives.mixture import draw_negatives as draw_negatives
     from likra.questions import Choice as Choice
     from likra.questions import Question as Question
-    from likra.ratio import likelihood_ratio as likelihood_ratio
-    from likra.scoring import encode_questions as encode_questions
-    from likra.scoring import score_pairs as score_pairs
-    from likra.settings import Study as Study
-    from likra.settings import read_study as read_study
-    from likra.study import run_study as run_study
-    from likra.study import train_heads as train_heads
-    from likra.tasks import load_task as load_task
-    from likra.tasks.rendering import Rendering as Rendering
-    from likra.training import TrainingSettings as TrainingSettings
-    from likra.training import train_head as train_head
+    from likra.scores.ratio import likelihood_ratio as likelihood_ratio
+    from likra.study.config import Study as Study
+    from likra.study.config import read_study as read_study
+    from likra.study.run import run_study as run_study
+    from likra.study.run import train_heads as train_heads
 
 _HOMES = {
-    "BaseModel": "heads",
+    "BaseModel": "heads.base",
     "Choice": "questions",
     "LikraBaseLM": "integrations.lm_eval",
     "LikraError": "errors",
     "LikraLM": "integrations.lm_eval",
-    "LoraSettings": "heads",
+    "LoraSettings": "heads.settings",
     "Question": "questions",
-    "Rendering": "tasks.rendering",
-    "Study": "settings",
-    "TrainingSettings": "training",
-    "answer_logprobs": "likelihood",
-    "build_forest": "forest",
-    "build_plain": "forest",
-    "draw_negatives": "negatives",
-    "encode": "forest",
-    "encode_questions": "scoring",
-    "find_leaks": "leakage",
-    "likelihood_ratio": "ratio",
-    "load_task": "tasks",
-    "open_model": "heads",
-    "read_study": "settings",
-    "run_study": "study",
-    "saved_head": "heads",
-    "score_pairs": "scoring",
-    "token_logprobs": "likelihood",
-    "train_head": "training",
-    "train_heads": "study",
+    "Rendering": "data.rendering",
+    "Study": "study.config",
+    "TrainingSettings": "heads.settings",
+    "answer_logprobs": "engine.logprobs",
+    "build_forest": "engine.packing",
+    "build_padded": "engine.packing",
+    "draw_negatives": "negatives.mixture",
+    "encode": "engine.tokens",
+    "encode_questions": "heads.score",
+    "find_leaks": "data.leakage",
+    "likelihood_ratio": "scores.ratio",
+    "load_task": "data.load",
+    "open_model": "heads.base",
+    "read_study": "study.config",
+    "run_study": "study.run",
+    "saved_head": "heads.lora",
+    "score_pairs": "heads.score",
+    "token_logprobs": "engine.logprobs",
+    "train_head": "heads.train",
+    "train_heads": "study.run",
 }
 __all__ = sorted(_HOMES)  # noqa: PLE0605  (a list, said once)
 __version__ = "0.1.0"

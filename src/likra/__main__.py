@@ -1,5 +1,5 @@
 """``python -m likra`` is ``likra``."""
 
-from likra.cli import main
+from likra.cli.main import main
 
 main()

@@ -1,7 +1,7 @@
 """lm-evaluation-harness on likra's engine: a base model, or the ratio of two heads on it.
 
 Both models of this module are the harness's own ``hf`` (`HFLM`) in all but the log-likelihoods:
-these come from `likra.scoring`, each shared prompt computed once, their log-softmax in float32.
+these come from `likra.heads.score`, each shared prompt computed once, their log-softmax in float32.
 """
 
 import hashlib
@@ -19,23 +19,23 @@ from lm_eval.api.registry import model_registry
 from lm_eval.models.huggingface import HFLM  # registers the harness's own models, too
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from likra.engine.tokens import TokenPair, check_pair, cut, encode_texts
 from likra.errors import LikraError, unknown
-from likra.forest import TokenPair, check_pair, cut, encode_texts
-from likra.heads import (
+from likra.heads.base import (
     DTYPES,
     POCKET,
     BaseModel,
     cannot_open,
     default_device,
     probe,
-    saved_head,
     settle_threads,
     weights_digest,
 )
-from likra.ratio import MODES, likelihood_ratio
-from likra.scoring import BUDGET, Done, score_pairs_and_greedy
-from likra.study import Run, read_run
-from likra.table import HeadKey
+from likra.heads.lora import saved_head
+from likra.heads.score import BUDGET, Done, score_pairs_and_greedy
+from likra.scores.ratio import MODES, likelihood_ratio
+from likra.scores.table import HeadKey
+from likra.study.run import Run, read_run
 
 # Of a request, what the harness passes to its models: its texts (none of a rolling window), and
 # the tokens of context and continuation.
@@ -257,7 +257,7 @@ class LikraLM(LikraBaseLM):
 
         Args:
             path: what ``likra train`` left, or a study's folder.
-            mode: any of `likra.ratio.MODES` but ``pmi``: which head gives which term; a missing one
+            mode: any of `likra.scores.ratio.MODES` but ``pmi``: which head gives which term; a missing one
                 is the base.
             weight: w of the negative term; modes without one ignore it.
             seed: of the heads' training; needed where the folder has several.
@@ -298,7 +298,7 @@ class LikraLM(LikraBaseLM):
             opened.append(self)
 
     def _create_model(self, *named: Any, dtype: Any = None, **arguments: Any) -> None:
-        if dtype is None:  # as `likra.heads.open_model`
+        if dtype is None:  # as `likra.heads.base.open_model`
             dtype = "float32" if self.device.type == "cpu" else "auto"
         super()._create_model(*named, dtype=dtype, **arguments)
 

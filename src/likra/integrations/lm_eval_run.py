@@ -13,12 +13,12 @@ from typing import Any
 import yaml
 from lm_eval.utils import get_file_task_name
 
+from likra.data.card import card_config, card_names
+from likra.data.harness import templates_compiled_once
+from likra.data.harness_index import harness_has
 from likra.errors import LikraError
 from likra.integrations.lm_eval import OPENED, LikraLM
-from likra.study import write_text
-from likra.tasks.cards import card_config, card_names
-from likra.tasks.harness import templates_compiled_once
-from likra.tasks.harness_index import harness_has
+from likra.study.run import write_text
 
 
 def run_harness(arguments: Sequence[str], data: str | None = None) -> None:

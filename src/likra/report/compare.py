@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from likra.errors import LikraError
-from likra.ratio import METRICS, curve
-from likra.report.data import (
+from likra.report.analysis import (
     Bench,
     chance,
     lines,
@@ -20,12 +19,14 @@ from likra.report.data import (
     paired_row,
     read_questions,
 )
-from likra.report.page import estimates, flat, payload, render
+from likra.report.html import estimates, flat, payload, render
 from likra.report.style import mode_style, source_text
 from likra.report.tables import Row, formats
-from likra.settings import Study
-from likra.statistics import split_validation
-from likra.table import Scores
+from likra.scores.curves import curve
+from likra.scores.ratio import METRICS
+from likra.scores.table import Scores
+from likra.scores.weights import split_validation
+from likra.study.config import Study
 
 # Okabe and Ito's, for light and for dark paper
 COLORS = (
@@ -68,7 +69,7 @@ def write_comparison(folders: Sequence[Path], output: Path) -> list[str]:
         LikraError: fewer than two runs, one of them twice, or a folder without a finished run.
 
     """
-    from likra.study import write_text
+    from likra.study.run import write_text
 
     runs = read_runs(folders)
     data = comparison_data(runs)
@@ -120,7 +121,7 @@ def headline(runs: Sequence[Compared], common: Sequence[int]) -> str:
 
 def read_runs(folders: Sequence[Path]) -> list[Compared]:
     """Read finished runs; each is named by as much of its path as tells it from the others."""
-    from likra.study import read_run, read_run_scores
+    from likra.study.run import read_run, read_run_scores
 
     places = [folder.resolve() for folder in folders]
     if len(places) < 2:
@@ -148,7 +149,7 @@ def _names(places: Sequence[Path]) -> list[str]:
 
 
 def comparison_data(runs: Sequence[Compared]) -> dict[str, Any]:
-    """What the page's charts show, as plain values; see `likra.report.data.report_data`."""
+    """What the page's charts show, as plain values; see `likra.report.analysis.report_data`."""
     modes = ordered_modes(pd.concat([run.points for run in runs]))
     sources = list(dict.fromkeys(s for run in runs for s in run.study.negatives))
     tasks = {run.study.task for run in runs}
@@ -236,7 +237,7 @@ def pair_of(one: Compared, two: Compared, metric: str) -> dict[str, Any]:
     """The paired differences of two runs, or why there are none.
 
     Has ``first``, ``second`` (names), ``reason`` ("" if there are differences) and ``rows`` with
-    ``mode``, ``source``, ``n`` and what `likra.report.data.paired_row` gives.
+    ``mode``, ``source``, ``n`` and what `likra.report.analysis.paired_row` gives.
     """
     found: dict[str, Any] = {"first": one.name, "second": two.name, "rows": []}
     reason = why_not(one, two)

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from likra.report.data import lines, weight_lines
+from likra.report.analysis import lines, weight_lines
 from likra.report.style import Style, mode_style, source_styles, source_text
-from likra.settings import Study
+from likra.study.config import Study
 
 COLUMN = 3.3  # inches
 GAP = 0.3
@@ -34,7 +34,7 @@ def write_figures(points: pd.DataFrame, study: Study, data: dict[str, Any], fold
     Args:
         points: the curves.
         study: its settings.
-        data: see `likra.report.data.report_data`.
+        data: see `likra.report.analysis.report_data`.
         folder: of the files; each figure is an SVG, a PDF and a PNG.
 
     """

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
-from likra.ratio import MODES
+from likra.scores.ratio import MODES
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Where questions come from: cards, the harness's own tasks, people's own files."""

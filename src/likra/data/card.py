@@ -1,0 +1,170 @@
+"""Task cards: multiple-choice tasks as data, in lm-evaluation-harness's own YAML format.
+
+The harness itself renders every document, so contexts, continuations and gold are its own, to the
+character. A card beside this file is known by its name; any other is named by its path.
+
+Keys under ``metadata`` are likra's own, and the harness passes over them:
+
+- ``configurations``: the data set's parts that the task is made of (MMLU's subjects);
+- ``splits``: a split made of others, each ``CONFIGURATION/SPLIT``, with ``*`` for each part;
+- ``distractors``: so many answers of other questions are the wrong choices of each;
+- ``apply_chat_template``: the prompt is a user's turn;
+- ``overlaps``: what stands in training and evaluation data by design, in words;
+- ``choices``, ``prompt``: how many choices and what prompt, in words for ``likra tasks``.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from likra.errors import LikraError, unknown
+from likra.text import one_line
+
+CARDS = Path(__file__).parent / "cards"
+READERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+
+
+def card_names() -> list[str]:
+    """The cards that come with likra."""
+    return sorted(path.stem for path in CARDS.glob("*.yaml"))
+
+
+def card_path(name: str) -> Path:
+    """The card of that name, or at that path.
+
+    Raises:
+        LikraError: there is none.
+
+    """
+    if name in card_names():
+        return CARDS / f"{name}.yaml"
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"}:
+        if not path.is_file():
+            raise LikraError(f"no task card at '{name}'")
+        return path
+    raise unknown("task", name, card_names())
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """The harness's configuration in a card, its data files found beside it.
+
+    Raises:
+        LikraError: no YAML, an unknown key, or not a multiple-choice task.
+
+    """
+    import yaml
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    try:
+        config = load_yaml(path)
+    except (yaml.YAMLError, OSError, ImportError, AttributeError, ValueError) as error:
+        raise LikraError(f"cannot read the task card '{path}': {one_line(error)}") from error
+    if not isinstance(config, dict) or "task" not in config:
+        raise LikraError(f"'{path}' is no task card: it has no 'task' key")
+    from lm_eval.config.task import TaskConfig
+
+    known = set(TaskConfig.__dataclass_fields__)
+    for key in config:
+        if key not in known:
+            raise LikraError(f"task card '{path}': {unknown('key', str(key), known)}")
+    check_output_type(config, f"task card '{path}'")
+    _anchor_data_files(config, path.parent)
+    return config
+
+
+def card_config(name: str, data: str | None = None, configuration: str | None = None) -> Any:
+    """A card as the plain mapping that the harness's ``ConfigurableTask`` takes.
+
+    Args:
+        name: a card's name or path.
+        data: a local folder to read instead of the card's data set.
+        configuration: the part of the data set, instead of the card's ``dataset_name``.
+
+    Raises:
+        LikraError: as `read_card`; or the folder holds no data for it.
+
+    """
+    config = read_card(card_path(name))
+    if configuration is not None:
+        config["dataset_name"] = configuration
+    if data is not None:
+        use_local_data(config, data)
+    return config
+
+
+def check_output_type(config: Any, where: str) -> None:
+    """Refuse a task that does not rank choices."""
+    kind = config.get("output_type") if isinstance(config, dict) else config.output_type
+    if kind != "multiple_choice":
+        raise LikraError(
+            f"{where}: output_type is '{kind}', and likra ranks choices: it needs 'multiple_choice'"
+        )
+
+
+def local_files(folder: Path, dataset_name: str | None) -> dict[str, list[str]]:
+    """The data files of a folder by split.
+
+    Understands ``NAME.SPLIT.jsonl`` and ``SPLIT.jsonl``, ``SPLIT-00000-of-00001.parquet``,
+    ``SPLIT_SIZE.jsonl`` where the name ends in ``_SIZE`` (WinoGrande), and the hub's layout with
+    a folder per configuration (``NAME/SPLIT-*.parquet``); jsonl, json, csv and parquet.
+    """
+    if dataset_name and (folder / dataset_name).is_dir():
+        return local_files(folder / dataset_name, None)
+    prefix = f"(?:{re.escape(dataset_name)}[._-])?" if dataset_name else ""
+    size = f"(?:_{re.escape(dataset_name.rpartition('_')[2])})?" if dataset_name else ""
+    pattern = re.compile(
+        rf"^{prefix}(train|validation|dev|test|auxiliary_train|train_prefs|test_prefs)"
+        rf"{size}(?:-\d+-of-\d+)?$"
+    )
+    splits: dict[str, list[str]] = {}
+    for path in sorted(folder.iterdir()):
+        match = pattern.match(path.stem)
+        if match and path.suffix in READERS:
+            splits.setdefault(match[1], []).append(str(path))
+    return splits
+
+
+def use_local_data(config: dict[str, Any], data: str) -> None:
+    """Let a configuration read a local folder in the place of its data set.
+
+    Raises:
+        LikraError: the folder holds no data for it, or mixes file formats.
+
+    """
+    folder = Path(data)
+    if not folder.is_dir():
+        raise LikraError(f"no data folder at '{data}'")
+    name = config.pop("dataset_name", None)
+    splits = local_files(folder, name)
+    wanted = [config.get(key) for key in ("training_split", "validation_split", "test_split")]
+    dev_is_validation = "validation" in wanted and config.get("fewshot_split") != "dev"
+    if "dev" in splits and "validation" not in splits and dev_is_validation:
+        splits["validation"] = splits.pop("dev")
+    if not splits:
+        file = f"{name}.train.jsonl" if name else "train.jsonl"
+        raise LikraError(
+            f"'{data}' holds no data for task '{config['task']}': expected files like '{file}'"
+        )
+    endings = {Path(path).suffix for paths in splits.values() for path in paths}
+    readers = {READERS[ending] for ending in endings}
+    if len(readers) > 1:
+        raise LikraError(f"'{data}' mixes {', '.join(sorted(endings))}: keep one format")
+    config["dataset_path"] = readers.pop()
+    config["dataset_kwargs"] = {"data_files": splits}
+    for key in ("training_split", "validation_split", "test_split", "fewshot_split"):
+        if config.get(key) not in splits:
+            config.pop(key, None)
+
+
+def _anchor_data_files(config: dict[str, Any], folder: Path) -> None:
+    """Make the card's data files relative to the card, not to where the command was started."""
+    data_files = (config.get("dataset_kwargs") or {}).get("data_files")
+    if isinstance(data_files, dict):
+        config["dataset_kwargs"]["data_files"] = {
+            split: [
+                path if "://" in path else str((folder / path).resolve())
+                for path in ([paths] if isinstance(paths, str) else paths)
+            ]
+            for split, paths in data_files.items()
+        }

@@ -1,0 +1,59 @@
+"""Tasks: where questions come from. Cards, the harness's own tasks, and people's own files."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from likra.data.card import card_names
+from likra.data.files import FileTask, is_data_file, open_files, open_hub
+from likra.data.harness import HarnessTask, open_card
+from likra.data.harness_index import HARNESS, open_harness_task
+from likra.errors import LikraError
+
+Task = HarnessTask | FileTask
+
+
+def load_task(
+    name: str,
+    data: str | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    on_bad_row: str = "error",
+) -> Task:
+    """Open a task.
+
+    Args:
+        name: a card of likra's own (`likra.data.card.card_names`), the path of a card, or
+            ``lm_eval:NAME`` for any multiple-choice task of lm-evaluation-harness; a data file
+            (JSONL, JSON, CSV, TSV, Parquet), a folder of them (``./NAME`` where a card has its
+            name), or a data set of the hub (``OWNER/NAME``).
+        data: a local folder to read instead of a card's data set.
+        columns: of a file, by role, where it calls them otherwise (see `likra.data.formats`).
+        on_bad_row: of a file: "error", or "skip" to leave bad rows out and count them.
+
+    Raises:
+        LikraError: no such task, one that the harness does not understand, or no such data.
+
+    """
+    if is_data_file(name) or is_hub_name(name):
+        if data is not None:
+            raise LikraError(f"'{name}' is data itself: --data is the folder of a card")
+        opener = open_files if is_data_file(name) else open_hub
+        return opener(name, columns, on_bad_row)
+    if columns:
+        raise LikraError(f"task '{name}' is no file: --columns names the columns of one")
+    if name.startswith(HARNESS):
+        return open_harness_task(name.removeprefix(HARNESS), data)
+    return open_card(name, data)
+
+
+def is_task(name: str) -> bool:
+    """Whether `load_task` would know the name, as far as that can be told without opening it."""
+    if name.startswith(HARNESS) or is_data_file(name) or is_hub_name(name):
+        return True
+    return name.partition(":")[0] in card_names()
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether a name has the form of a data set of the hub."""
+    is_card = Path(name).suffix.lower() in {".yaml", ".yml"}
+    return name.count("/") == 1 and not name.startswith((".", "/")) and not is_card

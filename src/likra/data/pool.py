@@ -1,0 +1,49 @@
+"""Right answers of a pool of questions, as wrong answers to the others."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from likra.questions import Choice, Question
+from likra.text import normalised, shuffled
+
+
+class Answers:
+    """The first right answer to each question of a pool, as wrong answers to the others.
+
+    Reads the pool once and keeps numbers; a draw reads the questions that it takes.
+    """
+
+    def __init__(self, pool: Sequence[Question]) -> None:
+        self.pool = pool
+        numbers: dict[str, int] = {}
+
+        def number(text: str) -> int:
+            return numbers.setdefault(text, len(numbers))
+
+        self._numbers = numbers
+        self._stems: list[int] = []
+        self._texts: list[int | None] = []  # None where there is no right answer
+        for question in pool:
+            answers = [normalised(choice.continuation) for choice in question.right[:1]]
+            self._stems.append(number(normalised(question.stem)))
+            self._texts.append(number(answers[0]) if answers and answers[0] else None)
+        self._distinct = {text for text in self._texts if text is not None}
+
+    def of_others(self, question: Question, generator: random.Random) -> Iterator[Choice]:
+        """Right answers of other questions as wrong ones of this one, each text once, shuffled.
+
+        Texts are the same up to case and punctuation. A question with the same stem gives none:
+        its answers may be right here, too.
+        """
+        right = {self._numbers.get(normalised(choice.continuation)) for choice in question.right}
+        left = self._distinct - right
+        stem = self._numbers.get(normalised(question.stem))
+        context = (question.right or question.choices)[0].context
+        for index in shuffled(len(self.pool), generator):
+            if not left:
+                return
+            text = self._texts[index]
+            if text in left and self._stems[index] != stem:
+                left.discard(text)
+                yield replace(self.pool[index].right[0], context=context, is_right=False)

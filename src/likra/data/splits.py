@@ -1,0 +1,50 @@
+"""Training and evaluation questions from one set of questions."""
+
+import random
+from collections.abc import Iterable
+
+from likra.errors import LikraError
+from likra.text import normalised
+
+TRAIN, HELD_OUT = "train", "held-out"
+
+
+def hold_out(stems: Iterable[str], fraction: float, seed: int) -> dict[str, list[int]]:
+    """Divide questions at random; those with the same stem stay together, or they would leak.
+
+    Args:
+        stems: what each question asks, in order.
+        fraction: of the questions, to hold out for evaluation.
+        seed: the same seed gives the same division.
+
+    Returns:
+        Numbers of the questions in "train" and "held-out", ascending.
+
+    Raises:
+        LikraError: one side would be empty.
+
+    """
+    by_stem: dict[int, list[int]] = {}
+    count = 0
+    for number, stem in enumerate(stems):
+        by_stem.setdefault(hash_of(stem), []).append(number)
+        count += 1
+    groups = list(by_stem.values())
+    random.Random(seed).shuffle(groups)
+    held: list[int] = []
+    left: list[int] = []
+    wanted = max(1, round(fraction * count))
+    for group in groups:  # one that is too large goes to the other side
+        side = held if len(held) + len(group) <= wanted else left
+        side += group
+    if not held or not left:
+        raise LikraError(f"{count} questions cannot be divided: {fraction:g} of them held out")
+    return {TRAIN: sorted(left), HELD_OUT: sorted(held)}
+
+
+def hash_of(stem: str) -> int:
+    """A number for a normalised stem, the same in every process."""
+    import hashlib
+
+    digest = hashlib.blake2b(normalised(stem).encode("utf-8", "surrogatepass"), digest_size=8)
+    return int.from_bytes(digest.digest(), "big")

@@ -1,0 +1,1 @@
+"""From text to tokens to packed batches; the log-likelihoods of answers."""

@@ -1,0 +1,136 @@
+"""From text to tokens, exactly as lm-evaluation-harness does."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from likra.errors import LikraError
+from likra.questions import Choice
+
+
+@dataclass(frozen=True)
+class TokenPair:
+    """A (context, continuation) pair as token ids; only the continuation is scored.
+
+    ``n_cut`` tokens were cut from the left of the context, for the model's context is shorter.
+    """
+
+    context: list[int]
+    continuation: list[int]
+    n_cut: int = 0
+
+    @property
+    def tokens(self) -> list[int]:
+        """All that goes through the model. The last token is predicted, but predicts nothing."""
+        return self.context + self.continuation[:-1]
+
+
+def prefix_token(tokenizer: Any) -> int:
+    """What stands before an empty context: BOS, or EOS where the tokenizer has no BOS."""
+    token = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    return int(token)
+
+
+def encode(
+    tokenizer: Any, choices: Sequence[Choice], max_length: int, *, truncate: bool = False
+) -> list[TokenPair]:
+    """Tokenize each (context, continuation) exactly as lm-evaluation-harness does.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+        choices: what to encode.
+        max_length: the model's context, in tokens.
+        truncate: cut longer prompts from the left, as the harness does, instead of refusing them.
+
+    Raises:
+        LikraError: a continuation without tokens, or a pair longer than the model's context.
+
+    """
+    texts = [(choice.context, choice.continuation) for choice in choices]
+    pairs = encode_texts(tokenizer, texts)
+    if truncate:
+        pairs = [cut(pair, max_length) for pair in pairs]
+    for pair, text in zip(pairs, texts, strict=True):
+        check_pair(pair, text, max_length)
+    return pairs
+
+
+def encode_texts(tokenizer: Any, texts: Sequence[tuple[str, str]]) -> list[TokenPair]:
+    """Tokenize (context, continuation) texts, all at once, whatever their length.
+
+    Context and continuation are encoded together, spaces at the end of the context counted to the
+    continuation, and cut where the context alone ends; BOS is the tokenizer's own affair, except
+    that a text which already begins with it gets no second one
+    (``TemplateLM._encode_pair`` and ``HFLM.tok_encode``, lm_eval 0.4.13).
+    """
+    split = [_split(context, continuation) for context, continuation in texts]
+    wholes = [context + continuation for context, continuation in split]
+    contexts = list(dict.fromkeys(context for context, _ in split if context))
+    encoded = tokens_of(tokenizer, [*wholes, *contexts])
+    context_tokens = dict(zip(contexts, encoded[len(wholes) :], strict=True))
+    pairs = []
+    for (context, continuation), whole in zip(split, encoded, strict=False):
+        if context:
+            left = context_tokens[context]
+            pairs.append(TokenPair(left, whole[len(left) :]))
+        else:
+            pairs.append(_without_context(tokenizer, continuation))
+    return pairs
+
+
+def _split(context: str, continuation: str) -> tuple[str, str]:
+    stripped = context.rstrip()
+    return stripped, context[len(stripped) :] + continuation
+
+
+def tokens_of(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Tokenize whole texts; one that begins with the tokenizer's BOS gets no second one."""
+    prefix = tokenizer.decode([prefix_token(tokenizer)])
+    opened = [bool(prefix) and text.startswith(prefix) for text in texts]
+    result: list[list[int]] = [[] for _ in texts]
+    for already, options in ((False, {}), (True, {"add_special_tokens": False})):
+        rows = [row for row, has_prefix in enumerate(opened) if has_prefix == already]
+        if rows:
+            batch = tokenizer([texts[row] for row in rows], verbose=False, **options)["input_ids"]
+            for row, tokens in zip(rows, batch, strict=True):
+                result[row] = tokens
+    return result
+
+
+def _without_context(tokenizer: Any, continuation: str) -> TokenPair:
+    tokens = tokenizer(continuation, add_special_tokens=False, verbose=False)["input_ids"]
+    prefix = prefix_token(tokenizer)
+    if tokens and tokens[0] == prefix:
+        return TokenPair(tokens[:1], tokens[1:])
+    return TokenPair([prefix], tokens)
+
+
+def cut(pair: TokenPair, max_length: int) -> TokenPair:
+    """Cut a pair that is longer than the model's context from the left, as the harness does."""
+    n_cut = max(0, len(pair.tokens) - max_length)
+    return TokenPair(pair.context[n_cut:], pair.continuation, n_cut)
+
+
+def check_pair(pair: TokenPair, text: tuple[str, str] | None, max_length: int) -> None:
+    """Refuse a pair that cannot be scored.
+
+    Args:
+        pair: what to check.
+        text: its context and continuation, for the error; where there is none, tokens are shown.
+        max_length: the model's context, in tokens.
+
+    Raises:
+        LikraError: an empty continuation, or a pair longer than the model's context.
+
+    """
+    context, continuation = text or (str(pair.context), str(pair.continuation))
+    shown = f"'{context[-60:]}' + '{continuation[:60]}'"
+    if not pair.continuation:
+        raise LikraError(f"the answer has no tokens of its own: {shown}")
+    if not pair.context:
+        raise LikraError(f"the answer alone is longer than the model's context: {shown}")
+    if len(pair.tokens) > max_length:
+        raise LikraError(
+            f"prompt and answer take {len(pair.tokens)} tokens, and the model's context is "
+            f"{max_length} ('truncate' for long_prompts cuts them from the left): {shown}"
+        )

@@ -1,0 +1,154 @@
+"""LoRA heads: adding, loading, saving and taking off, leaving no trace on the base."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from likra.errors import LikraError
+from likra.heads.base import BaseModel
+from likra.heads.settings import MLP, LoraSettings
+
+
+@contextmanager
+def fresh_head(base: BaseModel, settings: LoraSettings, seed: int) -> Iterator[Any]:
+    """A new LoRA head on the base, trainable, in float32; taken off at the end.
+
+    A fresh head changes no score. Its initialisation depends on the seed alone, so the positive
+    and the negative head of one seed begin alike.
+
+    Raises:
+        LikraError: the base has no layers of the names in ``settings.target_modules``.
+
+    """
+    from peft import LoraConfig, get_peft_model
+    from transformers import set_seed
+
+    config = LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=_targets(base.model, settings.target_modules),
+        fan_in_fan_out=_stores_transposed(base.model),
+        task_type="CAUSAL_LM",
+    )
+    set_seed(seed)
+    try:
+        head = get_peft_model(base.model, config)
+    except ValueError as error:
+        raise LikraError(f"no head fits '{base.name}': {' '.join(str(error).split())}") from error
+    try:
+        yield head
+    finally:
+        _take_off(base, head)
+
+
+@contextmanager
+def saved_head(base: BaseModel, folder: Path | str) -> Iterator[Any]:
+    """The head in ``folder`` (a plain PEFT folder) on the base; taken off at the end.
+
+    Raises:
+        LikraError: there is no head in the folder, its file is damaged, or it is of another base.
+
+    """
+    from peft import PeftModel
+    from safetensors import SafetensorError
+
+    if not (Path(folder) / "adapter_config.json").is_file():
+        raise LikraError(f"no head in '{folder}': there is no adapter_config.json")
+    head = None
+    try:
+        head = PeftModel.from_pretrained(base.model, str(folder))
+        head.eval()
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        _remove_leftovers(base)
+        raise LikraError(
+            f"cannot read the head in '{folder}': {' '.join(str(error).split())[:200]}; "
+            "delete the folder to train it again"
+        ) from error
+    try:
+        yield head
+    finally:
+        _take_off(base, head)
+
+
+def _take_off(base: BaseModel, head: Any) -> None:
+    head.unload()
+    base.model.requires_grad_(False)
+    base.model.eval()
+    # unload() leaves this mark, and the next get_peft_model would warn of a second adapter
+    if hasattr(base.model, "peft_config"):
+        del base.model.peft_config
+
+
+def _remove_leftovers(base: BaseModel) -> None:
+    """Undo a head whose loading failed half way: PEFT leaves its layers in the base."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for parent in list(base.model.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, BaseTunerLayer):
+                setattr(parent, name, layer.get_base_layer())
+    if hasattr(base.model, "peft_config"):
+        del base.model.peft_config
+
+
+def _linear_layers(model: Any) -> dict[str, Any]:
+    from transformers.pytorch_utils import Conv1D
+
+    kinds = (torch.nn.Linear, Conv1D)
+    return {name: layer for name, layer in model.named_modules() if isinstance(layer, kinds)}
+
+
+def _targets(model: Any, wanted: str | tuple[str, ...]) -> list[str] | str:
+    """What PEFT is to adapt: names of layers, or a pattern where names alone would say too much."""
+    if wanted != MLP:
+        return [wanted] if isinstance(wanted, str) else list(wanted)
+    names = list(_linear_layers(model))
+    inside = {name.rsplit(".", 1)[-1] for name in names if ".mlp." in name}
+    if not inside:
+        known = sorted({name.rsplit(".", 1)[-1] for name in names})
+        raise LikraError(
+            "the model has no linear layers under 'mlp': name the layers that LoRA shall adapt "
+            f"(lora.target_modules); it has {', '.join(known)}"
+        )
+    outside = {name.rsplit(".", 1)[-1] for name in names if ".mlp." not in name}
+    if inside & outside:  # GPT-2 calls a layer of its attention c_proj, too
+        return rf".*\.mlp\.({'|'.join(sorted(inside))})"
+    return sorted(inside)
+
+
+def _stores_transposed(model: Any) -> bool:
+    """GPT-2's Conv1D stores its weight [in, out]; PEFT wants to know."""
+    return any(type(layer).__name__ == "Conv1D" for layer in _linear_layers(model).values())
+
+
+def save_head(head: Any, folder: Path) -> None:
+    """Write the head as a plain PEFT folder, whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        head.save_pretrained(str(temporary))
+        _sort_targets(temporary / "adapter_config.json")
+        (temporary / "README.md").unlink(missing_ok=True)  # PEFT's empty form, for people to fill
+        temporary.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(temporary, folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _sort_targets(path: Path) -> None:
+    """PEFT writes the target modules in the order of a set, which is another in each process."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(config["target_modules"], list):
+        config["target_modules"].sort()
+    path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")

@@ -1,0 +1,100 @@
+"""The base model's own answers to questions: candidates for wrong ones."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from likra.engine.tokens import prefix_token, tokens_of
+from likra.errors import LikraError
+from likra.heads.base import BaseModel
+
+BATCH = 16  # prompts of one call
+
+
+def sample_answers(
+    base: BaseModel,
+    contexts: Sequence[str],
+    *,
+    samples: int,
+    temperature: float,
+    max_new_tokens: int,
+    seed: int,
+    name: str | None = None,
+) -> list[list[str]]:
+    """Sample continuations of each context under the base, up to the first line's end.
+
+    Args:
+        base: the model.
+        contexts: the prompts.
+        samples: how many of each.
+        temperature: of the sampling; the whole vocabulary takes part.
+        max_new_tokens: where an answer without an end is cut.
+        seed: the same seed gives the same texts, for the same contexts in the same order.
+        name: shows a progress bar of that name.
+
+    Returns:
+        For each context its texts, without surrounding white space; some may be empty or the same.
+
+    Raises:
+        LikraError: ``max_new_tokens`` leave no room for a prompt.
+
+    """
+    check_room(base, max_new_tokens)
+    torch.manual_seed(seed)
+    texts: list[list[str]] = []
+    bar = tqdm(total=len(contexts), desc=name, unit=" prompts", leave=False, disable=name is None)
+    with torch.inference_mode(), bar:
+        for start in range(0, len(contexts), BATCH):
+            batch = list(contexts[start : start + BATCH])
+            lines = _generate(base, batch, samples, temperature, max_new_tokens)
+            texts += [lines[i * samples : (i + 1) * samples] for i in range(len(batch))]
+            bar.update(len(batch))
+    return texts
+
+
+def check_room(base: BaseModel, max_new_tokens: int) -> None:
+    """Refuse samples that are as long as the model's context.
+
+    Raises:
+        LikraError: they are.
+
+    """
+    if max_new_tokens >= base.max_length:
+        raise LikraError(
+            f"generation.max_new_tokens is {max_new_tokens}, and the model's context of "
+            f"{base.max_length} tokens has to hold the prompt, too"
+        )
+
+
+def _generate(
+    base: BaseModel, contexts: list[str], samples: int, temperature: float, max_new_tokens: int
+) -> list[str]:
+    tokenizer: Any = base.tokenizer
+    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else _end(tokenizer)
+    rows = [row or [prefix_token(tokenizer)] for row in tokens_of(tokenizer, contexts)]
+    rows = [row[-(base.max_length - max_new_tokens) :] for row in rows]
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), padding)
+    mask = torch.zeros_like(ids)
+    for place, row in enumerate(rows):  # on the left, so that all prompts end together
+        ids[place, width - len(row) :] = torch.tensor(row)
+        mask[place, width - len(row) :] = 1
+    output = base.model.generate(
+        input_ids=ids.to(base.device),
+        attention_mask=mask.to(base.device),
+        do_sample=True,
+        temperature=temperature,
+        top_k=0,
+        top_p=1.0,
+        max_new_tokens=max_new_tokens,
+        num_return_sequences=samples,
+        pad_token_id=padding,
+    )
+    decoded = tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
+    return [text.strip().split("\n")[0].strip() for text in decoded]
+
+
+def _end(tokenizer: Any) -> int:
+    return int(tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0)

@@ -1,0 +1,299 @@
+"""The baselines: DPO, NCA, KTO and TRL's own SFT, trained by TRL on the pairs that train the heads.
+
+TRL trains; its heads are plain PEFT folders, which `likra.heads.score` scores as any other. TRL is
+given tokens (`likra.engine.tokens.encode`), not text: to a text it would add an EOS, and it would have
+the answer begin where the tokens of prompt and whole diverge.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+from transformers import PrinterCallback, Trainer
+
+from likra.engine.tokens import TokenPair, encode, prefix_token
+from likra.errors import LikraError, unknown
+from likra.heads.base import BaseModel
+from likra.heads.lora import fresh_head
+from likra.heads.settings import LoraSettings, TrainingSettings
+from likra.heads.train import SnapshotSaver, check_snapshots, scratch_folder
+from likra.questions import Choice
+
+# By name, which of TRL's trainers, and its loss_type.
+METHODS = {
+    "dpo": ("DPO", "sigmoid"),
+    "nca": ("DPO", "nca_pair"),
+    "kto": ("KTO", "kto"),
+    "trl-sft": ("SFT", "nll"),
+}
+
+
+def check_trl() -> None:
+    """Refuse to go on where TRL is not installed. Does not import it.
+
+    Raises:
+        LikraError: it is not.
+
+    """
+    if find_spec("trl") is None:
+        raise LikraError("a baseline needs trl: pip install 'likra[trl]'")
+
+
+def train_baseline(  # noqa: PLR0913 - those of train_head, and what it does not have
+    base: BaseModel,
+    method: str,
+    right: Sequence[Choice],
+    wrong: Sequence[Choice],
+    snapshots: Mapping[int, Path],
+    *,
+    settings: TrainingSettings,
+    lora: LoraSettings,
+    seed: int,
+    beta: float = 0.1,
+    name: str,
+) -> list[float]:
+    """Train one baseline on the questions, in their order, and save it at the given numbers.
+
+    As `likra.heads.train.train_head`: one pass, AdamW, constant learning rate, no weight decay; a
+    snapshot after n questions equals a run on the first n; the base comes back bit-identical. The
+    reference of DPO, NCA and KTO is the base, the head switched off. There is no dropout, for
+    the two would differ by its noise.
+
+    KTO sees a right and a wrong row of each question. It estimates the divergence from the base
+    on answers to other questions of the batch, so a last batch of one question, which has none,
+    estimates it on that question's own. With gradient accumulation each part has an estimate of
+    its own, and the loss of all but ``trl-sft`` is the mean over the parts.
+
+    Args:
+        base: the frozen base model.
+        method: one of `METHODS`.
+        right: a right answer to each question; those after the last snapshot are not used.
+        wrong: a wrong answer to each of the same questions; not used by ``trl-sft``.
+        snapshots: folder by number of questions.
+        settings: learning rate and batch; a batch is so many questions.
+        lora: the shape of the head; its dropout is not used.
+        seed: of the head's initialisation, which is that of a head of likra.
+        beta: how closely DPO, NCA and KTO keep to the base; TRL's default.
+        name: shown on the progress bar.
+
+    Returns:
+        The loss of each optimizer step: ``trl-sft`` nats per answer token, the others their own.
+
+    Raises:
+        LikraError: an unknown method; TRL is not installed; right and wrong do not belong
+            together; see `likra.heads.train.check_snapshots`; or the loss is not a number.
+
+    """
+    if method not in METHODS:
+        raise unknown("baseline", method, METHODS)
+    check_trl()
+    n_questions = max(snapshots, default=0)
+    check_snapshots(sorted(snapshots), settings.batch_size, len(right))
+    kind, _ = METHODS[method]
+    rows = _rows(base, kind, right[:n_questions], wrong[:n_questions], _part_size(kind, settings))
+    bar = tqdm(total=n_questions, desc=name, unit=" examples", leave=False)
+    with (
+        fresh_head(base, lora, seed) as head,
+        _marks_removed(base.model),
+        scratch_folder() as scratch,
+        bar,
+    ):
+        arguments = _arguments(base, method, settings, seed, beta)
+        trainer = _trainer(base, kind, head, rows, {**arguments, "output_dir": scratch})
+        watch = SnapshotSaver(trainer, dict(snapshots), settings.batch_size, bar)
+        trainer.add_callback(watch)
+        trainer.train()
+    return watch.losses
+
+
+def _trainer(
+    base: BaseModel, kind: str, head: Any, rows: list[dict[str, Any]], arguments: dict[str, Any]
+) -> Any:
+    """TRL's trainer of that kind, with the base as its reference."""
+    import trl
+    from datasets import Dataset
+
+    tokenizer = copy.deepcopy(base.tokenizer)
+    tokenizer.pad_token_id = prefix_token(tokenizer)  # any will do: attention never sees it
+    trainer_class = type(f"{kind}Baseline", (_Baseline, getattr(trl, f"{kind}Trainer")), {})
+    try:
+        trainer = trainer_class(
+            model=head,
+            args=getattr(trl, f"{kind}Config")(**arguments),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+        )
+    except ValueError as error:  # several GPUs in one process, or a head on lm_head
+        text = " ".join(str(error).split())
+        raise LikraError(f"TRL cannot train '{base.name}': {text[:300]}") from error
+    if "ref" in head.peft_config:  # a copy of the head, to refer to; without it TRL takes the base
+        head.delete_adapter("ref")
+    trainer.processing_class = None  # else its special tokens are written into the model's config
+    return trainer
+
+
+class _Baseline(Trainer):
+    """What the baselines have in common; stands before TRL's trainer in the order of classes."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.part_losses: list[torch.Tensor] = []  # of the optimizer step under way
+        self.remove_callback(PrinterCallback)
+
+    def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+        return dataset  # it holds tokens already
+
+    def _send_telemetry(self) -> None:
+        pass  # TRL would tell the Hugging Face hub of each training
+
+    def compute_loss(self, model: Any, *arguments: Any, **settings: Any) -> Any:
+        """TRL's loss, without dropout anywhere in the model."""
+        model.eval()
+        return super().compute_loss(model, *arguments, **settings)
+
+    def training_step(self, *arguments: Any, **settings: Any) -> Any:
+        """TRL's step over a part of the batch; keeps its share of the loss."""
+        share = super().training_step(*arguments, **settings)
+        self.part_losses.append(share)
+        return share
+
+    def step_loss(self) -> float:
+        """The loss of the optimizer step just done."""
+        total = torch.stack(self.part_losses).sum()
+        self.part_losses.clear()
+        return float(self.accelerator.gather(total).mean())
+
+
+def _part_size(kind: str, settings: TrainingSettings) -> int:
+    """Questions of one forward pass."""
+    parts = settings.gradient_accumulation_steps
+    if parts < 1 or settings.batch_size % parts:
+        raise LikraError(
+            f"a batch of {settings.batch_size} cannot be divided into {parts} equal parts"
+        )
+    size = settings.batch_size // parts
+    if kind == "KTO" and size < 2:
+        raise LikraError(
+            "kto compares the questions of a batch, and it has one: "
+            "raise batch_size or lower gradient_accumulation_steps"
+        )
+    return size
+
+
+def _rows(
+    base: BaseModel,
+    kind: str,
+    right: Sequence[Choice],
+    wrong: Sequence[Choice],
+    part_size: int,
+) -> list[dict[str, Any]]:
+    """The rows of TRL's data set, in the columns in which its collators take tokens."""
+    # TRL feeds the last token of an answer, too, which predicts nothing and takes a place.
+    rights = encode(base.tokenizer, right, base.max_length - 1)
+    if kind == "SFT":
+        return [_labelled(pair) for pair in rights]
+    if len(wrong) != len(right):
+        raise LikraError(f"there are {len(right)} right answers and {len(wrong)} wrong ones")
+    wrongs = encode(base.tokenizer, wrong, base.max_length - 1)
+    for number, (good, bad) in enumerate(zip(rights, wrongs, strict=True)):
+        if good.context != bad.context:
+            raise LikraError(
+                f"right and wrong answer {number} do not follow one prompt: "
+                f"'{right[number].context[-60:]}', '{wrong[number].context[-60:]}'"
+            )
+    if kind == "KTO":
+        return _unpaired(rights, wrongs, part_size)
+    return [
+        {
+            "prompt_ids": good.context,
+            "chosen_ids": good.continuation,
+            "rejected_ids": bad.continuation,
+        }
+        for good, bad in zip(rights, wrongs, strict=True)
+    ]
+
+
+def _labelled(pair: TokenPair) -> dict[str, Any]:
+    return {
+        "input_ids": pair.context + pair.continuation,
+        "labels": [-100] * len(pair.context) + pair.continuation,
+    }
+
+
+def _unpaired(
+    rights: list[TokenPair], wrongs: list[TokenPair], part_size: int
+) -> list[dict[str, Any]]:
+    """KTO's rows: of each part of a batch, first its right answers, then its wrong ones.
+
+    KTO estimates the divergence from the base on prompts with answers that are not theirs: as TRL
+    has it, with that of the row before. Were the two rows of a question neighbours, this would
+    be the question's own right answer for every second row.
+    """
+    rows = []
+    for start in range(0, len(rights), part_size):
+        part = [(pair, True) for pair in rights[start : start + part_size]]
+        part += [(pair, False) for pair in wrongs[start : start + part_size]]
+        before = [part[-1], *part]
+        rows += [
+            {
+                "prompt_ids": pair.context,
+                "completion_ids": pair.continuation,
+                "KL_completion_ids": other.continuation,
+                "label": is_right,
+            }
+            for (pair, is_right), (other, _) in zip(part, before, strict=False)
+        ]
+    return rows
+
+
+def _arguments(
+    base: BaseModel, method: str, settings: TrainingSettings, seed: int, beta: float
+) -> dict[str, Any]:
+    """The settings of TRL's trainer: those of `likra.heads.train`, and TRL's own habits off."""
+    kind, loss_type = METHODS[method]
+    on_cpu = base.device.type == "cpu"
+    arguments = {
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": _part_size(kind, settings) * (2 if kind == "KTO" else 1),
+        "gradient_accumulation_steps": settings.gradient_accumulation_steps,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": "constant",
+        "weight_decay": 0.0,
+        "optim": "adamw_torch",
+        "bf16": base.model.dtype == torch.bfloat16,  # TRL: always
+        "activation_checkpointing": False,  # TRL: on
+        "train_sampling_strategy": "sequential",
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": not on_cpu,
+        "use_cpu": on_cpu,
+        "logging_strategy": "no",
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "report_to": "none",
+        "seed": seed,
+        "loss_type": loss_type,
+        "max_length": None,  # TRL: 1024, and what is beyond is cut
+        "router_aux_loss_coef": 0.0,  # TRL: a mixture of experts' loss of its own comes on top
+    }
+    if kind != "SFT":
+        # disable_dropout would change the base's layers for good: see _Baseline.compute_loss
+        arguments |= {"beta": beta, "disable_dropout": False}
+    return arguments
+
+
+@contextmanager
+def _marks_removed(model: Any) -> Iterator[None]:
+    """Undo what TRL does to a model: another ``forward``, tags, special tokens in its configs."""
+    holders = [model, model.config, model.config.get_text_config(), model.generation_config]
+    kept = [(vars(holder), dict(vars(holder))) for holder in holders if holder is not None]
+    try:
+        yield
+    finally:
+        for attributes, before in kept:
+            attributes.clear()
+            attributes.update(before)

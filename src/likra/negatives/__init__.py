@@ -1,0 +1,1 @@
+"""Pure, seeded samplers of wrong answers, and mixtures of them."""

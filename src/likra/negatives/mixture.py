@@ -1,0 +1,166 @@
+"""Names of samplers, mixtures of them, and the draw of wrong answers."""
+
+import math
+import random
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from likra.errors import LikraError, unknown
+from likra.negatives.samplers import SOURCES, Material, Source, right
+from likra.questions import Choice, Question
+
+TAKES_ARGUMENT = {"other_task": "TASK", "file": "PATH", "contaminated": "FRACTION"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a mixture: with that probability, a question draws from that source."""
+
+    fraction: float
+    source: str
+    argument: str = ""
+
+
+def parse_source(text: str) -> tuple[Part, ...]:
+    """The parts of a source: "hardest", "contaminated:0.2", "0.5 random_choice + 0.5 hardest".
+
+    Raises:
+        LikraError: an unknown source, a missing argument, or fractions that do not sum to 1.
+
+    """
+    parts: list[Part] = []
+    for piece in text.split("+"):
+        match = re.fullmatch(r"\s*(?:([\d.]+)\s*\*?\s*)?([a-z_]+)(?::(.+?))?\s*", piece)
+        if match is None:
+            raise LikraError(f"'{text}' is no source of negatives (try 'random_choice')")
+        fraction = _fraction(match[1] or "1", text)
+        parts += _parts(fraction, match[2], match[3] or "", text)
+    if not math.isclose(sum(part.fraction for part in parts), 1.0, abs_tol=1e-9):
+        raise LikraError(f"the fractions of '{text}' do not sum to 1")
+    return tuple(parts)
+
+
+def _parts(fraction: float, name: str, argument: str, text: str) -> list[Part]:
+    if name not in {*SOURCES, "contaminated"}:
+        raise unknown("source of negatives", name, [*SOURCES, "contaminated"])
+    if bool(argument) != (name in TAKES_ARGUMENT):
+        wanted = f"{name}:{TAKES_ARGUMENT[name]}" if name in TAKES_ARGUMENT else name
+        raise LikraError(f"source of negatives '{text}': write {wanted}")
+    if name != "contaminated":
+        return [Part(fraction, name, argument)]
+    noise = _fraction(argument, text)
+    return [Part(fraction * (1 - noise), "random_choice"), Part(fraction * noise, "right")]
+
+
+def _fraction(text: str, where: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise LikraError(f"source of negatives '{where}': '{text}' is no fraction of 1")
+    return number
+
+
+def canonical(text: str) -> str:
+    """A source's name as it stands in files: "0.5*random_choice+0.5*hardest"."""
+    parse_source(text)
+    pieces = [re.sub(r"^\s*([\d.]+)\s*\*?\s*", r"\1*", piece).strip() for piece in text.split("+")]
+    return "+".join(pieces)
+
+
+def described_sources() -> list[tuple[str, str]]:
+    """Each source as it is written, and what it gives."""
+    lines = [
+        (f"{name}:{TAKES_ARGUMENT[name]}" if name in TAKES_ARGUMENT else name, _first_line(source))
+        for name, source in SOURCES.items()
+    ]
+    noise = "As random_choice, but a fraction of right answers: label noise."
+    return [*lines, ("contaminated:FRACTION", noise)]
+
+
+def _first_line(source: Source) -> str:
+    return (source.__doc__ or "").splitlines()[0]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Wrong answers of questions, and what did not become one.
+
+    Attributes:
+        answers: for each question its wrong answers; empty where the source has none for it.
+        refused: how many candidates were refused, by reason.
+        taken: how many questions have answers, by the part of a mixture that gave them.
+
+    """
+
+    answers: list[list[Choice]]
+    refused: Counter[str]
+    taken: Counter[str]
+
+
+def draw(source: str, questions: Sequence[Question], seed: int, material: Material) -> Drawn:
+    """The wrong answers of each question, in their order.
+
+    Args:
+        source: see `parse_source`.
+        questions: those that need wrong answers.
+        seed: the same seed gives the same answers.
+        material: what the source draws from.
+
+    Raises:
+        LikraError: no such source, or it lacks what it draws from.
+
+    """
+    parts = parse_source(source)
+    refused: Counter[str] = Counter()
+    taken: Counter[str] = Counter()
+    answers = []
+    for question in questions:
+        part = _pick(parts, seed, question)
+        generator = random.Random(f"{seed}/{question.id}")
+        found = ({**SOURCES, "right": right})[part.source](question, material, generator, refused)
+        if found:
+            taken[part.source] += 1
+        else:
+            refused[f"{part.source}: nothing for a question"] += 1
+        answers.append(found)
+    return Drawn(answers, refused, taken)
+
+
+def _pick(parts: Sequence[Part], seed: int, question: Question) -> Part:
+    if len(parts) == 1:
+        return parts[0]
+    place = random.Random(f"{seed}/part/{question.id}").random()
+    for part in parts:
+        place -= part.fraction
+        if place < 0:
+            return part
+    return parts[-1]
+
+
+def draw_negatives(
+    source: str,
+    questions: Sequence[Question],
+    seed: int,
+    material: Material | None = None,
+) -> list[Choice]:
+    """The first wrong answer of each of the questions, in their order.
+
+    Args:
+        source: see `parse_source`.
+        questions: those that need a wrong answer.
+        seed: the same seed gives the same answers.
+        material: what the source draws from; by default the questions themselves.
+
+    Raises:
+        LikraError: no such source, or one that finds no wrong answer for a question.
+
+    """
+    drawn = draw(source, questions, seed, material or Material(pool=questions))
+    for question, found in zip(questions, drawn.answers, strict=True):
+        if not found:
+            raise LikraError(f"{source}: there is no wrong answer for {question.where}")
+    return [found[0] for found in drawn.answers]

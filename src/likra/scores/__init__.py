@@ -1,0 +1,1 @@
+"""The score table, and all arithmetic on it. Needs no torch."""

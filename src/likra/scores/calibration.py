@@ -1,0 +1,124 @@
+"""Probabilities of choices, whether they can be trusted, and the temperature that mends them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from likra.errors import LikraError
+from likra.scores.table import Scores
+
+TEMPERATURES = (1e-3, 1e3)
+
+
+def choice_probabilities(ratio: np.ndarray, scores: Scores, temperature: float = 1.0) -> np.ndarray:
+    """Softmax of ``ratio / temperature`` over the choices of a question.
+
+    Args:
+        ratio: [questions, choices], nats (for acc_norm, nats per character).
+        scores: which choices there are.
+        temperature: above 0.
+
+    Returns:
+        [questions, choices], 0 on padding. The row's maximum is the prediction's probability.
+
+    """
+    from scipy.special import softmax
+
+    scaled = np.where(scores.exists, ratio / temperature, -np.inf)
+    probabilities: np.ndarray = softmax(scaled, axis=1)
+    return probabilities
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The predictions with a probability above ``low`` and up to ``high``.
+
+    ``confidence`` is their mean probability, ``accuracy`` the share of them that is right.
+    """
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The expected calibration error, and the bins of the reliability diagram, none empty."""
+
+    ece: float
+    bins: tuple[Bin, ...]
+
+
+def calibration(probability: np.ndarray, correct: np.ndarray, bins: int = 10) -> Calibration:
+    """Expected calibration error in bins of equal width (Guo et al., arXiv:1706.04599).
+
+    The mean of ``|accuracy - confidence|`` over bins, each weighted by its predictions.
+
+    Args:
+        probability: [questions], of the prediction; 0 belongs to the first bin.
+        correct: [questions] bool, whether the prediction is right.
+        bins: at least 1.
+
+    Raises:
+        LikraError: no question, not as many of the one as of the other, no bin, or a
+            probability outside of 0 to 1.
+
+    """
+    if len(probability) != len(correct) or not len(correct):
+        raise LikraError(f"{len(probability)} probabilities for {len(correct)} predictions")
+    if bins < 1:
+        raise LikraError(f"the number of bins must be at least 1, not {bins}")
+    if not ((probability >= 0) & (probability <= 1)).all():
+        raise LikraError("a probability is not between 0 and 1")
+    edges = np.arange(bins + 1) / bins
+    place = np.searchsorted(edges[1:], probability, side="left")
+    found = tuple(
+        Bin(
+            low=float(edges[number]),
+            high=float(edges[number + 1]),
+            count=int((place == number).sum()),
+            confidence=float(probability[place == number].mean()),
+            accuracy=float(correct[place == number].mean()),
+        )
+        for number in np.unique(place)
+    )
+    gaps = sum(b.count * abs(b.accuracy - b.confidence) for b in found)
+    return Calibration(gaps / len(correct), found)
+
+
+def fit_temperature(ratio: np.ndarray, scores: Scores) -> float:
+    """The temperature at which the right choices are most probable (arXiv:1706.04599).
+
+    It minimises the mean over questions of ``-log p(right)``, the probabilities of several right
+    choices added up. Fit it on other questions than those whose calibration is reported. Where
+    ever lower (or higher) temperatures fit better, as when every right choice comes first, the
+    value lies between 0.001 and 1,000; where it makes no difference, 1.
+
+    Args:
+        ratio: [questions, choices], nats, as for `choice_probabilities`.
+        scores: which choices there are, and which are right.
+
+    Raises:
+        LikraError: a question without a right choice.
+
+    """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import logsumexp
+
+    right = scores.exists & scores.is_right
+    without = np.flatnonzero(~right.any(axis=1))
+    if without.size:
+        raise LikraError(f"question '{scores.question_ids[without[0]]}' has no right choice")
+    rights, all_choices = np.where(right, ratio, -np.inf), np.where(scores.exists, ratio, -np.inf)
+
+    def loss(log_temperature: float) -> float:
+        scale = np.exp(-log_temperature)
+        of_all, of_right = (logsumexp(x * scale, axis=1) for x in (all_choices, rights))
+        return float(np.mean(of_all - of_right))
+
+    bounds = tuple(np.log(TEMPERATURES))
+    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
+    # The bounded search never tries its bounds; of equally good ones the first is taken.
+    return float(np.exp(min((0.0, found.x, *bounds), key=loss)))

@@ -1,0 +1,36 @@
+"""The bootstrap that all intervals come from; its resamples are those of `likra.scores.ratio`."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from likra.scores.curves import LEVEL, RESAMPLES
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with the low and the high end of its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@lru_cache(maxsize=2)  # all statistics of a study are of the same questions
+def with_resamples(size: int, seed: int | tuple[int, ...]) -> np.ndarray:
+    """How often each of ``size`` things is drawn, [1 + resamples, size]; row 0 has each once.
+
+    The same seed gives the same array, which cannot be written to.
+    """
+    counts = np.ones((1 + RESAMPLES, size))
+    generator = np.random.default_rng(seed)
+    counts[1:] = generator.multinomial(size, [1 / size] * size, RESAMPLES)
+    counts.flags.writeable = False
+    return counts
+
+
+def estimate(values: np.ndarray) -> Estimate:
+    """The value of row 0 and the percentile interval of the others, of [1 + resamples]."""
+    low, high = np.quantile(values[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(float(values[0]), float(low), float(high))

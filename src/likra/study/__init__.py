@@ -1,0 +1,1 @@
+"""Studies: settings, stages, cells."""

@@ -1,0 +1,51 @@
+"""Text: normalisation, common beginnings, one line of an error; seeded shuffles."""
+
+import random
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+
+def normalised(text: str) -> str:
+    """What two leaking stems have in common: words in lower case, numbers, signs of arithmetic.
+
+    Unicode's compatible forms are one; so are a dash within a word and a space.
+    """
+    folded = unicodedata.normalize("NFKC", text.casefold())
+    return " ".join(_WORD.findall("".join(map(_kept, folded))))
+
+
+# a minus is a sign of arithmetic beside a number or between spaces
+_WORD = re.compile(r"[^\s+*/=<>^%()-]+|[+*/=<>^%]|(?<![^\s\d)])-(?=[\s\d(])")
+
+
+def _kept(character: str) -> str:
+    """Letters, marks and digits, and the signs; a space for all else."""
+    kind = unicodedata.category(character)
+    return character if kind[0] in "LMN" or character in "_+*/=<>^%-()" else " "
+
+
+def shuffled(count: int, generator: random.Random) -> Iterator[int]:
+    """``generator.sample(range(count), count)``, drawn only as far as it is read."""
+    moved: dict[int, int] = {}
+    for left in range(count, 0, -1):
+        place = generator.randrange(left)
+        yield moved.get(place, place)
+        moved[place] = moved.get(left - 1, left - 1)
+
+
+def common_length(texts: Sequence[Sequence[Any]]) -> int:
+    """How far texts, or lists of messages, begin alike."""
+    shortest = min(map(len, texts))
+    for length in range(shortest):
+        if any(text[length] != texts[0][length] for text in texts):
+            return length
+    return shortest
+
+
+def one_line(error: BaseException) -> str:
+    """What really happened, short."""
+    while error.__cause__ is not None:  # datasets wraps it
+        error = error.__cause__
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

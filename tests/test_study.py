@@ -266,13 +266,13 @@ def test_built_in_studies_are_good_ones():
 
 def test_a_head_is_scored_once_whatever_the_modes_and_weights(tmp_path, monkeypatch):
     calls = []
-    score = scoring_module.score_pairs
+    score = scoring_module.score
 
-    def counting(base, pairs, **options):
+    def counting(head, pairs, **options):
         calls.append(len(pairs))
-        return score(base, pairs, **options)
+        return score(head, pairs, **options)
 
-    monkeypatch.setattr(scoring_module, "score_pairs", counting)
+    monkeypatch.setattr(scoring_module, "score", counting)
     sources = ["random_choice", "hardest"]
     study = small(negatives=sources, modes=["base", "pmi", "sft", "likra"], weights=[0, 0.5, 1, 2])
     run, _ = run_study(study, tmp_path / "run", silent)

@@ -432,12 +432,11 @@ def training_work(
 
 def scoring_work(bench: Workbench, pairs: Sequence[Any]) -> Work:
     """Of one pass over the token pairs, packed as `likra.heads.score` packs them."""
-    from likra.engine.packing import pack
+    from likra.engine.packing import batch_indices, token_budget
     from likra.heads.base import default_device
-    from likra.heads.score import token_budget
 
     layout = bench.base.layout
-    batches = pack(pairs, layout, token_budget(default_device()))
+    batches = batch_indices(pairs, layout, token_budget(default_device()))
     return _work(bench, ([pairs[place] for place in batch] for batch in batches), layout, 1)
 
 
@@ -484,8 +483,8 @@ def _time_training(bench: Workbench, examples: Sequence[Sequence[Any]]) -> Pace:
 
 
 def _time_scoring(bench: Workbench) -> Pace:
-    from likra.heads.lora import fresh_head, save_head, saved_head
-    from likra.heads.score import score_pairs
+    from likra.heads.lora import Head, fresh_head, save_head
+    from likra.heads.score import score as score_head
 
     with tempfile.TemporaryDirectory(prefix="likra-") as folder:
         saved = Path(folder) / "head"
@@ -493,8 +492,7 @@ def _time_scoring(bench: Workbench) -> Pace:
             save_head(head, saved)
 
         def score(count: int) -> None:
-            with saved_head(bench.base, saved):
-                score_pairs(bench.base, bench.encoded[:count])
+            score_head(Head(bench.base, saved), bench.encoded[:count])
 
         def flops(count: int) -> int:
             return scoring_work(bench, bench.encoded[:count]).flops

@@ -275,7 +275,7 @@ def _train(run: Run, bench: Workbench, snapshots: Sequence[HeadKey]) -> None:
     if all(run.head_folder(key).is_dir() for key in snapshots):
         return
     from likra.heads.settings import TrainingSettings
-    from likra.heads.train import train_head, write_losses
+    from likra.heads.train import train_head
 
     first = snapshots[0]
     seed = first.seed if first.seed is not None else 0
@@ -290,7 +290,7 @@ def _train(run: Run, bench: Workbench, snapshots: Sequence[HeadKey]) -> None:
     if first.head in BASELINES:
         from likra.heads.trl import train_baseline
 
-        losses = train_baseline(
+        train_baseline(
             bench.base,
             first.head,
             examples.right,
@@ -304,9 +304,10 @@ def _train(run: Run, bench: Workbench, snapshots: Sequence[HeadKey]) -> None:
             seed=seed,
             beta=run.study.beta,
             name=name,
+            losses=folder / "losses.csv",
         )
     else:
-        losses = train_head(
+        train_head(
             bench.base,
             bench.encode(examples, first.head),
             folders,
@@ -314,8 +315,8 @@ def _train(run: Run, bench: Workbench, snapshots: Sequence[HeadKey]) -> None:
             lora=bench.lora,
             seed=seed,
             name=name,
+            losses=folder / "losses.csv",
         )
-    write_losses(folder / "losses.csv", losses)
 
 
 def _example_lines(examples: Examples, head: str) -> str:
@@ -345,7 +346,8 @@ def _make_material(run: Run, bench: Workbench) -> None:
 
 def _score_train(run: Run, bench: Workbench) -> None:
     """The base's scores of the training choices: one more cell."""
-    from likra.heads.score import encode_questions, score_pairs
+    from likra.heads.lora import Head
+    from likra.heads.score import encode_questions, score
     from likra.scores.table import score_table, write_scores
 
     path = run.train_scores_path
@@ -353,7 +355,8 @@ def _score_train(run: Run, bench: Workbench) -> None:
     if not path.is_file():
         truncate = run.study.long_prompts == "truncate"
         pairs = encode_questions(bench.base, questions, truncate=truncate)
-        logprobs = score_pairs(bench.base, pairs, name="score base (training questions)")
+        name = "score base (training questions)"
+        logprobs = score(Head(bench.base), pairs, name=name).logprobs
         n_tokens = [len(pair.continuation) for pair in pairs]
         table = score_table(
             bench.train_task.name, TRAIN, questions, BASE, logprobs, n_tokens, bench.base.layout
@@ -395,21 +398,19 @@ def _score_untrained(run: Run, bench: Workbench, key: HeadKey, bar: Any) -> None
 
 
 def _score(run: Run, bench: Workbench, snapshots: Sequence[HeadKey], bar: Any) -> None:
-    from likra.heads.lora import saved_head
-
     for key in snapshots:
         if not _is_scored(run, bench, key):
-            with saved_head(bench.base, run.head_folder(key)):
-                _write(run, bench, key)
+            _write(run, bench, key, run.head_folder(key))
         bar.update()
 
 
-def _write(run: Run, bench: Workbench, key: HeadKey) -> None:
-    from likra.heads.score import score_pairs
+def _write(run: Run, bench: Workbench, key: HeadKey, folder: Path | None = None) -> None:
+    from likra.heads.lora import Head
+    from likra.heads.score import score
     from likra.scores.table import score_table, write_scores
 
     pairs = bench.encoded_alone if key == PRIOR else bench.encoded
-    logprobs = score_pairs(bench.base, pairs, name=f"score {key}")
+    logprobs = score(Head(bench.base, folder), pairs, name=f"score {key}").logprobs
     n_tokens = [len(pair.continuation) for pair in bench.encoded]
     table = score_table(
         bench.task.name,

@@ -417,10 +417,10 @@ class Workbench:
     @cached_property
     def base(self) -> Any:
         """The opened base model."""
-        from likra.heads.base import open_model, settle_threads
+        from likra.heads.base import limit_threads, open_model
 
         base = open_model(self.study.model, dtype=self.study.dtype)
-        settle_threads(base)
+        limit_threads(base)
         return base
 
     @cached_property

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from likra.engine.logprobs import answer_logprobs, token_logprobs
-from likra.engine.packing import PADDING, build_forest, build_padded, pack
+from likra.engine.packing import PADDING, batch_indices, build_forest, build_padded
 from likra.engine.tokens import TokenPair
 from likra.heads.base import BaseModel, probe
 
@@ -63,7 +63,7 @@ def test_forest_equals_plain_equals_one_pair_at_a_time(kind):
 def test_packing_changes_no_score(kind, layout, budget):
     base, pairs = tiny_base(kind, layout), random_pairs()
     scores = torch.zeros(len(pairs))
-    for indices in pack(pairs, layout, budget):
+    for indices in batch_indices(pairs, layout, budget):
         scores[indices] = answer_logprobs(base.model, base.batch([pairs[i] for i in indices]))
     assert (scores - one_by_one(base.model, pairs)).abs().max() < TOLERANCE
 
@@ -127,9 +127,9 @@ def test_a_forest_by_hand():
     assert forest.input_ids.tolist() == [1, 2, 3, 4, 5, 9]
     assert forest.depth.tolist() == [0, 1, 2, 2, 3, 0]
     assert forest.end.tolist() == [5, 5, 3, 5, 5, 6]
-    assert forest.rows.tolist() == [1, 2, 3, 4, 5]
+    assert forest.logit_positions.tolist() == [1, 2, 3, 4, 5]
     assert forest.answers.tolist() == [[4, 5, 8], [7, PADDING, PADDING], [3, 7, PADDING]]
-    assert forest.answer_rows.tolist() == [[0, 2, 3], [4, 0, 0], [0, 1, 0]]
+    assert forest.answer_positions.tolist() == [[0, 2, 3], [4, 0, 0], [0, 1, 0]]
 
 
 @given(pair_lists)
@@ -137,7 +137,9 @@ def test_every_pair_is_a_path_in_the_forest(pairs):
     forest = build_forest(pairs)
     ids, depth, end = (v.tolist() for v in (forest.input_ids, forest.depth, forest.end))
     for number, pair in enumerate(pairs):
-        row = forest.rows[forest.answer_rows[number, len(pair.continuation) - 1]].item()
+        row = forest.logit_positions[
+            forest.answer_positions[number, len(pair.continuation) - 1]
+        ].item()
         path = [j for j in range(row + 1) if row < end[j]]  # the last row's ancestors and itself
         assert [ids[j] for j in path] == pair.tokens
         assert [depth[j] for j in path] == list(range(len(pair.tokens)))
@@ -153,14 +155,14 @@ def test_the_forest_has_no_node_twice(pairs):
 
 @given(pair_lists, st.sampled_from(["forest", "padded"]), st.integers(1, 60))
 def test_packing_takes_every_pair_once(pairs, layout, budget):
-    packed = [index for batch in pack(pairs, layout, budget) for index in batch]
+    packed = [index for batch in batch_indices(pairs, layout, budget) for index in batch]
     assert sorted(packed) == list(range(len(pairs)))
 
 
 @given(pair_lists, st.integers(1, 60))
 def test_a_pack_goes_over_its_budget_only_for_a_shared_prefix(pairs, budget):
     longest = max(len(pair.tokens) for pair in pairs)
-    for batch in pack(pairs, "forest", budget):
+    for batch in batch_indices(pairs, "forest", budget):
         size = len(build_forest([pairs[index] for index in batch]).input_ids)
         assert size <= max(budget, 4 * longest)
 

@@ -26,13 +26,13 @@ from peft import PromptTuningConfig, get_peft_model
 from transformers import AutoModelForCausalLM, T5Config
 
 from likra.data.load import load_task
-from likra.engine.logprobs import answer_logprobs, answer_logprobs_and_greedy
+from likra.engine import packing
+from likra.engine.logprobs import answer_logprobs
 from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
-from likra.heads import score as scoring
 from likra.heads.base import POCKET, open_model, weights_digest
-from likra.heads.lora import saved_head
-from likra.heads.score import encode_questions, score_pairs
+from likra.heads.lora import Head
+from likra.heads.score import encode_questions, score
 from likra.integrations.lm_eval import LikraBaseLM, LikraLM
 from likra.integrations.lm_eval_run import _card_file, _groups, _with_cards
 from likra.scores.ratio import MODES, PAPER_MODES
@@ -130,7 +130,7 @@ def test_greedy_is_the_argmax_of_every_answer_token(kind, layout):
         other = [(token + 1) % 120 for token in answer]
         pairs += [TokenPair(prompt, answer), TokenPair(prompt, answer[:1])]
         pairs += [TokenPair(prompt, other), TokenPair(prompt, answer[:2] + other[2:])]
-    logprobs, greedy = answer_logprobs_and_greedy(base.model, base.batch(pairs))
+    logprobs, greedy = answer_logprobs(base.model, base.batch(pairs), greedy=True)
     assert greedy.tolist() == [True, True, False, False] * 4
     assert torch.equal(logprobs, answer_logprobs(base.model, base.batch(pairs)))
 
@@ -238,10 +238,9 @@ def terms(heads, questions) -> dict[str, np.ndarray]:
     """Log-likelihoods of all choices under the base and the heads at n = 16."""
     base = open_model("pocket", device="cpu")
     pairs = encode_questions(base, questions)
-    found = {"base": score_pairs(base, pairs)}
+    found = {"base": score(Head(base), pairs).logprobs}
     for key in (HeadKey("positive", 16, 0), HeadKey("negative", 16, 0, "random_choice")):
-        with saved_head(base, heads.head_folder(key)):
-            found[key.head] = score_pairs(base, pairs)
+        found[key.head] = score(Head(base, heads.head_folder(key)), pairs).logprobs
     return found
 
 
@@ -280,12 +279,12 @@ def test_every_mode_is_its_formula(heads, questions, terms, mode):
 def test_greedy_is_that_of_the_positive_head_and_peft_is_as_in_hf(heads):
     options = {"device": "cpu", "dtype": "float32"}
     lm = LikraLM(heads.folder, n=16, **options)
-    theirs = HFLM(str(POCKET), peft=str(lm.positive), **options)
+    theirs = HFLM(str(POCKET), peft=str(lm.positive.folder), **options)
     requests = tricky(theirs.model, theirs.tokenizer)
     expected = theirs.loglikelihood(requests, disable_tqdm=True)
     flags = [greedy for _, greedy in lm.loglikelihood(requests, disable_tqdm=True)]
     assert flags == [greedy for _, greedy in expected]
-    ours = LikraBaseLM("pocket", peft=str(lm.positive), **options)
+    ours = LikraBaseLM("pocket", peft=str(lm.positive.folder), **options)
     assert_same(ours.loglikelihood(requests, disable_tqdm=True), expected)
 
 
@@ -293,10 +292,7 @@ def test_rolling_is_the_ratio_of_the_texts(heads):
     lm = LikraLM(heads.folder, n=16, weight=0.5, device="cpu")
     text = "Question: What is the capital of France?\nAnswer: Paris. " * 3
     pairs = [TokenPair([lm.prefix_token_id], lm.tokenizer(text)["input_ids"])]
-    with saved_head(lm.base, lm.positive):
-        positive = score_pairs(lm.base, pairs)
-    with saved_head(lm.base, lm.negative):
-        negative = score_pairs(lm.base, pairs)
+    positive, negative = (score(head, pairs).logprobs for head in (lm.positive, lm.negative))
     found = lm.loglikelihood_rolling([request(text)], disable_tqdm=True)
     assert found == pytest.approx(positive - 0.5 * negative, abs=TOLERANCE)
     assert lm.parts == []
@@ -304,7 +300,7 @@ def test_rolling_is_the_ratio_of_the_texts(heads):
 
 def test_text_is_generated_under_the_positive_head(heads):
     lm = LikraLM(heads.folder, n=16, device="cpu")
-    theirs = HFLM(str(POCKET), peft=str(lm.positive), device="cpu", dtype="float32")
+    theirs = HFLM(str(POCKET), peft=str(lm.positive.folder), device="cpu", dtype="float32")
     prompts = ["Question: What is the capital of France?\nAnswer:", "The capital of Peru"]
     settings = {"until": ["\n"], "max_gen_toks": 12}
     requests = [Instance("generate_until", {}, (text, settings), 0) for text in prompts]
@@ -420,7 +416,7 @@ def test_a_folder_without_heads():
 
 
 def test_what_a_mode_does_not_use_need_not_be_given(many):
-    assert LikraLM(many, mode="base", device="cpu").positive is None
+    assert LikraLM(many, mode="base", device="cpu").positive.folder is None
     assert LikraLM(many, mode="base", device="cpu", dtype="float64").model.dtype == torch.float64
 
 
@@ -465,7 +461,7 @@ def test_the_cache_serves_its_own_model_and_no_other(heads, questions, tmp_path)
         with pytest.raises(LikraError, match=words):
             cached(other, tmp_path / "a.db")
     sft = [open_lm(n=16, mode="sft", weight=weight) for weight in (1.0, 0.5)]
-    assert sft[0].fingerprint() == sft[1].fingerprint()
+    assert sft[0].score_inputs() == sft[1].score_inputs()
 
 
 def test_a_cache_of_who_knows_which_model_is_refused(questions, tmp_path):
@@ -476,7 +472,7 @@ def test_a_cache_of_who_knows_which_model_is_refused(questions, tmp_path):
 
 
 def test_a_run_that_stops_leaves_what_it_had_in_the_cache(heads, questions, tmp_path, monkeypatch):
-    monkeypatch.setattr(scoring, "BUDGET", {"cpu": 64})
+    monkeypatch.setattr(packing, "BUDGET", {"cpu": 64})
     lm = LikraLM(heads.folder, n=16, mode="sft", device="cpu")
     wrapped = cached(lm, tmp_path / "a.db")
     requests = requests_of(questions)
@@ -490,7 +486,7 @@ def test_a_run_that_stops_leaves_what_it_had_in_the_cache(heads, questions, tmp_
 
     with lm.model.register_forward_hook(stop), pytest.raises(KeyboardInterrupt):
         wrapped.loglikelihood(requests)
-    n_kept = len(wrapped.dbdict) - 1  # beside the fingerprint
+    n_kept = len(wrapped.dbdict) - 1  # beside the owner
     assert 0 < n_kept < len(requests)
     wrapped.loglikelihood(requests)
     assert len(lm.parts) == len(requests) - n_kept

@@ -8,7 +8,8 @@ from lm_eval.tasks import TaskManager
 
 from likra.data.load import load_task
 from likra.heads.base import BaseModel, open_model
-from likra.heads.score import encode_questions, score_pairs
+from likra.heads.lora import Head
+from likra.heads.score import encode_questions, score
 from likra.scores.curves import curve
 from likra.scores.table import BASE, combine, score_table
 
@@ -20,7 +21,7 @@ def both(base: BaseModel, task, limit: int | None, num_fewshot: int):
     split = task.eval_split
     questions = task.questions(split, num_fewshot)[:limit]
     pairs = encode_questions(base, questions, truncate=True)  # as the harness does
-    ours = score_pairs(base, pairs)
+    ours = score(Head(base), pairs).logprobs
     table = score_table(task.name, split, questions, BASE, ours, [1] * len(pairs), "forest")
     points = curve(combine([table]), task.name, ["base"], [1.0])
     accuracies = {p["metric"]: p["value"] for p in points if p["seed"] == ""}

@@ -10,9 +10,8 @@ import typer
 
 from likra.cli import main as cli
 from likra.data.load import load_task
-from likra.engine.packing import pack
+from likra.engine.packing import BUDGET, batch_indices
 from likra.engine.tokens import encode
-from likra.heads.score import BUDGET
 from likra.scores.table import BASE, HeadKey
 from likra.study import plan as plan_module
 from likra.study.config import parse_study, read_study
@@ -92,7 +91,7 @@ def test_the_tokens_of_pocket_counted_by_other_means(pocket, tmp_path):
     choices = [choice for question in task.questions("test") for choice in question.choices]
     pairs = encode(pocket.tokenizer, choices, pocket.max_length)
     given = sum(len(pair.tokens) for pair in pairs)
-    packs = pack(pairs, "forest", BUDGET["cpu"])
+    packs = batch_indices(pairs, "forest", BUDGET["cpu"])
     computed = sum(nodes([pairs[place] for place in batch]) for batch in packs)
     assert computed < given / 2
     flops = 2 * 935_040 * computed

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
 from likra.heads.base import weights_digest
-from likra.heads.lora import fresh_head, saved_head
-from likra.heads.score import score_pairs
+from likra.heads.lora import Head, fresh_head
+from likra.heads.score import score
 from likra.heads.settings import LoraSettings, TrainingSettings
 from likra.heads.train import train_head
 
@@ -43,23 +43,23 @@ def adapter(folder: Path) -> bytes:
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma3"])
 def test_the_base_comes_back_bit_identical_and_the_head_did_change(kind, tmp_path):
     base = tiny_base(kind)
-    before, scores = weights_digest(base.model), score_pairs(base, PAIRS)
+    before, scores = weights_digest(base.model), score(Head(base), PAIRS).logprobs
     losses, folders = train(base, tmp_path)
     assert weights_digest(base.model) == before
-    assert (score_pairs(base, PAIRS) == scores).all()
+    assert (score(Head(base), PAIRS).logprobs == scores).all()
     assert not base.model.training
     assert losses[-1] < losses[0]
-    with saved_head(base, folders[12]):
-        assert abs(score_pairs(base, PAIRS) - scores).min() > 0.01  # nats
+    head = Head(base, folders[12])
+    assert abs(score(head, PAIRS).logprobs - scores).min() > 0.01  # nats
     assert weights_digest(base.model) == before
-    assert (score_pairs(base, PAIRS) == scores).all()
+    assert (score(Head(base), PAIRS).logprobs == scores).all()
 
 
 def test_a_fresh_head_scores_as_the_base():
     base = tiny_base("llama")
-    scores = score_pairs(base, PAIRS)
+    scores = score(Head(base), PAIRS).logprobs
     with fresh_head(base, LoraSettings(), seed=0):
-        assert (score_pairs(base, PAIRS) == scores).all()
+        assert (score(Head(base), PAIRS).logprobs == scores).all()
 
 
 def test_a_snapshot_equals_a_run_on_the_first_n(tmp_path):
@@ -163,29 +163,29 @@ def test_a_score_that_is_no_number_is_said():
     base = tiny_base("llama")
     base.model.lm_head.weight.data.fill_(float("nan"))
     with pytest.raises(LikraError, match="the log-likelihood of answer 0 is nan"):
-        score_pairs(base, PAIRS)
+        score(Head(base), PAIRS).logprobs
 
 
 def test_a_damaged_head_is_named_and_the_base_stays_usable(tmp_path):
     base = tiny_base("llama")
-    scores, before = score_pairs(base, PAIRS), weights_digest(base.model)
+    scores, before = score(Head(base), PAIRS).logprobs, weights_digest(base.model)
     _, folders = train(base, tmp_path)
     file = folders[12] / "adapter_model.safetensors"
     file.write_bytes(file.read_bytes()[:200])
     with (
         pytest.raises(LikraError, match=r"cannot read the head in '.*n=12'"),
-        saved_head(base, folders[12]),
+        Head(base, folders[12]).on(),
     ):
         pass
     assert weights_digest(base.model) == before
-    assert (score_pairs(base, PAIRS) == scores).all()
+    assert (score(Head(base), PAIRS).logprobs == scores).all()
     train(base, tmp_path / "again")
 
 
 def test_a_folder_without_a_head_is_named(tmp_path):
     with (
         pytest.raises(LikraError, match="there is no adapter_config.json"),
-        saved_head(tiny_base("llama"), tmp_path),
+        Head(tiny_base("llama"), tmp_path).on(),
     ):
         pass
 

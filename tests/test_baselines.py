@@ -76,7 +76,7 @@ def train(
         RIGHT[:n],
         WRONG[:n],
         folders,
-        settings=replace(SETTINGS, **settings),
+        settings=SETTINGS.model_copy(update=settings),
         lora=LoraSettings(),
         seed=seed,
         beta=BETA,

@@ -111,7 +111,7 @@ def test_accumulated_parts_of_a_batch_are_the_batch(tmp_path):
     pairs = [TokenPair([1, 2, 3], draw.choices(range(3, 9), k=1 + i % 4)) for i in range(8)]
     base = tiny_base("llama")
     whole, _ = train(base, tmp_path / "whole", (8,), pairs)
-    parts = replace(SETTINGS, gradient_accumulation_steps=4)
+    parts = SETTINGS.model_copy(update={"gradient_accumulation_steps": 4})
     divided, _ = train(base, tmp_path / "divided", (8,), pairs, settings=parts)
     assert divided == pytest.approx(whole, abs=1e-4)
 

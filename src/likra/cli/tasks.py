@@ -1,16 +1,83 @@
-"""What there is to know about tasks, in lines for a person."""
+"""The commands that describe tasks and samplers of wrong answers."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 import yaml
 
+from likra.cli.options import with_settings
+from likra.cli.terminal import log, print_table, quiet
 from likra.data.card import CARDS, card_names
-from likra.data.load import Task
-from likra.questions import Question
-from likra.study.config import Study
-from likra.study.workbench import Workbench
+from likra.study.config import Study, read_study
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from likra.data.load import Task
+    from likra.questions import Question
+
+tasks_app = typer.Typer(
+    invoke_without_command=True, help="Task cards: list them, or show the questions of a task."
+)
+
+
+@tasks_app.callback()
+def tasks(context: typer.Context) -> None:
+    """List the task cards: data set, splits, number of choices, form of the prompt."""
+    if context.invoked_subcommand is not None:
+        return
+    print_table(
+        ("task", "trained on / evaluated on", "choices", "prompt"),
+        (
+            (card.name, f"{card.dataset}: {card.splits}", card.choices, card.prompt)
+            for card in card_summaries()
+        ),
+        caption="Also lm_eval:NAME, for any multiple-choice task of lm-evaluation-harness.",
+    )
+
+
+@tasks_app.command()
+@with_settings(
+    "data",
+    "columns",
+    "num_fewshot",
+    "fewshot",
+    "on_bad_row",
+    "apply_chat_template",
+    "allow_code",
+)
+def show(
+    overrides: dict[str, object],
+    name: Annotated[str, typer.Argument(metavar="TASK", help="As in `likra run --task`.")],
+    split: Annotated[
+        str | None, typer.Option(help="Split of the data; by default what is evaluated.")
+    ] = None,
+    count: Annotated[int, typer.Option("-n", help="Number of questions to show.")] = 3,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Also show the tokens of this model's tokenizer."),
+    ] = None,
+) -> None:
+    """Show questions as a model sees them, with the right and the wrong choices marked."""
+    quiet()
+    chosen = {"task": name, **overrides} | ({"model": model} if model else {})
+    study = read_study(name, chosen)
+    for line in show_task(study, split, count, tokens=model is not None):
+        log(line)
+
+
+def negatives() -> None:
+    """Describe the samplers of wrong answers."""
+    from likra.negatives.mixture import described_sources
+
+    print_table(
+        ("sampler", "gives"),
+        described_sources(),
+        caption="Mixtures: --negatives '0.5 random_choice + 0.5 generated'",
+        width=120,
+    )
 
 
 @dataclass(frozen=True)
@@ -19,31 +86,27 @@ class CardSummary:
 
     name: str
     dataset: str
-    train_split: str | None
-    eval_split: str | None
+    splits: str
     choices: str
     prompt: str
 
 
-def card_summaries() -> list[CardSummary]:
+def card_summaries() -> Iterator[CardSummary]:
     """All cards that come with likra, read without opening any data."""
-    summaries = []
     for name in card_names():
         card = _card(f"{name}.yaml")
         metadata = card.get("metadata") or {}
-        composed = metadata.get("splits", {})
-        train = card.get("training_split")
-        summaries.append(
-            CardSummary(
-                name,
-                str(card["dataset_path"]) if "data_files" not in str(card) else "with likra",
-                " + ".join(composed["train"]) if "train" in composed else train,
-                card.get("test_split") or card.get("validation_split"),
-                str(metadata.get("choices", "")),
-                _plain(metadata.get("prompt", card["doc_to_text"])),
-            )
+        train = " + ".join(metadata.get("splits", {}).get("train", [])) or card.get(
+            "training_split"
         )
-    return summaries
+        evaluated = card.get("test_split") or card.get("validation_split")
+        yield CardSummary(
+            name,
+            str(card["dataset_path"]) if "data_files" not in str(card) else "with likra",
+            f"{train} / {evaluated}",
+            str(metadata.get("choices", "")),
+            _plain(metadata.get("prompt", card["doc_to_text"])),
+        )
 
 
 def _plain(prompt: str) -> str:
@@ -69,6 +132,8 @@ def show_task(study: Study, split: str | None, count: int, *, tokens: bool) -> I
         LikraError: as `likra.data.load.load_task` and `Task.questions`.
 
     """
+    from likra.study.workbench import Workbench
+
     bench = Workbench(study, evaluates=False)
     task = bench.task
     split = split or task.eval_split or task.train_split or task.splits[0]
@@ -79,13 +144,13 @@ def show_task(study: Study, split: str | None, count: int, *, tokens: bool) -> I
         yield from _lines(question, bench.base.tokenizer if tokens else None)
 
 
-def _describe(task: Task, split: str, count: int) -> Iterator[str]:
+def _describe(task: "Task", split: str, count: int) -> Iterator[str]:
     yield f"{task.name}: splits {', '.join(task.splits)}; trained on {task.train_split or 'none'}, "
     yield f"evaluated on {task.eval_split or 'none'}. {split}: {count:,} questions."
     yield from task.notes
 
 
-def _lines(question: Question, tokenizer: Any) -> Iterator[str]:
+def _lines(question: "Question", tokenizer: "PreTrainedTokenizerBase | None") -> Iterator[str]:
     contexts = dict.fromkeys(choice.context for choice in question.choices)
     yield f"\n--- {question.id}"
     if len(contexts) == 1:

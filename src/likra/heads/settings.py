@@ -1,28 +1,60 @@
-"""Settings of LoRA and of training. Needs no torch."""
+"""Settings of LoRA, of training and of sampling. Needs no torch."""
 
-from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 MLP = "mlp"  # the default target of LoRA: every linear layer of the MLPs, as in the paper
 
+Count = Annotated[int, Field(ge=1)]
+# not strict: YAML reads 1e-4 as text
+Positive = Annotated[float, Field(gt=0, strict=False)]
 
-@dataclass(frozen=True)
-class LoraSettings:
+
+class Settings(BaseModel):
+    """Values that are checked when they are set; the text below a field describes it."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+
+class LoraSettings(Settings):
     """The shape of a head. The defaults are the paper's (section 3)."""
 
-    r: int = 8
-    alpha: int = 8
-    dropout: float = 0.0
-    target_modules: str | tuple[str, ...] = MLP
+    r: Count = 8
+    """Rank of LoRA."""
+    alpha: Count = 8
+    """Updates of LoRA are scaled by alpha / r."""
+    dropout: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.0
+    """Dropout before LoRA."""
+    target_modules: str | Annotated[tuple[str, ...], Field(strict=False)] = MLP
+    """'mlp' for every linear layer of the MLPs, or names of layers."""
 
 
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How a head is trained. AdamW, constant learning rate, no weight decay, one pass.
+class TrainingSettings(Settings):
+    """How a head is trained: AdamW, constant learning rate, no weight decay, one pass."""
 
-    ``batch_size`` is the number of examples of one optimizer step; it is divided into
-    ``gradient_accumulation_steps`` parts where memory asks for it.
-    """
+    learning_rate: Positive = 1e-3
+    """Learning rate of the heads."""
+    batch_size: Count = 8
+    """Training examples of one optimizer step."""
+    gradient_accumulation_steps: Count = 1
+    """Equal parts that a batch is divided into, where memory requires it."""
 
-    learning_rate: float = 1e-3
-    batch_size: int = 8
-    gradient_accumulation_steps: int = 1
+
+class SamplingSettings(Settings):
+    """How the base model's own answers are sampled, for the sampler ``generated``."""
+
+    samples: Count = 8
+    """Samples for each question."""
+    temperature: Positive = 1.0
+    """Temperature of the sampling."""
+    max_new_tokens: Count = 24
+    """Length at which a sample is cut, in tokens."""
+    match: Literal["near", "exact"] = "near"
+    """Samples that count as right answers: near matches, or exact ones only."""

@@ -1,98 +1,144 @@
-"""The settings of a study: a YAML file, checked when it is read. Needs no torch."""
+# ruff: noqa: RUF012  (pydantic copies default values)
+"""The settings of a study: a YAML file, checked when it is read. Needs no torch.
 
+`likra --help` shows the descriptions of the settings, so numpy and pyarrow are imported only where
+settings are checked.
+"""
+
+import copy
 import re
-from collections.abc import Iterator, Mapping
-from importlib.resources import files
-from importlib.resources.abc import Traversable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from likra.data.card import card_names
-from likra.data.load import is_task
 from likra.errors import LikraError, unknown
+from likra.heads.settings import (
+    Count,
+    LoraSettings,
+    Positive,
+    SamplingSettings,
+    Settings,
+    TrainingSettings,
+)
 from likra.negatives.mixture import canonical
-from likra.scores.ratio import METRICS, MODES, PAPER_MODES
-from likra.scores.table import BASE, BASELINES, PRIOR, HeadKey
+from likra.study.files import Tree, is_card, read_tree, study_names
 
-STUDIES = files("likra.study") / "studies"
-_YAML = {".yaml", ".yml"}
-DEFAULT_WEIGHTS = tuple(round(0.1 * step, 1) for step in range(16))
+if TYPE_CHECKING:
+    from likra.scores.table import HeadKey
 
-Count = Annotated[int, Field(ge=1)]
+FIGURES = ("learning_curve", "sources", "weight_curve", "densities", "reliability")
+
 Seed = Annotated[int, Field(ge=0, lt=2**31)]  # score tables hold it in 32 bits, with a sign
+Weight = Annotated[float, Field(ge=0, strict=False)]
+Fraction = Annotated[float, Field(gt=0, lt=1, strict=False)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+class CellSettings(Settings):
+    """What is trained and scored."""
+
+    model: str = "pocket"
+    """'pocket' (comes with likra), a local folder, or a name on the hub."""
+    task: str = "pocket"
+    """A card (`likra tasks` lists them, or your own YAML file), lm_eval:NAME for a task of
+    lm-evaluation-harness, a data file (jsonl, json, csv, parquet), a folder of them, or OWNER/NAME
+    on the hub."""
+    data: str | None = None
+    """Folder with local data for a card: files named SPLIT.jsonl or NAME.SPLIT.jsonl (also json,
+    csv, parquet)."""
+    train_task: str | None = None
+    """Task or data file to train on, if it is not the one that is evaluated."""
+    train_data: str | None = None
+    """Folder with local data for the training task, if it is not that of the task."""
+    columns: dict[str, str] = {}
+    """Your file's own column names, such as prompt=frage,choices=A+B+C,answer=key; roles: id,
+    prompt, chosen, rejected, completion, label, choices, answer."""
+    train_split: str | None = None
+    """Split to train on; by default the task's training split."""
+    eval_split: str | None = None
+    """Split to evaluate on; by default the test split, else the validation split."""
+    eval_fraction: Fraction | None = None
+    """Part of the questions that is held out for evaluation, where a task has one split; by default
+    0.2."""
+    split_seed: Seed = 0
+    """Seed that decides which questions are held out."""
+    num_fewshot: Annotated[int, Field(ge=0)] = 0
+    """Solved examples before each evaluation question; training has none."""
+    fewshot: Literal["per-question", "fixed"] = "per-question"
+    """per-question: few-shot examples are drawn for each question, as in lm-evaluation-harness;
+    fixed: the same ones for all questions."""
+    apply_chat_template: bool | None = None
+    """Put prompts as a user's turn in the tokenizer's chat template; by default where the data are
+    chat messages."""
+    chat_template: str | None = None
+    """Jinja file with a chat template, instead of the tokenizer's own."""
+    on_bad_row: Literal["error", "skip"] = "error"
+    """What to do with rows that cannot be used: error, or skip and count them."""
+    on_leakage: Literal["report", "drop", "error"] = "report"
+    """What to do with training questions that are also in the evaluation, or nearly so: report,
+    drop (from training) or error."""
+    allow_code: bool = False
+    """Run the Python functions (!function) in a card that is your own file."""
+    other_data: str | None = None
+    """Folder with local data for the task of the sampler other_task."""
+    generation: SamplingSettings = SamplingSettings()
+    """How the sampler generated samples the base model's answers."""
+    beta: Positive = 0.1
+    """Beta of DPO, NCA and KTO: how strongly the policy is held to the base."""
+    training: TrainingSettings = TrainingSettings()
+    """How each head is trained."""
+    lora: LoraSettings = LoraSettings()
+    """The shape of each head."""
+    long_prompts: Literal["error", "truncate"] = "error"
+    """What to do with prompts longer than the model's context: error, or truncate from the left."""
+    dtype: str | None = None
+    """float32, bfloat16 or float16; by default the checkpoint's own, on a CPU float32."""
 
 
-class Training(_Strict):
-    """How each head is trained: AdamW at a constant learning rate, one pass."""
+class AnalysisSettings(Settings):
+    """What is drawn from the score tables."""
 
-    learning_rate: Annotated[float, Field(gt=0, strict=False)] = 1e-3
-    batch_size: Count = 8  # examples of one optimizer step
-    gradient_accumulation_steps: Count = 1  # parts that a batch is divided into
+    modes: Annotated[list[str], Field(min_length=1)] = [
+        "base",
+        "sft",
+        "likra",
+        "base-likra",
+        "positive-base",
+    ]
+    """Any of base, sft, likra, base-likra, positive-base, pmi and, by TRL, dpo, dpo-reward, nca,
+    nca-reward, kto, kto-reward, trl-sft. `likra run` trains only the heads that they need: with
+    base,base-likra the negative one alone."""
+    weight: Weight = 1.0
+    """Weight w of the negative term."""
+    weights: list[Weight] = [round(0.1 * step, 1) for step in range(16)]
+    """Weights of the weight curve, such as 0,0.5,1."""
+    validation_fraction: Fraction | None = None
+    """Part of the evaluation questions that the weight is chosen on, and that is not reported."""
+    metric: str = "acc_norm"
+    """Metric of the figures and the printed table: acc or acc_norm."""
+    figures: list[str] = list(FIGURES)
+    """Any of learning_curve, sources, weight_curve, densities, reliability."""
 
 
-class Lora(_Strict):
-    """The shape of each head; the defaults are the paper's."""
-
-    r: Count = 8
-    alpha: Count = 8
-    dropout: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.0
-    target_modules: str | list[str] = "mlp"  # or names of layers
-
-
-class Generation(_Strict):
-    """How the source ``generated`` samples the base model's own answers."""
-
-    samples: Count = 8  # of each question
-    temperature: Annotated[float, Field(gt=0, strict=False)] = 1.0
-    max_new_tokens: Count = 24
-    match: Literal["near", "exact"] = "near"  # what counts as the right answer
-
-
-class Study(_Strict):
-    """All that decides a study's numbers."""
+class Study(AnalysisSettings, CellSettings):
+    """All settings of a study. Its cells are the heads of each seed, sampler and snapshot."""
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
-    model: str = "pocket"  # "pocket", a folder, or a hub name
-    task: str = "pocket"  # a card's name or path, lm_eval:NAME, a data file, or a hub data set
-    data: str | None = None  # a folder of local data for a card
-    models: list[str] = []  # of a table of models x tasks, instead of one of each
+    """Results are in runs/NAME; by default the file's name."""
+    models: list[str] = []
+    """Models of a grid of studies, instead of one model."""
     tasks: list[str] = []
-    train_task: str | None = None  # where training questions come from; by default the task
-    train_data: str | None = None  # local data for train_task; by default those of the task
-    columns: dict[str, str] = {}  # a file's own column names, by role
-    train_split: str | None = None  # the task's own by default
-    eval_split: str | None = None
-    eval_fraction: Annotated[float, Field(gt=0, lt=1, strict=False)] | None = None  # of one split
-    split_seed: Seed = 0
-    num_fewshot: Annotated[int, Field(ge=0)] = 0  # of the evaluation; training has none
-    fewshot: Literal["per-question", "fixed"] = "per-question"
-    apply_chat_template: bool | None = None  # by default where the task has chat messages
-    chat_template: str | None = None  # a Jinja file instead of the tokenizer's own
-    on_bad_row: Literal["error", "skip"] = "error"
-    on_leakage: Literal["report", "drop", "error"] = "report"
+    """Tasks of a grid of studies, instead of one task."""
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
-    snapshots: list[Count] = []  # numbers of training examples; powers of two batches, and all
+    """Training seeds, such as 0,1,2."""
+    snapshots: list[Count] = []
+    """Numbers of training examples at which heads are saved and scored, such as 8,16,32; by default
+    powers of two batches, and all."""
     negatives: Annotated[list[str], Field(min_length=1)] = ["random_choice"]
-    modes: Annotated[list[str], Field(min_length=1)] = list(PAPER_MODES)
-    weight: Annotated[float, Field(ge=0, strict=False)] = 1.0  # of the learning curves
-    weights: list[Annotated[float, Field(ge=0, strict=False)]] = list(DEFAULT_WEIGHTS)
-    # of the evaluation questions, set aside to choose the weight on and not reported
-    validation_fraction: Annotated[float, Field(gt=0, lt=1, strict=False)] | None = None
-    metric: str = "acc_norm"  # of the figures and the printed table
-    other_data: str | None = None  # local data for the task of the source other_task
-    generation: Generation = Generation()
-    beta: Annotated[float, Field(gt=0, strict=False)] = 0.1  # of DPO, NCA and KTO
-    training: Training = Training()
-    lora: Lora = Lora()
-    long_prompts: Literal["error", "truncate"] = "error"  # truncate: from the left
-    dtype: str | None = None  # float32, bfloat16 or float16
+    """Samplers of wrong answers; `likra negatives` describes them."""
 
     @property
     def all_weights(self) -> list[float]:
@@ -101,80 +147,86 @@ class Study(_Strict):
 
     @property
     def trained(self) -> list[tuple[str, str | None]]:
-        """The heads to train, each with its source of wrong answers.
+        """The heads to train, each with its sampler of wrong answers.
 
-        A head that no mode asks for is not trained; a baseline has the first source alone.
+        A head that no mode needs is not trained; a baseline has the first sampler alone.
         """
+        from likra.scores.ratio import MODES
+        from likra.scores.table import BASELINES
+
         terms = [MODES[mode] for mode in self.modes]
         needed = {head for term in terms for head in (term.positive, term.negative)}
         heads: list[tuple[str, str | None]] = [("positive", None)] if "positive" in needed else []
-        heads += [("negative", source) for source in self.negatives if "negative" in needed]
+        heads += [("negative", sampler) for sampler in self.negatives if "negative" in needed]
         for name in BASELINES:
             if name in needed:
                 heads.append((name, None if name == "trl-sft" else self.negatives[0]))
         return heads
 
     @property
-    def untrained(self) -> list[HeadKey]:
+    def untrained(self) -> "list[HeadKey]":
         """What is scored without training."""
+        from likra.scores.ratio import MODES
+        from likra.scores.table import BASE, PRIOR
+
         needed = {MODES[mode].negative for mode in self.modes}
         return [BASE, PRIOR] if "prior" in needed else [BASE]
 
 
-def study_names() -> list[str]:
-    """The studies that come with likra; one in a folder is named with it: "paper/..."."""
-    return sorted(_names_in(STUDIES, ""))
+def setting_fields() -> dict[str, FieldInfo]:
+    """All settings by key; those of a section as "training.learning_rate"."""
+    fields: dict[str, FieldInfo] = {}
+    for key, field in Study.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, Settings):
+            fields |= {f"{key}.{name}": inner for name, inner in section.model_fields.items()}
+        else:
+            fields[key] = field
+    return fields
 
 
-def _names_in(folder: Traversable, prefix: str) -> Iterator[str]:
-    for path in folder.iterdir():
-        if path.is_dir():
-            yield from _names_in(path, f"{prefix}{path.name}/")
-        elif path.name.endswith(".yaml"):
-            yield prefix + path.name.removesuffix(".yaml")
-
-
-def read_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
+def read_study(name: str, overrides: Mapping[str, object] | None = None) -> Study:
     """The study of that name, or in that YAML file, with single settings replaced.
 
     Args:
         name: a built-in study, the path of a study, or a task (`likra.data.load.load_task`), which
             is run with the settings' defaults.
-        overrides: by key; a dot leads into a section ("training.learning_rate").
+        overrides: by key; a dot leads into a section ("training.learning_rate"). A model or a task
+            replaces those of a grid, too.
 
     Raises:
         LikraError: no such study, an unknown key, or a value of the wrong kind; names the key.
 
     """
-    where = f"'{name}'" if Path(name).suffix in _YAML else f"study '{name}'"
-    settings = _settings_of(name)
-    for key, value in (overrides or {}).items():
-        override(settings, key, value)
-    return parse_study(settings, where)
+    overrides = overrides or {}
+    settings = replaced(_settings_of(name), overrides)
+    for one, several in (("model", "models"), ("task", "tasks")):
+        if one in overrides and several not in overrides and settings.get(several):
+            settings[several] = [overrides[one]]
+    return parse_study(settings, f"'{name}'" if _is_yaml(name) else f"study '{name}'")
 
 
-def _settings_of(name: str) -> dict[str, Any]:
+def _settings_of(name: str) -> Tree:
     """The settings in a study's file; for a task or a data file, its name and the defaults."""
+    from likra.data.load import is_task
+
     if name in study_names():
-        text, where = (STUDIES / f"{name}.yaml").read_bytes(), f"study '{name}'"
-    elif Path(name).suffix in _YAML:
-        if not Path(name).is_file():
-            raise LikraError(f"no study at '{name}'")
-        text, where = Path(name).read_bytes(), f"'{name}'"
-    elif is_task(name) and not _resembles_a_study(name):
-        short = Path(name).stem if Path(name).exists() else name
-        return {"name": re.sub(r"[^\w.-]+", "-", short), "task": name}
-    else:
+        return {"name": name.replace("/", "-"), **read_tree(name)}
+    if _is_yaml(name):
+        tree = read_tree(name)
+        if not is_card(tree):
+            return {"name": _slug(Path(name).stem), **tree}
+    elif not is_task(name) or _resembles_a_study(name):
         raise unknown("study", name, [*study_names(), *card_names()])
-    try:
-        settings = yaml.load(text, Loader=_Loader)  # noqa: S506  (a safe loader)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: of a date that there is not
-        raise LikraError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(settings, dict):
-        raise LikraError(f"{where} is no study: it must be a mapping of settings")
-    if "output_type" in settings or "dataset_path" in settings:  # a task card
-        return {"name": Path(name).stem, "task": name}
-    return settings
+    return {"name": _slug(Path(name).stem if Path(name).exists() else name), "task": name}
+
+
+def _is_yaml(name: str) -> bool:
+    return Path(name).suffix in {".yaml", ".yml"}
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name)
 
 
 def _resembles_a_study(name: str) -> bool:
@@ -183,48 +235,70 @@ def _resembles_a_study(name: str) -> bool:
     return name.rpartition("/")[0] in folders and not Path(name).exists()
 
 
-class _Loader(yaml.SafeLoader):
-    """Passes over the functions in task cards: a study has none."""
+def with_analysis(study: Study, overrides: Mapping[str, object]) -> Study:
+    """The study with other analysis settings; nothing has to be trained or scored for it.
+
+    Raises:
+        LikraError: a setting that decides what is trained or scored, or a value that is wrong.
+
+    """
+    for key in overrides:
+        section = key.split(".")[0]
+        if section in Study.model_fields and section not in AnalysisSettings.model_fields:
+            raise LikraError(f"'{key}' decides what is trained or scored: use likra run")
+    return parse_study(replaced(study.model_dump(), overrides), "the options")
 
 
-_Loader.add_constructor("!function", lambda loader, node: str(node.value))
-
-
-def parse_study(settings: Mapping[str, Any], where: str = "the study") -> Study:
+def parse_study(settings: Mapping[str, object], where: str = "the study") -> Study:
     """Check settings.
 
     Raises:
         LikraError: see `read_study`.
 
     """
+    from likra.scores.ratio import METRICS, MODES
+
     try:
         study = Study.model_validate(settings)
     except ValidationError as error:
         raise _explained(error, where) from error
-    named = [canonical(source) for source in study.negatives]
-    study = study.model_copy(update={"negatives": named})
-    for mode in study.modes:
-        if mode not in MODES:
-            raise unknown("mode", mode, MODES)
-    if study.metric not in METRICS:
-        raise unknown("metric", study.metric, METRICS)
-    for key in ("seeds", "snapshots", "negatives", "modes"):
+    negatives = [canonical(sampler) for sampler in study.negatives]
+    study = study.model_copy(update={"negatives": negatives})
+    _check_known("mode", study.modes, MODES)
+    _check_known("metric", [study.metric], METRICS)
+    _check_known("figure", study.figures, FIGURES)
+    for key in ("seeds", "snapshots", "negatives", "modes", "figures"):
         values = getattr(study, key)
         if len(set(values)) != len(values):
-            raise LikraError(f"{where}: '{key}' holds a value twice")
+            raise LikraError(f"{where}: '{key}' has a value twice")
     if study.snapshots != sorted(study.snapshots):
-        raise LikraError(f"{where}: 'snapshots' must ascend, and they are {study.snapshots}")
+        raise LikraError(f"{where}: 'snapshots' must ascend, not {study.snapshots}")
     return study
 
 
-def override(settings: dict[str, Any], key: str, value: Any) -> None:
-    """Replace one setting; a dot in the key leads into a section."""
-    *sections, last = key.split(".")
-    for section in sections:
-        settings = settings.setdefault(section, {})
-        if not isinstance(settings, dict):
-            raise LikraError(f"'{section}' in '{key}' is no section")
-    settings[last] = value
+def _check_known(kind: str, names: Iterable[str], known: Collection[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise unknown(kind, name, known)
+
+
+def replaced(settings: Mapping[str, object], overrides: Mapping[str, object]) -> Tree:
+    """Settings with single ones replaced; a dot in a key leads into a section.
+
+    Raises:
+        LikraError: a dot behind a key that is not a section.
+
+    """
+    result = copy.deepcopy(dict(settings))
+    for key, value in overrides.items():
+        *sections, last = key.split(".")
+        section: object = result
+        for name in sections:
+            section = section.setdefault(name, {}) if isinstance(section, dict) else None
+        if not isinstance(section, dict):
+            raise LikraError(f"'{sections[-1]}' in '{key}' is not a section")
+        section[last] = value
+    return result
 
 
 def _explained(error: ValidationError, where: str) -> LikraError:
@@ -232,14 +306,7 @@ def _explained(error: ValidationError, where: str) -> LikraError:
     fault = error.errors()[0]
     path = [str(part) for part in fault["loc"]]
     if fault["type"] == "extra_forbidden":
-        sections: dict[str, type[BaseModel]] = {
-            "training": Training,
-            "lora": Lora,
-            "generation": Generation,
-        }
-        known = list(Study.model_fields)
-        if path[1:] and path[0] in sections:
-            known = [f"{path[0]}.{key}" for key in sections[path[0]].model_fields]
+        known = [key for key in setting_fields() if key.startswith(".".join(path[:-1]))]
         return LikraError(f"{where}: {unknown('key', '.'.join(path), known)}")
     got = "" if fault["type"] == "missing" else f", not {fault['input']!r}"
     return LikraError(f"{where}: '{'.'.join(path)}': {fault['msg'].lower()}{got}")

@@ -1,0 +1,143 @@
+"""Options of the commands. Most are settings: name, type and help come from their declaration."""
+
+from collections.abc import Callable, Mapping, Sequence
+from inspect import Parameter, Signature, signature
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+from pydantic.fields import FieldInfo
+
+from likra.errors import LikraError
+from likra.study.config import setting_fields
+
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Folder of the results; by default runs/NAME."),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Any other setting, such as lora.r=16; repeatable."
+    ),
+]
+
+FLAGS = {  # of settings whose option is not just --KEY
+    "model": ("--model", "-m"),
+    "task": ("--task", "-t"),
+    "training.learning_rate": ("--lr",),
+    "training.batch_size": ("--batch-size",),
+    "train_split": ("--split",),
+    "apply_chat_template": ("--apply-chat-template/--no-chat-template",),
+    "allow_code": ("--allow-code",),
+}
+
+
+def with_settings(*keys: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for each of these settings, and ``--set`` for the others.
+
+    The command gets the settings that were given as its argument ``overrides``, by key.
+    """
+    names = {key: key.replace(".", "_") for key in keys}
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def with_options(**options: Any) -> None:
+            overrides = {
+                key: _value(key, given)
+                for key, name in names.items()
+                if (given := options.pop(name)) is not None
+            }
+            overrides |= _set_values(options.pop("set_values") or [])
+            command(overrides=overrides, **options)
+
+        parameters = [
+            *(_parameter(name, _option(key)) for key, name in names.items()),
+            _parameter("set_values", Set),
+            *(
+                own.replace(kind=Parameter.KEYWORD_ONLY)
+                for own in signature(command).parameters.values()
+                if own.name != "overrides"
+            ),
+        ]
+        with_options.__name__, with_options.__doc__ = command.__name__, command.__doc__
+        with_options.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        with_options.__annotations__ = {p.name: p.annotation for p in parameters}
+        return with_options
+
+    return decorate
+
+
+def _parameter(name: str, annotation: object) -> Parameter:
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _option(key: str) -> object:
+    """The annotation of a command's argument for a setting."""
+    field = setting_fields()[key]
+    kind, metavar = _kind(field.annotation), None
+    if get_origin(kind) is Literal:
+        kind = str
+    elif get_origin(kind) is dict:
+        kind, metavar = str, "ROLE=NAME,..."
+    elif get_origin(kind) is list:
+        kind, metavar = str, "VALUE,..."
+    option = typer.Option(*_flags(key), help=_help(field), metavar=metavar)
+    return Annotated[kind | None, option]
+
+
+def _kind(annotation: Any) -> Any:
+    """The type without Annotated and None."""
+    if get_origin(annotation) is Annotated:
+        return _kind(get_args(annotation)[0])
+    if get_origin(annotation) in {Union, UnionType}:
+        return _kind(next(kind for kind in get_args(annotation) if kind is not NoneType))
+    return annotation
+
+
+def _flags(key: str) -> Sequence[str]:
+    return FLAGS.get(key, (f"--{key.replace('_', '-')}",))
+
+
+def _help(field: FieldInfo) -> str:
+    """The description, with a default that is a single value."""
+    text = " ".join((field.description or "").split())
+    if isinstance(field.default, str | float | int) and not isinstance(field.default, bool):
+        return f"{text.removesuffix('.')} (default: {field.default})."
+    return text
+
+
+def _value(key: str, given: Any) -> object:
+    """The setting's value: several are separated by commas."""
+    kind, option = _kind(setting_fields()[key].annotation), _flags(key)[0]
+    if get_origin(kind) is dict:
+        return _pairs(option, given)
+    if get_origin(kind) is not list:
+        return given
+    item = _kind(get_args(kind)[0])
+    try:
+        return [item(part.strip()) for part in given.split(",")]
+    except ValueError as error:
+        raise LikraError(f"{option} takes numbers such as 1,2,3, not '{given}'") from error
+
+
+def _pairs(option: str, text: str) -> Mapping[str, str]:
+    pairs = [pair.partition("=") for pair in text.split(",")]
+    if not all(name and value for name, _, value in pairs):
+        raise LikraError(f"{option} takes pairs such as prompt=frage,answer=key, not '{text}'")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _set_values(settings: Sequence[str]) -> dict[str, object]:
+    import yaml
+
+    values = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise LikraError(f"--set takes KEY=VALUE, not '{setting}'")
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise LikraError(f"--set {key}: '{value}' is not a YAML value") from error
+    return values

@@ -1,0 +1,199 @@
+"""The commands that run studies and draw their results."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from likra.cli.options import Output, with_settings
+from likra.cli.terminal import log, quiet, show_grid, show_run
+from likra.errors import LikraError, unknown
+from likra.study.config import (
+    AnalysisSettings,
+    Study,
+    parse_study,
+    read_study,
+    replaced,
+    with_analysis,
+)
+
+Overrides = dict[str, object]
+StudyName = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="STUDY",
+        help="A study (pocket, arc-challenge, paper/arc-llama3.2-3b ..., or a YAML file); or a "
+        "task or data file as in --task, with the settings' defaults.",
+    ),
+]
+
+with_study_settings = with_settings(
+    "model",
+    "task",
+    "data",
+    "train_task",
+    "train_data",
+    "columns",
+    "seeds",
+    "snapshots",
+    "negatives",
+    "modes",
+    "weight",
+    "metric",
+    "num_fewshot",
+    "fewshot",
+    "eval_fraction",
+    "on_leakage",
+    "on_bad_row",
+    "apply_chat_template",
+    "allow_code",
+    "training.learning_rate",
+    "training.batch_size",
+    "long_prompts",
+    "dtype",
+)
+
+
+def _chosen(study: str | None, overrides: Overrides) -> Study:
+    name = study or overrides.get("task")
+    if not isinstance(name, str):
+        raise LikraError("name a study, a task or a data file, such as: likra run pocket")
+    return read_study(name, overrides)
+
+
+@with_study_settings
+def run(overrides: Overrides, study: StudyName = None, output: Output = None) -> None:
+    """Run a study: train both heads for each seed and sampler, score them, and draw the curves.
+
+    Writes heads, scores, curve.csv, summary.json, figures and report.html to the results' folder.
+    What is in the folder is not computed again: a run that was stopped continues.
+
+    Your own right and wrong answers: likra run answers.jsonl
+    """
+    chosen = _chosen(study, overrides)
+    quiet()
+    if chosen.models or chosen.tasks:
+        from likra.study.grid import run_table
+
+        show_grid(chosen, *run_table(chosen, output, log))
+    else:
+        from likra.study.run import run_study
+
+        show_run(*run_study(chosen, output, log))
+
+
+@with_study_settings
+def plan(
+    overrides: Overrides,
+    study: StudyName = None,
+    output: Output = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate/--no-calibrate",
+            help="Time a few batches, for an estimate of the time. Without it the model's weights "
+            "are not read.",
+        ),
+    ] = True,
+) -> None:
+    """Show what `likra run` would compute with the same options: heads, tokens, disk and time.
+
+    Writes nothing. What is in the results' folder counts as done.
+    """
+    chosen = _chosen(study, overrides)
+    quiet()
+    from likra.study.plan import plan_lines, plan_study
+
+    cells = [(chosen, output)]
+    if chosen.models or chosen.tasks:
+        from likra.study.grid import table_studies
+
+        folder = output or Path("runs") / chosen.name
+        cells = [(cell, folder / cell.name) for cell in table_studies(chosen)]
+    for cell, place in cells:
+        for line in plan_lines(plan_study(cell, place, log, calibrate=calibrate)):
+            log(line)
+
+
+@with_settings(
+    "model",
+    "task",
+    "data",
+    "train_split",
+    "columns",
+    "snapshots",
+    "negatives",
+    "on_bad_row",
+    "apply_chat_template",
+    "allow_code",
+    "training.learning_rate",
+    "training.batch_size",
+    "long_prompts",
+    "dtype",
+)
+def train(
+    overrides: Overrides,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the heads.")],
+    heads: Annotated[
+        str,
+        typer.Option(
+            metavar="both|positive|negative",
+            help="Heads to train; both are trained on the same questions, as far as enough of "
+            "them have a right and a wrong answer.",
+        ),
+    ] = "both",
+    seed: Annotated[
+        int, typer.Option(help="Seed of the order of questions, the negatives and the heads.")
+    ] = 0,
+) -> None:
+    """Train the positive and the negative head on any base model, without evaluating them.
+
+    Writes plain PEFT folders: heads/positive/seed=S/n=N and heads/negative/seed=S/source=K/n=N.
+    """
+    modes = {"both": ["likra"], "positive": ["sft"], "negative": ["base-likra"]}
+    if heads not in modes:
+        raise unknown("choice of heads", heads, modes)
+    settings = {"name": "train", "seeds": [seed], "modes": modes[heads]}
+    study = parse_study(replaced(settings, overrides), "the options")
+    quiet()
+    from likra.study.run import train_heads
+
+    finished = train_heads(study, output, log)
+    for keys in finished.trainings:
+        for head in keys:
+            log(f"head   {finished.head_folder(head)}")
+
+
+@with_settings(*AnalysisSettings.model_fields)
+def plot(
+    overrides: Overrides,
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+) -> None:
+    """Draw curves, figures and report of a finished run again, with other analysis settings.
+
+    Reads the score tables only: nothing is trained or scored. Without options, the results are
+    those of the run's own settings.
+    """
+    from likra.study.run import read_run, write_results
+
+    finished = read_run(run_folder)
+    if overrides:
+        finished = replace(finished, study=with_analysis(finished.study, overrides))
+    show_run(finished, write_results(finished))
+
+
+def compare(
+    run_folders: Annotated[
+        list[Path], typer.Argument(metavar="RUN RUN ...", help="Folders of finished runs.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page.")] = Path(
+        "compare.html"
+    ),
+) -> None:
+    """Put several runs on one page: curves, accuracies, paired differences on shared questions."""
+    from likra.report.compare import write_comparison
+
+    for line in write_comparison(run_folders, output):
+        log(f"no paired differences of {line}")
+    log(f"report {output}")

@@ -1,0 +1,101 @@
+"""What the commands print."""
+
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
+from itertools import compress
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from likra.study.config import Study
+    from likra.study.run import Run
+
+
+def log(line: str) -> None:
+    """Print a line for the user."""
+    typer.echo(line)
+
+
+def quiet() -> None:
+    """Turn off the messages and progress bars of libraries; their errors are still shown."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.simplefilter("ignore")
+    import datasets
+    from transformers.utils import logging as transformers_logging
+
+    datasets.utils.logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+
+
+def print_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    title: str | None = None,
+    caption: str | None = None,
+    numbers: bool = False,
+    width: int = 160,
+) -> None:
+    """Print a table whose first column stays in one line.
+
+    Args:
+        columns: their headings.
+        rows: the cells.
+        title: above the table.
+        caption: below the table.
+        numbers: whether all other columns hold numbers.
+        width: in characters, where the output is not a terminal.
+
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, caption=caption)
+    first, *others = columns
+    table.add_column(first, overflow="fold", no_wrap=True)
+    for column in others:
+        justify: Literal["left", "right"] = "right" if numbers else "left"
+        table.add_column(column, overflow="fold", no_wrap=numbers, justify=justify)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else width).print(table)
+
+
+def show_run(run: "Run", points: "pd.DataFrame") -> None:
+    """Print the accuracies of a run, and where its report is."""
+    from likra.report.html import accuracy_rows, headline
+
+    study = run.study
+    rows = accuracy_rows(points, study, study.metric)
+    filled = [any(column) for column in zip(*(cells for _, cells in rows), strict=True)]
+    print_table(
+        ["mode", *(f"n = {n}" for n in compress((0, *study.snapshots), filled))],
+        [[label, *compress(cells, filled)] for label, cells in rows],
+        title=f"{study.metric} on {study.task}: mean ± half of the 95% interval",
+        numbers=True,
+        width=200,
+    )
+    summary = json.loads((run.folder / "summary.json").read_text(encoding="utf-8"))
+    if sentence := headline(points, study, summary["chance"]):
+        log(sentence)
+    log(f"report {run.folder / 'report.html'}")
+
+
+def show_grid(study: "Study", folder: Path, rows: "pd.DataFrame") -> None:
+    """Print the accuracies of each model on each task, and where the table is."""
+    print_table(
+        list(rows.columns),
+        rows.to_numpy().tolist(),
+        title=f"{study.metric}: mean ± half of the 95% interval",
+    )
+    log(f"table  {folder / 'table.md'} (and .csv, .tex)")

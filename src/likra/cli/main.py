@@ -488,12 +488,12 @@ def negatives() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from likra.negatives.mixture import described_sources
+    from likra.negatives.mixture import described_samplers
 
     table = Table(caption="Mixtures: --negatives '0.5 random_choice + 0.5 generated'")
     for column in ("source", "gives"):
         table.add_column(column, overflow="fold", no_wrap=column == "source")
-    for name, text in described_sources():
+    for name, text in described_samplers():
         table.add_row(name, text)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 

@@ -148,6 +148,11 @@ def test_other_question_knows_its_right_answer_in_other_spelling():
         assert [choice.text for choice in drawn.answers[0]] == ["no"]
 
 
+def test_other_question_tells_punctuation_apart():
+    asked = [question("0", "!", [], "?"), question("1", "...", [], "--")]
+    assert texts("other_question", asked, Material(asked)) == [["..."], ["!"]]
+
+
 class Watched(list):
     """Counts how often a question is taken out by its place."""
 

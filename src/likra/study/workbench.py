@@ -21,7 +21,7 @@ from likra.questions import Choice, Question
 from likra.scores.weights import split_validation
 from likra.study.config import Study
 from likra.study.digests import card_digest, file_digest, model_digest
-from likra.text import normalised, shuffled
+from likra.text import comparable, shuffled
 
 OWN = {"random_choice", "all_choices", "hardest", "easiest"}  # sources of a question's own choices
 VALIDATION = 20  # so few questions can choose nothing, and tell nothing
@@ -301,7 +301,7 @@ class Workbench:
             for key, texts in read_wrong_answers(name):
                 by_key.setdefault(key, []).extend(texts)
         return {
-            question.id: by_key.get(question.id, by_key.get(normalised(question.stem), []))
+            question.id: by_key.get(question.id, by_key.get(comparable(question.stem), []))
             for question in (self.train if named else ())
         }
 

@@ -138,6 +138,24 @@ def open_without_weights(name: str = "pocket", *, dtype: str | None = None) -> B
     return BaseModel(name, model, tokenizer, _max_length(model, tokenizer), "forest", reason)
 
 
+def open_tokenizer(name: str = "pocket") -> PreTrainedTokenizerBase:
+    """A model's tokenizer alone.
+
+    Raises:
+        LikraError: no such model, or one that cannot be read.
+
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            str(POCKET) if name == "pocket" else name
+        )
+    except Exception as error:  # as in _load
+        raise cannot_open(name, error) from error
+    return tokenizer
+
+
 def limit_threads(base: BaseModel) -> None:
     """Compute with one thread from now on, where that is as fast: a small model on a CPU."""
     if base.device.type == "cpu" and base.model.num_parameters() < ONE_THREAD_BELOW:

@@ -1,10 +1,11 @@
 """Names, colours and line styles: one for each mode, in figures and pages alike."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
+from likra.errors import LikraError
+from likra.negatives.mixture import parts_as_written
 from likra.scores.ratio import MODES
 
 
@@ -104,17 +105,20 @@ def mode_style(mode: str) -> Style:
 
 def source_text(source: str) -> str:
     """A source of negatives in words: "80% a wrong choice of the same question, 20% ..."."""
-    parts = [re.fullmatch(r"(?:([\d.]+)\*)?(\w+)(?::(.+))?", p) for p in source.split("+")]
+    try:
+        parts = parts_as_written(source)
+    except LikraError:
+        return source
     texts = []
-    for part in parts:
-        if part is None or part[2] not in _SOURCES:
+    for fraction, name, argument in parts:
+        if name not in _SOURCES:
             return source
-        share = f"{float(part[1]):.0%} " if part[1] else ""
-        text = _SOURCES[part[2]]
-        if part[2] == "contaminated":
-            text += f", {float(part[3] or 0):.0%} of them right answers"
-        elif part[3]:
-            text += f" ({part[3].rsplit('/', 1)[-1]})"
+        share = f"{float(fraction):.0%} " if fraction else ""
+        text = _SOURCES[name]
+        if name == "contaminated":
+            text += f", {float(argument or 0):.0%} of them right answers"
+        elif argument:
+            text += f" ({argument.rsplit('/', 1)[-1]})"
         texts.append(share + text)
     return " + ".join(texts)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from likra.errors import LikraError
-from likra.report.style import STYLES, Style, mode_style, source_styles
+from likra.report.style import STYLES, Style, mode_style, shades, source_styles
 from likra.scores.calibration import calibration, choice_probabilities, fit_temperature
 from likra.scores.comparison import paired, separation
 from likra.scores.curves import combinations
@@ -254,7 +254,7 @@ def _panel(
         "title": title,
         "source": source,
         "n": n,
-        "x": _significant(x, 5),
+        "range": _significant(x[[0, -1]], 5),
         "right": _significant(density(right, x)),
         "wrong": _significant(density(wrong, x)),
         "auroc": _mean_estimate([s.auroc for s in each]),
@@ -536,6 +536,7 @@ def report_data(
         "metrics": list(METRICS),
         "metric": study.metric,
         "snapshots": study.snapshots,
+        "shades": shades(len(study.snapshots)),
         "weight": study.weight,
         "chance": round(chance(scores), 4),
         "lines": {metric: lines(points, study, metric) for metric in METRICS},
@@ -551,7 +552,7 @@ def report_data(
 
 def named(name: str, style: Style) -> dict[str, str]:
     """The name and the looks of a mode or source, for a legend."""
-    looks = {key: getattr(style, key) for key in ("label", "color", "dark", "symbol", "glyph")}
+    looks = {key: getattr(style, key) for key in ("label", "color", "dark", "marker", "glyph")}
     return {"name": name, "stroke": "solid" if style.glyph else "dashed"} | looks
 
 

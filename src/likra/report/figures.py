@@ -179,9 +179,10 @@ def densities(pyplot: Any, panels: Sequence[dict[str, Any]], study: Study) -> An
     ]
     figure, axes = _panels(pyplot, len(shown), height=1.75)
     for axis, panel in zip(axes, shown, strict=True):
+        x = np.linspace(*panel["range"], len(panel["right"]))
         for kind, color, dash in (("right", RIGHT, "-"), ("wrong", WRONG, "--")):
-            axis.plot(panel["x"], panel[kind], dash, color=color, label=f"{kind} answers")
-            axis.fill_between(panel["x"], panel[kind], color=color, alpha=0.15, linewidth=0)
+            axis.plot(x, panel[kind], dash, color=color, label=f"{kind} answers")
+            axis.fill_between(x, panel[kind], color=color, alpha=0.15, linewidth=0)
         source = f": {source_text(panel['source'])}" if panel["head"] == "negative" else ""
         axis.set_title(_wrapped(f"{panel['title']}{source}"))
         margin = f"{panel['margin'][0]:+.2f}".replace("-", "\u2212")

@@ -106,7 +106,10 @@ def legend(data: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     return {
         "modes": data["modes"],
         "sources": data["sources"],
-        "snapshots": [{"name": n, "label": f"n = {n:,}"} for n in data["snapshots"]],
+        "snapshots": [
+            shade | {"name": n, "label": f"n = {n:,}"}
+            for n, shade in zip(data["snapshots"], data["shades"], strict=True)
+        ],
     }
 
 

@@ -2,19 +2,17 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from likra.report.results import run_study, write_results
 from safetensors.torch import load_file, save_file
 
 from likra.errors import LikraError
 from likra.heads import score as score_module
 from likra.heads import train as train_module
 from likra.heads.base import POCKET
-from likra.report.results import run_study, write_results
 from likra.scores.table import BASE, HeadKey, file_name
 from likra.study import cells as cells_module
 from likra.study.config import parse_study
@@ -124,9 +122,9 @@ def test_what_was_added_has_the_bytes_of_a_run_that_had_it_from_the_start(copy, 
         new = sorted(path for path in (tmp_path / "new" / kind).rglob("*") if path.is_file())
         assert len(new) > 3
         for path in new:
-            assert path.read_bytes() == (
-                copy.folder / path.relative_to(tmp_path / "new")
-            ).read_bytes()
+            assert (
+                path.read_bytes() == (copy.folder / path.relative_to(tmp_path / "new")).read_bytes()
+            )
 
 
 def test_other_versions_are_reported_and_compute_nothing(copy, passes, monkeypatch):

@@ -1,6 +1,5 @@
 """What heads are trained on: pure functions of questions, samplers, seed and n."""
 
-import json
 import random
 
 import pytest
@@ -14,7 +13,9 @@ from likra.study.config import parse_study
 from likra.study.examples import available, paired_order, trainings, with_snapshots
 from likra.text import shuffled
 
-QUESTIONS = [question(f"q{n}", f"yes {n}", [f"no {n}", f"never {n}"]) for n in range(40)]
+QUESTIONS = [
+    question(f"q{n}", f"yes {n}", [f"no {n}", f"never {n}"], f"Which one, {n}?") for n in range(40)
+]
 
 
 def study(**changes):

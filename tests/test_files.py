@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from likra.study.workbench import Workbench
 from transformers import AutoTokenizer
 
 from likra.data.files import read_wrong_answers
@@ -19,7 +20,6 @@ from likra.data.splits import hold_out
 from likra.errors import LikraError
 from likra.heads.base import POCKET
 from likra.study.config import parse_study
-from likra.study.workbench import Workbench
 
 PREFERENCE = {"prompt": "The sky is", "chosen": " blue.", "rejected": " green."}
 

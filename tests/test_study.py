@@ -11,14 +11,13 @@ import sys
 import time
 from pathlib import Path
 
-import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from likra.report.results import run_study, write_results
 
 from likra.data.load import load_task
 from likra.errors import LikraError
 from likra.heads.base import POCKET
-from likra.report.results import run_study, write_results
 from likra.scores.table import BASE, PRIOR, HeadKey
 from likra.scores.weights import split_validation
 from likra.study.config import parse_study
@@ -212,8 +211,6 @@ def test_a_folder_called_pocket_is_not_the_model(tmp_path, monkeypatch):
     assert lines == ["all 2 heads of 'pocket' are scored: nothing to compute"]
 
 
-
-
 def test_a_chat_template_that_is_no_text_is_one_line(tmp_path):
     (tmp_path / "chat.jinja").write_bytes(b"\xff")
     study = small(apply_chat_template=True, chat_template=str(tmp_path / "chat.jinja"))
@@ -243,8 +240,6 @@ def test_a_source_with_too_little_is_refused_before_anything_is_trained(tmp_path
     assert all((folder / "adapter_model.safetensors").is_file() for folder in folders)
     assert n_calls == 1
     assert read_run(tmp_path / "heads").study.snapshots == [8]
-
-
 
 
 def test_training_alone_leaves_the_heads(tmp_path):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from likra.study.workbench import Workbench
 
 from likra.data.card import CARDS, card_names, check_card_is_safe, local_files
 from likra.data.leakage import find_leaks
@@ -11,7 +12,6 @@ from likra.data.load import load_task
 from likra.data.rendering import Rendering
 from likra.errors import LikraError
 from likra.study.config import parse_study
-from likra.study.workbench import Workbench
 
 CARD = """
 task: mine

@@ -70,11 +70,11 @@ def show(
 
 def negatives() -> None:
     """Describe the samplers of wrong answers."""
-    from likra.negatives.mixture import described_sources
+    from likra.negatives.mixture import described_samplers
 
     print_table(
         ("sampler", "gives"),
-        described_sources(),
+        described_samplers(),
         caption="Mixtures: --negatives '0.5 random_choice + 0.5 generated'",
         width=120,
     )

@@ -144,4 +144,6 @@ def shades(count: int) -> list[dict[str, str]]:
 
 
 def _between(start: Sequence[int], end: Sequence[int], part: float) -> str:
-    return "#" + "".join(f"{round(a + (b - a) * part):02x}" for a, b in zip(start, end, strict=True))
+    return "#" + "".join(
+        f"{round(a + (b - a) * part):02x}" for a, b in zip(start, end, strict=True)
+    )

@@ -118,9 +118,7 @@ def _of(scores: Scores, head: str) -> list[HeadKey]:
     return sorted(keys, key=lambda key: (key.source or "", key.n_train, key.seed or 0))
 
 
-def _belong_together(
-    positive: HeadKey, negative: HeadKey, scored: Container[HeadKey]
-) -> bool:
+def _belong_together(positive: HeadKey, negative: HeadKey, scored: Container[HeadKey]) -> bool:
     """Two heads are compared at the same n and seed, where they saw the same questions.
 
     A positive head with a source was trained for that source's negative head alone.
@@ -130,7 +128,9 @@ def _belong_together(
     if negative in UNTRAINED:
         return positive.head != "positive" or positive.source is None
     own = replace(positive, source=negative.source)
-    return positive == replace(negative, head="positive", source=own.source if own in scored else None)
+    return positive == replace(
+        negative, head="positive", source=own.source if own in scored else None
+    )
 
 
 def _over_seeds(points: Sequence[Point]) -> list[Point]:

@@ -124,9 +124,7 @@ def write_scores(path: Path, table: pa.Table, stamp: Mapping[str, object]) -> No
     """Write one head's scores with the stamp of their cell (`likra.study.cells`)."""
     metadata = {STAMP: json.dumps(stamp, sort_keys=True, ensure_ascii=False)}
     with replacing(path) as temporary:
-        pq.write_table(
-            table.replace_schema_metadata(metadata), temporary, write_page_checksum=True
-        )
+        pq.write_table(table.replace_schema_metadata(metadata), temporary, write_page_checksum=True)
 
 
 def read_stamp(path: Path) -> dict[str, Any]:

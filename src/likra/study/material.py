@@ -40,6 +40,23 @@ def given_material(run: Run, data: Data) -> Material:
     return Material(data.train, {}, data.others, candidates, run.study.generation.match)
 
 
+def assumed_material(run: Run, data: Data) -> Material:
+    """For counting, what samplers would draw from that the base has yet to compute.
+
+    All wrong choices score the same; the base's own answers are the wrong choices of the question
+    and the right answer of the one before.
+    """
+    scores = {question.id: [0.0] * len(question.choices) for question in data.train}
+    rights = [(question.right or question.choices)[0].text for question in data.train]
+    samples = {
+        question.id: [*(choice.text for choice in question.wrong), rights[place - 1]]
+        for place, question in enumerate(data.train)
+    }
+    material = given_material(run, data)
+    candidates = {**material.candidates, "generated": samples}
+    return replace(material, scores=scores, candidates=candidates)
+
+
 def is_complete(run: Run, data: Data, base: Inputs) -> bool:
     """Whether all that the base has to compute first is there.
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from likra.errors import LikraError
-from likra.negatives.samplers import Material
 from likra.questions import Question
 from likra.scores.table import BASE, PRIOR, HeadKey, score_table
 from likra.study.cells import Cells
@@ -14,8 +13,13 @@ from likra.study.config import Study
 from likra.study.describe import cut_lines, evaluation_lines, model_lines, training_lines
 from likra.study.examples import Training
 from likra.study.folder import Run
-from likra.study.material import given_material, material_paths, ranked_questions, read_material
-from likra.study.prepare import Data, prepare, uses
+from likra.study.material import (
+    assumed_material,
+    material_paths,
+    ranked_questions,
+    read_material,
+)
+from likra.study.prepare import prepare, uses
 from likra.study.run import (
     Log,
     cells_of,
@@ -139,23 +143,6 @@ def plan_study(
     for line in cut_lines(pairs, base.max_length):
         log(line)
     return _measure(plan, todo, base, pairs, calibrate=calibrate)
-
-
-def assumed_material(run: Run, data: Data) -> Material:
-    """For counting, what samplers would draw from that the base has yet to compute.
-
-    All wrong choices score the same; the base's own answers are the wrong choices of the question
-    and the right answer of the one before.
-    """
-    scores = {question.id: [0.0] * len(question.choices) for question in data.train}
-    rights = [(question.right or question.choices)[0].text for question in data.train]
-    samples = {
-        question.id: [*(choice.text for choice in question.wrong), rights[place - 1]]
-        for place, question in enumerate(data.train)
-    }
-    material = given_material(run, data)
-    candidates = {**material.candidates, "generated": samples}
-    return replace(material, scores=scores, candidates=candidates)
 
 
 def _open(study: Study, *, calibrate: bool) -> "tuple[BaseModel | None, str | None]":

@@ -60,7 +60,11 @@ def training_work(
 
 def scoring_work(base: "BaseModel", pairs: "Sequence[TokenPair]") -> Work:
     """One pass over the token pairs, packed as `likra.heads.score` packs them."""
-    packed = base.pack(pairs)
+    from likra.engine.packing import pack, token_budget
+    from likra.heads.base import default_device
+
+    # not `base.pack`: a model without weights is on no device, and cannot be probed
+    packed = pack(pairs, base.layout, token_budget(default_device()))
     return sum_of(
         _work_of(base, [pairs[place] for place in indices], batch.input_ids.numel(), 1)
         for indices, batch in zip(packed.indices, packed.batches, strict=True)

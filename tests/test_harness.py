@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import tiny_base
+from conftest import nats, tiny_base
 from data_schemas import write_data
 from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
@@ -23,6 +24,7 @@ from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from peft import PromptTuningConfig, get_peft_model
+from test_heads import edited
 from transformers import AutoModelForCausalLM, T5Config
 
 from likra.data.load import load_task
@@ -40,7 +42,6 @@ from likra.scores.table import HeadKey
 from likra.study.config import parse_study
 from likra.study.run import Run, run_study, train_heads
 
-TOLERANCE = 1e-4  # nats
 # The harness's index of 14,000 tasks takes 10 s and more to build: only one test waits for it.
 NO_INDEX = TaskManager(include_defaults=False)
 TINY = {"name": "tiny", "snapshots": [8, 16], "seeds": [0], "training": {"learning_rate": 1e-3}}
@@ -107,7 +108,7 @@ def assert_same(ours, theirs) -> None:
     for mine, their in zip(ours, theirs, strict=True):
         assert type(mine) is tuple
         assert (type(mine[0]), type(mine[1])) == (float, bool)
-        assert mine[0] == pytest.approx(their[0], abs=TOLERANCE)
+        assert mine[0] == nats(their[0])
         assert mine[1] == their[1]
     assert len({greedy for _, greedy in ours}) == 2  # or that half of the test were empty
 
@@ -181,7 +182,7 @@ def test_rolling_equals_hf(real_data):
     requests = [request(text, kind="loglikelihood_rolling") for text in (story, "The end.", "")]
     ours = LikraBaseLM(**options).loglikelihood_rolling(requests, disable_tqdm=True)
     theirs = HFLM(**options).loglikelihood_rolling(requests, disable_tqdm=True)
-    assert ours == pytest.approx(theirs, abs=TOLERANCE * 4)  # four windows and more
+    assert ours == nats(theirs)
 
 
 @pytest.mark.slow
@@ -227,6 +228,12 @@ def test_prompt_tuning_is_refused(tmp_path):
     get_peft_model(model, config).save_pretrained(tmp_path)
     with pytest.raises(LikraError, match="puts tokens before the prompt"):
         LikraBaseLM("pocket", device="cpu", peft=str(tmp_path))
+
+
+def test_an_incomplete_checkpoint_is_refused(tmp_path):
+    folder = edited(tmp_path / "model", num_hidden_layers=5)  # the checkpoint has 4
+    with pytest.raises(LikraError, match=r"lacks weights .*layers.4.* is missing.* and 6 more"):
+        LikraBaseLM(folder, device="cpu")
 
 
 # --------------------------------------------------------------------------------------------
@@ -294,7 +301,7 @@ def test_rolling_is_the_ratio_of_the_texts(heads):
     pairs = [TokenPair([lm.prefix_token_id], lm.tokenizer(text)["input_ids"])]
     positive, negative = (score(head, pairs).logprobs for head in (lm.positive, lm.negative))
     found = lm.loglikelihood_rolling([request(text)], disable_tqdm=True)
-    assert found == pytest.approx(positive - 0.5 * negative, abs=TOLERANCE)
+    assert found == nats(positive - 0.5 * negative)
     assert lm.parts == []
 
 
@@ -366,6 +373,72 @@ def test_accuracies_are_those_of_likra_run_on_real_data(
     run, _ = run_study(parse_study(TINY | settings), tmp_path / "run", quiet)
     task = load_task(card, str(tmp_path)).harness_task
     assert_curve(run, task, ["likra", "base-likra"], num_fewshot)
+
+
+# --------------------------------------------------------------------------------------------
+# What the heads were trained on
+
+
+@pytest.fixture
+def taught(heads, tmp_path, questions) -> Path:
+    """The folder of heads whose examples are said to be five of the questions."""
+    shutil.copytree(heads.folder, tmp_path / "taught")
+    for head, known in (("positive", questions[:3]), ("negative", questions[2:5])):
+        (path,) = (tmp_path / "taught" / "heads" / head).rglob("examples.jsonl")
+        examples = [
+            {"question_id": question.id, "context": question.right[0].context} for question in known
+        ]
+        path.write_text("".join(json.dumps(example) + "\n" for example in examples))
+    return tmp_path / "taught"
+
+
+def warnings_of(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("warning: ")]
+
+
+@pytest.mark.parametrize(
+    ("mode", "before", "count"), [("likra", "", 5), ("sft", "", 3), ("likra", "Q: x\n\n", 5)]
+)
+def test_questions_that_the_heads_were_trained_on_are_counted(
+    taught, questions, capsys, mode, before, count
+):
+    lm = LikraLM(taught, n=16, mode=mode, device="cpu")
+    texts = [
+        (before + c.context, c.continuation, n)
+        for n, q in enumerate(questions[:8])
+        for c in q.choices
+    ]
+    requests = [request(*text, doc_id=n) for *text, n in texts]
+    for _ in range(2):
+        lm.loglikelihood(requests, disable_tqdm=True)
+    assert warnings_of(capsys.readouterr().err) == [
+        f"warning: the heads were trained on {count} of the 8 questions of 'some_task': "
+        "accuracy on them is no test"
+    ]
+    assert lm.get_model_info()["likra"]["trained_on"] == {"some_task": count}
+
+
+def test_questions_that_the_heads_were_not_trained_on_bring_no_warning(taught, questions, capsys):
+    lm = LikraLM(taught, n=16, device="cpu")
+    lm.loglikelihood(requests_of(questions[5:8]), disable_tqdm=True)
+    assert not warnings_of(capsys.readouterr().err)
+    assert lm.get_model_info()["likra"]["trained_on"] == {}
+
+
+def test_a_folder_of_an_older_version_has_no_prompts(heads, questions, tmp_path):
+    shutil.copytree(heads.folder, tmp_path / "old")
+    for path in (tmp_path / "old").rglob("examples.jsonl"):
+        path.write_text('{"question_id": "0", "answer": " x"}\n')
+    lm = LikraLM(tmp_path / "old", n=16, device="cpu")
+    assert lm.trained_questions.contexts == frozenset()
+
+
+def test_a_head_that_was_changed_after_training_is_refused(heads, tmp_path):
+    shutil.copytree(heads.folder, tmp_path / "changed")
+    path = next((tmp_path / "changed" / "heads" / "negative").rglob("n=16/adapter_config.json"))
+    path.write_text(path.read_text().replace('"lora_alpha": 8', '"lora_alpha": 80'))
+    with pytest.raises(LikraError, match="adapter_config.json' was changed after training"):
+        LikraLM(tmp_path / "changed", n=16, device="cpu")
 
 
 # --------------------------------------------------------------------------------------------
@@ -464,7 +537,7 @@ def test_the_cache_serves_its_own_model_and_no_other(heads, questions, tmp_path)
     assert sft[0].score_inputs() == sft[1].score_inputs()
 
 
-def test_a_cache_of_who_knows_which_model_is_refused(questions, tmp_path):
+def test_a_cache_that_does_not_name_its_model_is_refused(questions, tmp_path):
     stock = cached(HFLM(str(POCKET), device="cpu"), tmp_path / "a.db")
     stock.loglikelihood(requests_of(questions[:1]))
     with pytest.raises(LikraError, match=r"a.db' holds answers of another model \(it does not say"):
@@ -542,12 +615,14 @@ def test_two_processes_give_what_one_gives(heads, tmp_path):
     assert {k: two["results"][k] for k in ("acc,none", "acc_norm,none")} == {
         k: one[k] for k in ("acc,none", "acc_norm,none")
     }
-    by_place = [
-        {(part["doc_id"], part["choice"]): part["score"] for part in parts}
+    assert len(two["parts"]) == len(lm.parts) == 28
+    both = [
+        sorted(parts, key=lambda part: (part["doc_id"], part["choice"]))
         for parts in (two["parts"], lm.parts)
     ]
-    assert len(two["parts"]) == len(lm.parts) == 28
-    assert by_place[0] == pytest.approx(by_place[1], abs=TOLERANCE)
+    for term in ("positive", "negative"):
+        terms_of_two, terms_of_one = ([part[term] for part in parts] for parts in both)
+        assert terms_of_two == nats(terms_of_one)
 
 
 # --------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import nats
 from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
@@ -12,8 +13,6 @@ from likra.heads.lora import Head
 from likra.heads.score import encode_questions, score
 from likra.scores.curves import curve
 from likra.scores.table import BASE, combine, score_table
-
-TOLERANCE = 1e-4  # nats
 
 
 def both(base: BaseModel, task, limit: int | None, num_fewshot: int):
@@ -43,7 +42,7 @@ def both(base: BaseModel, task, limit: int | None, num_fewshot: int):
 
 def assert_equal(ours, theirs, accuracies, results) -> None:
     assert len(ours) == len(theirs)
-    assert np.abs(ours - theirs).max() < TOLERANCE
+    assert ours == nats(theirs)
     assert accuracies["acc"] == results["acc,none"]
     if "acc_norm,none" in results:  # the harness has none for WinoGrande
         assert accuracies["acc_norm"] == results["acc_norm,none"]

@@ -68,7 +68,7 @@ def _lines(total: int, name: str, unit: str) -> Iterator[Advance]:
     def advance(count: int, note: str = "") -> None:
         nonlocal done, shown, last_note, last_time
         done, last_note = done + count, note
-        tenth, now = done * LINES // total, time.monotonic()
+        tenth, now = done * LINES // max(total, 1), time.monotonic()
         if shown < tenth < LINES and now - last_time >= PAUSE:
             shown, last_time = tenth, now
             show()

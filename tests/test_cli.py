@@ -2,17 +2,22 @@
 
 import csv
 import json
+import os
 import resource
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import typer
 from test_tasks import CARD, row, write_jsonl
 
 import likra as likra_package
 from likra.cli import main as cli
+from likra.study.config import setting_fields
 
 TINY = ["--snapshots", "8", "--seeds", "0", "--negatives", "random_choice"]
 
@@ -48,6 +53,14 @@ def test_run_then_run_again_then_plot(tmp_path):
     assert "mean ± half of the 95% interval" in plot.stdout
     assert first.stdout.endswith(plot.stdout)
     assert again.stdout.endswith(plot.stdout)
+    options = ["--weight", "0.45", "--metric", "acc_norm", "--modes", "base,likra"]
+    other = likra("plot", "out", *options, "--set", "weights=[0.25]", cwd=tmp_path)
+    assert other.returncode == 0, other.stderr
+    assert "acc_norm on pocket" in other.stdout
+    curve = pd.read_csv(tmp_path / "out/curve.csv")
+    assert set(curve["mode"]) == {"base", "likra"}
+    assert set(curve[curve["mode"] == "likra"].weight) == {0.25, 0.45}
+    assert likra("plot", "out", cwd=tmp_path).stdout == plot.stdout  # the run's own settings
 
 
 @pytest.mark.slow
@@ -222,13 +235,15 @@ def test_tasks_lists_cards_and_shows_questions(tmp_path):
         (["run", "pocket", "--negatives", "x"], "unknown sampler of negatives 'x'"),
         (["run", "pocket", "--set", "lora.rank=4"], "'lora.rank': did you mean 'lora.r'?"),
         (["run", "pocket", "--set", "lora"], "--set takes KEY=VALUE"),
-        (["run", "pocket", "--seeds", "1;2"], "--seeds takes whole numbers"),
+        (["run", "pocket", "--seeds", "1;2"], "--seeds takes numbers such as 1,2,3, not '1;2'"),
         (["run", "pocket", "--snapshots", "8,999"], "a snapshot at 999 examples"),
         (["run", "pocket", "--snapshots", "8,12,16"], "within a batch of 8"),
         (["run", "pocket", "--num-fewshot", "60"], "the model's context is 512"),
         (["run", "pocket", "--dtype", "int4"], "unknown dtype 'int4'"),
         (["run", "nowhere.yaml"], "no study at 'nowhere.yaml'"),
         (["plot", "nowhere"], "no run in 'nowhere'"),
+        (["run", "table1", "--model", "pokcet"], "unknown model 'pokcet'"),
+        (["run", "table1", "--task", "pokcet"], "unknown task 'pokcet'"),
         (["run", "pocket", *TINY, "-o", "/proc/likra"], "cannot read or write"),
     ],
 )
@@ -266,6 +281,98 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_written_head(tmp_path):
     assert_refused(result, "cannot")
     assert not list((tmp_path / "out").rglob("*.safetensors"))
     assert not list((tmp_path / "out").rglob("n=8"))
+
+
+def test_plot_refuses_what_decides_the_scores(tmp_path):
+    (tmp_path / "study.yaml").write_text("study: {name: mine}\n")
+    for setting in ("training.learning_rate=0.1", "model=other", "seeds=[1]", "name=other"):
+        result = likra("plot", ".", "--set", setting, cwd=tmp_path)
+        key = setting.split("=")[0]
+        assert_refused(result, f"'{key}' decides what is trained or scored: use likra run")
+    assert_refused(likra("plot", ".", "--modes", "likr", cwd=tmp_path), "did you mean 'likra'?")
+
+
+def test_a_grid_takes_the_model_and_task_that_are_given(tmp_path):
+    write_preference(tmp_path / "mine.jsonl")
+    options = ["--task", "mine.jsonl", "--model", "pocket", "--no-calibrate"]
+    result = likra("plan", "table1", *options, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("plan   '") == 1
+    assert "plan   'runs/table1/table1-pocket-mine.jsonl'" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"]
+)
+def test_a_stopped_command_says_so_and_leaves_no_temporary_folder(tmp_path, number, code):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "likra", "run", "pocket", "-o", "out"],
+        cwd=tmp_path,
+        env=os.environ | {"TMPDIR": str(scratch)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not list(scratch.glob("likra-*")) and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, stderr = process.communicate()
+    assert process.returncode == code, stderr
+    last = stderr.splitlines()[-1]
+    assert last == "stopped: the same command continues where this one stopped"
+    assert "Traceback" not in stderr
+    assert not list(scratch.iterdir())
+    assert not list((tmp_path / "out").rglob(".*"))
+
+
+OPTIONS = {
+    "run": "model task data train-task train-data columns seeds snapshots negatives modes weight "
+    "metric num-fewshot fewshot eval-fraction on-leakage on-bad-row apply-chat-template "
+    "no-chat-template allow-code lr batch-size long-prompts dtype set output",
+    "plan": "model task data train-task train-data columns seeds snapshots negatives modes weight "
+    "metric num-fewshot fewshot eval-fraction on-leakage on-bad-row apply-chat-template "
+    "no-chat-template allow-code lr batch-size long-prompts dtype set output calibrate "
+    "no-calibrate",
+    "train": "output model task data split heads negatives snapshots columns on-bad-row "
+    "apply-chat-template no-chat-template long-prompts seed lr batch-size dtype allow-code set",
+    "plot": "modes weight weights validation-fraction metric figures set",
+    "compare": "output",
+    "eval": "data",
+    "negatives": "",
+    "tasks": "",
+    "tasks show": "data columns split num-fewshot fewshot on-bad-row apply-chat-template "
+    "no-chat-template allow-code model set",
+}
+
+
+def command_of(name: str) -> typer.core.TyperCommand:
+    command = typer.main.get_command(cli.app)
+    for part in name.split():
+        command = command.commands[part]
+    return command
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_options_of_a_command(name):
+    flags = {
+        flag.removeprefix("--")
+        for option in command_of(name).params
+        for flag in [*option.opts, *option.secondary_opts]
+        if flag.startswith("--")
+    }
+    assert flags == set(OPTIONS[name].split())
+
+
+def test_the_help_of_an_option_is_the_settings_description(capsys):
+    helps = {option.name: getattr(option, "help", "") for option in command_of("run").params}
+    fields = setting_fields()
+    for key in ("dtype", "columns", "on_leakage", "training.learning_rate"):
+        words = " ".join(fields[key].description.split())
+        assert helps[key.replace(".", "_")].startswith(words.removesuffix("."))
+    assert helps["weight"] == "Weight w of the negative term (default: 1.0)."
+    assert helps["dtype"].endswith("by default the checkpoint's own, on a CPU float32.")
 
 
 def test_help_teaches():

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from likra.negatives.mixture import draw_negatives as draw_negatives
     from likra.questions import Choice as Choice
     from likra.questions import Question as Question
+    from likra.report.results import run_study as run_study
     from likra.scores.ratio import likelihood_ratio as likelihood_ratio
     from likra.study.config import Study as Study
     from likra.study.config import read_study as read_study
-    from likra.study.run import run_study as run_study
     from likra.study.run import train_heads as train_heads
 
 _HOMES = {
@@ -60,7 +60,7 @@ _HOMES = {
     "load_task": "data.load",
     "open_model": "heads.base",
     "read_study": "study.config",
-    "run_study": "study.run",
+    "run_study": "report.results",
     "score": "heads.score",
     "token_logprobs": "engine.logprobs",
     "train_head": "heads.train",

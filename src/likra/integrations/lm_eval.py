@@ -46,7 +46,7 @@ from likra.integrations.lm_eval_heads import (
     trained_contexts,
 )
 from likra.scores.ratio import MODES, likelihood_ratio
-from likra.study.run import read_run
+from likra.study.folder import read_run, usable_path
 
 # Of a request, what the harness passes to its models: its texts (none of a rolling window), and
 # the tokens of context and continuation.
@@ -304,7 +304,7 @@ class LikraLM(LikraBaseLM):
         for folder in saved:
             read_stamp(folder)
         super().__init__(
-            self.run.study.model if pretrained is None else pretrained,
+            usable_path(self.run.study.model, self.run.folder) if pretrained is None else pretrained,
             dtype=self.run.study.dtype if dtype is None else dtype,
             **arguments,
         )

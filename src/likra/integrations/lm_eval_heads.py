@@ -4,6 +4,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from lm_eval.api.instance import Instance
 
 from likra.errors import LikraError, unknown
 from likra.scores.table import HeadKey
-from likra.study.run import Run
+from likra.study.examples import heads_of
+from likra.study.folder import Run
 
 
 def checked_weight(weight: Any) -> float:
@@ -57,14 +59,19 @@ def head_keys(
                 f"'{run.folder}' has several: add {name}= and one of {', '.join(listed)}"
             )
         chosen[name] = values[0 if given[name] is None else listed.index(str(given[name]))]
-    sources = {**dict(study.trained), "negative": chosen["source"]}
+    sources = {**dict(heads_of(study)), "negative": chosen["source"]}
 
     def key(term: str) -> HeadKey | None:
         if term == "base":
             return None
         return HeadKey(term, chosen["n"], chosen["seed"], sources.get(term))
 
-    return key(terms[0]), key(terms[1])
+    positive, negative = map(key, terms)
+    if positive and negative and positive.head == "positive":
+        # of a sampler that has no answers to some questions: both heads saw the same ones
+        own = replace(positive, source=negative.source)
+        positive = own if run.head_folder(own).is_dir() else positive
+    return positive, negative
 
 
 def trained_contexts(folders: Iterable[Path]) -> frozenset[str]:
@@ -78,7 +85,7 @@ def trained_contexts(folders: Iterable[Path]) -> frozenset[str]:
     contexts: set[str] = set()
     for path in {folder.parent / "examples.jsonl" for folder in folders}:
         if path.is_file():
-            examples = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+            examples = map(json.loads, path.read_text(encoding="utf-8").rstrip("\n").split("\n"))
             contexts |= {example["context"] for example in examples if "context" in example}
     return frozenset(contexts)
 

@@ -58,12 +58,12 @@ def prepare(study: Study, *, evaluates: bool = True) -> Data:
         LikraError: what is wrong with the task, its data or their splits.
 
     """
-    task = _open(study, study.task, study.data)
+    task = open_task(study, study.task, study.data)
     if evaluates and study.train_task is None:
         task = _with_evaluation(study, task)
     train_task = task
     if study.train_task is not None:
-        train_task = _open(study, study.train_task, study.train_data or study.data)
+        train_task = open_task(study, study.train_task, study.train_data or study.data)
     train = _training_questions(study, train_task)
     eval_split, evaluation, notes = "", [], []
     if evaluates:
@@ -102,7 +102,8 @@ def rendering(study: Study, task: Task) -> Rendering:
     return Rendering(study.fewshot, template, study.on_bad_row)
 
 
-def _open(study: Study, name: str, data: str | None) -> Task:
+def open_task(study: Study, name: str, data: str | None) -> Task:
+    """Open a task as the study reads it."""
     return load_task(
         name,
         data,

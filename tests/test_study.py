@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from likra.errors import LikraError
 from likra.heads import score as scoring_module
 from likra.heads.base import POCKET
+from likra.report.results import write_results
 from likra.scores.table import BASE, HeadKey
 from likra.scores.weights import split_validation
 from likra.study import run as study_module
@@ -29,7 +30,6 @@ from likra.study.run import (
     read_run_scores,
     run_study,
     train_heads,
-    write_results,
 )
 
 SMALL = {

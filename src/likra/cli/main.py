@@ -345,7 +345,8 @@ def plot(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
 ) -> None:
     """Compute curves, figures and report of a finished run again, from its score tables."""
-    from likra.study.run import read_run, write_results
+    from likra.report.results import write_results
+    from likra.study.run import read_run
 
     finished = read_run(run_folder)
     _show(finished, write_results(finished))
@@ -558,7 +559,8 @@ def _show(finished: Any, points: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from likra.report.html import accuracy_rows, headline
+    from likra.report.html import accuracy_rows
+    from likra.report.sentences import headline
 
     study = finished.study
     table = Table(title=f"{study.metric} on {study.task}: mean ± half of the 95% interval")

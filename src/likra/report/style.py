@@ -27,26 +27,7 @@ class Style:
         """The name without its explanation."""
         return self.label.partition(" (")[0]
 
-    @property
-    def glyph(self) -> str:
-        """The marker as a character; none for what has no marker."""
-        return _GLYPHS.get(self.marker, "")
 
-
-_GLYPHS = {
-    "o": "\u25cf",
-    "s": "\u25a0",
-    "^": "\u25b2",
-    "D": "\u25c6",
-    "v": "\u25bc",
-    "P": "\u271a",
-    "X": "\u2716",
-    "*": "\u2605",
-    "<": "\u25c0",
-    ">": "\u25b6",
-    "p": "\u2b1f",
-    "h": "\u2b22",
-}
 _KNOWN = {
     "likra": Style("Likra", "#0072B2", "#58AEEB", "-", "o"),
     "base-likra": Style("Base-Likra (negatives only)", "#00875F", "#34C79B", "--", "s"),
@@ -140,4 +121,6 @@ def shades(count: int) -> list[dict[str, str]]:
 
 
 def _between(start: Sequence[int], end: Sequence[int], part: float) -> str:
-    return "#" + "".join(f"{round(a + (b - a) * part):02x}" for a, b in zip(start, end, strict=True))
+    return "#" + "".join(
+        f"{round(a + (b - a) * part):02x}" for a, b in zip(start, end, strict=True)
+    )

@@ -7,10 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from likra.report.analysis import sources_of, weight_of, with_interval
-from likra.report.tables import cell, latex, markdown
 from likra.study.config import Study
-from likra.study.run import run_study, write_text
+from likra.study.run import run_study
 from likra.study.workbench import Workbench
 
 
@@ -52,21 +50,16 @@ def run_table(
         intervals (of a single seed, over questions).
 
     """
+    from likra.report.grid import write_grid
+
     folder = folder or Path("runs") / study.name
     parts = table_studies(study)
     _check(parts)
-    rows = []
+    results = []
     for part in parts:
         say(f"--- {part.model} on {part.task}")
-        run, points = run_study(part, folder / part.name, say)
-        rows.append(table_row(run.study, points))
-    table = pd.DataFrame(rows)
-    write_text(folder / "table.csv", table.to_csv(index=False))
-    shown = _shown(table, study.modes)
-    head, body = list(shown.columns), shown.to_numpy().tolist()
-    write_text(folder / "table.md", markdown(head, body, names=2))
-    write_text(folder / "table.tex", latex(head, body, names=2))
-    return folder, shown
+        results.append(run_study(part, folder / part.name, say))
+    return folder, write_grid(results, folder)
 
 
 def _check(parts: Sequence[Study]) -> None:
@@ -83,24 +76,3 @@ def _check(parts: Sequence[Study]) -> None:
         bench = Workbench(part)
         bench.base = models[part.model]
         bench.check_answers()
-
-
-def table_row(study: Study, points: pd.DataFrame) -> dict[str, Any]:
-    """One row of the table: what is not trained as it is, all else at the last snapshot."""
-    row: dict[str, Any] = {"model": study.model, "task": study.task, "metric": study.metric}
-    row["n"] = study.snapshots[-1]
-    for mode in study.modes:
-        chosen = points[(points["mode"] == mode) & (points.metric == study.metric)]
-        chosen = chosen[chosen.weight == weight_of(mode, study)]
-        chosen = chosen[chosen.source == sources_of(chosen, mode, study)[0]]
-        last = with_interval(chosen).iloc[-1]
-        row |= {mode: last.value, f"{mode}_low": last.ci_low, f"{mode}_high": last.ci_high}
-    return row
-
-
-def _shown(table: pd.DataFrame, modes: Sequence[str]) -> pd.DataFrame:
-    shown = table[["model", "task", "n"]].astype(str)
-    for mode in modes:
-        estimates = table[[mode, f"{mode}_low", f"{mode}_high"]].itertuples(index=False, name=None)
-        shown[mode] = [cell(estimate) for estimate in estimates]
-    return shown

@@ -16,7 +16,6 @@ from tqdm import tqdm
 from likra.data.splits import TRAIN
 from likra.errors import LikraError
 from likra.questions import Question
-from likra.scores.curves import curve
 from likra.scores.table import (
     BASE,
     BASELINES,
@@ -29,7 +28,6 @@ from likra.scores.table import (
     prompt_sha,
     read_scores,
 )
-from likra.scores.weights import choose_weight, split_validation
 from likra.study.config import Study, parse_study
 from likra.study.workbench import Examples, Workbench, account
 
@@ -101,6 +99,8 @@ def run_study(
         LikraError: bad input, or the folder holds a study with other settings.
 
     """
+    from likra.report.results import write_results
+
     bench = Workbench(study, say)
     run = settled(bench, folder or Path("runs") / study.name)
     if not run.scores_done():
@@ -463,91 +463,6 @@ def _tables(run: Run) -> Iterator[Any]:
         if row != [vars(key)]:
             raise LikraError(f"'{path}' does not hold the scores of {key}")
         yield table
-
-
-def write_results(run: Run) -> pd.DataFrame:
-    """Write ``curve.csv``, ``summary.json``, the figures and the report of a finished run."""
-    from likra.report.analysis import read_questions, report_data
-    from likra.report.figures import write_figures
-    from likra.report.html import write_report
-
-    study = run.study
-    scores = read_run_scores(run)
-    aside = None
-    if study.validation_fraction is not None:
-        chosen = split_validation(scores.question_ids, study.validation_fraction)
-        aside = curve(scores.of(chosen), study.task, study.modes, study.all_weights)
-        scores = scores.of(~chosen)
-    points = pd.DataFrame(curve(scores, study.task, study.modes, study.all_weights))
-    write_text(run.folder / "curve.csv", points.to_csv(index=False))
-    about = yaml.safe_load((run.folder / "study.yaml").read_text(encoding="utf-8"))
-    summary = _summary(study, points, about, len(scores.question_ids))
-    if aside is not None:
-        summary["n_validation_questions"] = int(chosen.sum())
-        summary["chosen_weights"] = _chosen_weights(pd.DataFrame(aside), points, study.metric)
-    data = report_data(study, scores, points, read_questions(run.folder))
-    summary["chance"] = data["chance"]
-    write_text(run.folder / "summary.json", json.dumps(summary, indent=2) + "\n")
-    about["chosen_weights"] = summary.get("chosen_weights", [])
-    write_figures(points, study, data, run.folder / "figures")
-    write_report(run.folder, study, points, about, data)
-    return points
-
-
-def _summary(
-    study: Study, points: pd.DataFrame, about: dict[str, Any], n_questions: int
-) -> dict[str, Any]:
-    from likra.report.analysis import with_interval
-
-    chosen = points[(points.weight == study.weight) | ~points["mode"].isin(_weighted())]
-    curves = chosen.groupby(["mode", "source", "n_train", "metric"], sort=False)
-    found = pd.concat([with_interval(group) for _, group in curves])
-    rows = json.loads(found.drop(columns=["task", "seed"]).to_json(orient="records"))
-    return {
-        "study": study.name,
-        "task": study.task,
-        "model": study.model,
-        "n_questions": n_questions,
-        "n_seeds": len(study.seeds),
-        "weight": study.weight,
-        "leaks": about["leaks"],
-        "versions": about["versions"],
-        "accuracy": rows,
-    }
-
-
-def _chosen_weights(aside: pd.DataFrame, points: pd.DataFrame, metric: str) -> list[dict[str, Any]]:
-    """The best weight of each curve on the questions set aside, and its accuracy on the others."""
-    key = ["mode", "source", "n_train"]
-
-    from likra.report.analysis import with_interval
-
-    def weighted(frame: pd.DataFrame) -> pd.DataFrame:
-        return frame[(frame.metric == metric) & frame["mode"].isin(_weighted())]
-
-    reported = dict(list(weighted(points).groupby([*key, "weight"])))
-    rows: list[dict[str, Any]] = []
-    for group, frame in weighted(aside).groupby(key):
-        means = frame[frame.seed == "all"]
-        weight = choose_weight(means.weight.tolist(), means.value.tolist())
-        there = with_interval(reported[*group, weight]).iloc[0]
-        rows.append(
-            dict(zip(key, group, strict=True))
-            | {
-                "weight": weight,
-                "validation": float(means[means.weight == weight].value.iloc[0]),
-                "value": float(there.value),
-                "ci_low": float(there.ci_low),
-                "ci_high": float(there.ci_high),
-            }
-        )
-    return rows
-
-
-def _weighted() -> list[str]:
-    from likra.scores.ratio import MODES
-
-    return [name for name, mode in MODES.items() if mode.weighted]
 
 
 def write_text(path: Path, text: str) -> None:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from likra.report.results import run_study, write_results
 
 from likra.data.load import load_task
 from likra.errors import LikraError
 from likra.heads.base import POCKET
+from likra.report.results import run_study, write_results
 from likra.scores.table import BASE, PRIOR, HeadKey
 from likra.scores.weights import split_validation
 from likra.study.config import parse_study

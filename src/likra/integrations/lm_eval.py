@@ -304,7 +304,9 @@ class LikraLM(LikraBaseLM):
         for folder in saved:
             read_stamp(folder)
         super().__init__(
-            usable_path(self.run.study.model, self.run.folder) if pretrained is None else pretrained,
+            usable_path(self.run.study.model, self.run.folder)
+            if pretrained is None
+            else pretrained,
             dtype=self.run.study.dtype if dtype is None else dtype,
             **arguments,
         )

@@ -28,26 +28,7 @@ class Style:
         """The name without its explanation."""
         return self.label.partition(" (")[0]
 
-    @property
-    def glyph(self) -> str:
-        """The marker as a character; none for what has no marker."""
-        return _GLYPHS.get(self.marker, "")
 
-
-_GLYPHS = {
-    "o": "\u25cf",
-    "s": "\u25a0",
-    "^": "\u25b2",
-    "D": "\u25c6",
-    "v": "\u25bc",
-    "P": "\u271a",
-    "X": "\u2716",
-    "*": "\u2605",
-    "<": "\u25c0",
-    ">": "\u25b6",
-    "p": "\u2b1f",
-    "h": "\u2b22",
-}
 _KNOWN = {
     "likra": Style("Likra", "#0072B2", "#58AEEB", "-", "o"),
     "base-likra": Style("Base-Likra (negatives only)", "#00875F", "#34C79B", "--", "s"),

@@ -5,14 +5,44 @@ const STROKES = Object.keys(DASHES);
 const FEW = 3; // curves whose intervals can still be told apart
 const HEADS = ["base", "positive", "negative"];
 const modes = new Map(data.modes.map((mode) => [mode.name, mode]));
-const state = { metric: data.metric, n: data.n, source: data.source, mode: data.weightMode, sourceMode: data.sourceMode };
+const state = { metric: data.metric, n: data.n, source: data.source, weight_mode: data.weight_mode, source_mode: data.source_mode };
 const off = new Set(); // what is switched off in the legends: "modes/likra"
 
 const byId = (id) => document.getElementById(id);
 const short = (label) => label.split(" (")[0];
 const interval = (value, low, high) => `${decimals(value, 3)} [${decimals(low, 3)}, ${decimals(high, 3)}]`;
 const isUntrained = (line) => line.n.length === 1 && line.n[0] === 0;
-const placeOf = (source) => Math.max(data.sources.findIndex((item) => item.name === source), 0);
+
+const untrained = new Set(data.curves[data.metric].filter(isUntrained).map((line) => line.mode));
+const SOFT = { color: "var(--soft)", dark: "var(--soft)" };
+
+// ---------------------------------------------------------------------------------------------
+// Looks: colours are modes or sources; in a comparison they are runs, and dashes are modes
+
+function modeLook(name) {
+  const mode = modes.get(name), isFlat = untrained.has(name);
+  if (data.runs) return { ...SOFT, marker: mode.marker, dash: STROKES[data.modes.indexOf(mode) % STROKES.length] };
+  return { ...mode, dash: isFlat ? "dashed" : "solid", marker: isFlat ? "" : mode.marker };
+}
+
+function sourceLook(name) {
+  const place = Math.max(data.sources.findIndex((item) => item.name === name), 0);
+  return data.runs ? { ...SOFT, marker: "o", fill: place % 4 } : data.sources[place];
+}
+
+function snapshotLook(n) {
+  const place = data.snapshots.indexOf(n);
+  return { ...data.shades[place], dash: STROKES[place % 4] };
+}
+
+const LOOKS = { modes: modeLook, sources: sourceLook, snapshots: (n) => snapshotLook(Number(n)), runs: (number) => data.runs[number] };
+
+/** A line with its marker, for the legend. */
+function swatch(look) {
+  const line = svg("path", { class: "line", d: "M0 7H28", "stroke-dasharray": DASHES[look.dash] });
+  const marker = look.marker ? [drawMarker(look, { x: 14, y: 7, size: 4 }, Number, Number)] : [];
+  return svg("svg", { viewBox: "0 0 28 14", class: "swatch", "aria-hidden": "true" }, svg("g", toned(look), line, ...marker));
+}
 
 // ---------------------------------------------------------------------------------------------
 // Charts
@@ -53,46 +83,41 @@ function curve(line, across, style) {
 const switchedOn = (line) => data.runs ? !off.has(`runs/${line.run}`) && !off.has(`sources/${line.source}`) : !line.source || line.source === state.source;
 const isShown = (line) => !off.has(`modes/${line.mode}`) && switchedOn(line);
 
-function styleOf(line) {
-  const mode = modes.get(line.mode), name = short(mode.label);
-  if (!data.runs) return { ...mode, name, band: true, dash: isUntrained(line) ? "dashed" : "solid" };
+function lineLook(line) {
+  const name = short(modes.get(line.mode).label);
+  if (!data.runs) return { ...modeLook(line.mode), name, band: true };
   const run = data.runs[line.run], source = line.source && line.many ? ` (${line.source})` : "";
-  return {
-    ...run, name: `${run.name}: ${name}${source}`, marker: mode.marker, band: true,
-    fill: line.source ? placeOf(line.source) % 4 : 0, dash: STROKES[data.modes.indexOf(mode) % STROKES.length],
-  };
+  const fill = line.source ? sourceLook(line.source).fill : 0;
+  return { ...modeLook(line.mode), ...run, name: `${run.name}: ${name}${source}`, fill, band: true };
 }
 
 function drawCurves(element) {
-  const all = data.lines[state.metric], lines = all.filter(isShown), x = examplesAxis(data.snapshots, element);
+  const all = data.curves[state.metric], lines = all.filter(isShown), x = examplesAxis(data.snapshots, element);
   const across = [x.range[0], ...data.snapshots, x.range[1]];
   const rules = data.chance === null ? [] : [{ from: [x.range[0], data.chance], to: [x.range[1], data.chance], text: "chance" }];
-  const series = lines.map((line) => curve(line, across, styleOf(line))).reverse(); // the first one on top
+  const series = lines.map((line) => curve(line, across, lineLook(line))).reverse(); // the first one on top
   chart(element, { x, y: accuracyAxis(lines.length ? lines : all), rules, series });
 }
 
 /** The curves of one mode, coloured by source, over those of SFT and the base in grey. */
 function drawSources(element) {
-  const all = data.lines[state.metric], ofMode = all.filter((line) => line.mode === state.sourceMode && line.source);
+  const all = data.curves[state.metric], ofMode = all.filter((line) => line.mode === state.source_mode && line.source);
   const lines = ofMode.filter((line) => !off.has(`sources/${line.source}`)), x = examplesAxis(data.snapshots, element);
   const across = [x.range[0], ...data.snapshots, x.range[1]];
   const others = all.filter((line) => ["sft", "base"].includes(line.mode)).map((line) => curve(line, across, {
-    name: short(modes.get(line.mode).label), color: "var(--soft)", dark: "var(--soft)", width: 1.4, dash: line.mode === "base" ? "dashed" : "dotted",
+    ...SOFT, name: short(modes.get(line.mode).label), width: 1.4, dash: line.mode === "base" ? "dashed" : "dotted",
   }));
-  const series = lines.map((line) => curve(line, across, { ...data.sources[placeOf(line.source)], name: line.source, band: lines.length <= FEW }));
+  const series = lines.map((line) => curve(line, across, { ...sourceLook(line.source), name: line.source, band: lines.length <= FEW }));
   chart(element, { x, y: accuracyAxis(lines.length ? lines : ofMode), series: [...others, ...series] });
 }
 
 function drawWeights(element) {
-  const all = data.weights[state.metric].filter((line) => line.mode === state.mode && (!line.source || line.source === state.source));
+  const all = data.weight_curves[state.metric].filter((line) => line.mode === state.weight_mode && (!line.source || line.source === state.source));
   const lines = all.filter((line) => !off.has(`snapshots/${line.n}`)), y = accuracyAxis(all);
-  const series = lines.map((line) => {
-    const place = data.snapshots.indexOf(line.n);
-    return {
-      ...data.shades[place], name: `n = ${line.n}`, dash: STROKES[place % 4],
-      points: line.weight.map((w, i) => ({ x: w, y: line.value[i], text: `w = ${w}: ${interval(line.value[i], line.low[i], line.high[i])}` })),
-    };
-  });
+  const series = lines.map((line) => ({
+    ...snapshotLook(line.n), name: `n = ${line.n}`,
+    points: line.weight.map((w, i) => ({ x: w, y: line.value[i], text: `w = ${w}: ${interval(line.value[i], line.low[i], line.high[i])}` })),
+  }));
   const weights = all.flatMap((line) => line.weight), rules = [{ from: [data.weight, y.range[0]], to: [data.weight, y.range[1]] }];
   chart(element, { x: { title: "weight w of the negative term", range: [Math.min(...weights), Math.max(...weights)] }, y, rules, series });
 }
@@ -224,6 +249,7 @@ document.addEventListener("pointerdown", (event) => { // a touch beside a chart 
   for (const element of document.querySelectorAll(".chart")) if (!element.contains(event.target)) element.onblur?.();
 });
 for (const element of document.querySelectorAll(".js")) element.hidden = false;
+for (const chip of document.querySelectorAll(".chip")) chip.prepend(swatch(LOOKS[chip.parentElement.dataset.legend](chip.dataset.item)));
 for (const name of data.off ?? []) off.add(name);
 update();
 

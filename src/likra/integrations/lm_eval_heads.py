@@ -3,7 +3,7 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from likra.scores.table import HeadKey
 from likra.study.run import Run
 
 
-def checked_weight(weight: Any) -> float:
+def checked_weight(weight: str | float) -> float:
     """A weight given as text or number.
 
     Raises:
@@ -31,7 +31,7 @@ def checked_weight(weight: Any) -> float:
 
 
 def head_keys(
-    run: Run, terms: tuple[str, str], given: dict[str, Any]
+    run: Run, terms: tuple[str, str], given: Mapping[str, str | int | None]
 ) -> tuple[HeadKey | None, HeadKey | None]:
     """Which heads give the positive and the negative term; None is the base.
 

@@ -476,7 +476,7 @@ def _time_training(bench: Workbench, examples: Sequence[Sequence[Any]]) -> Pace:
                 snapshots,
                 settings=settings,
                 lora=bench.lora,
-                name="calibration",
+                name=None,
             )
 
         return _pace_of(train, flops, len(examples))

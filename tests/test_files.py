@@ -262,7 +262,7 @@ def test_more_examples_than_there_are(tmp_path):
 
 def test_examples_of_a_held_out_question_are_trained_on(tmp_path):
     task = several(tmp_path, 20)
-    task.hold_out(0.5, seed=3)
+    task = task.held_out(0.5, seed=3)
     train = {question.stem for question in task.questions("train")}
     held = task.questions("held-out", 4)
     assert len(held) == 10
@@ -272,12 +272,36 @@ def test_examples_of_a_held_out_question_are_trained_on(tmp_path):
         assert {example.split()[0] for example in examples} <= train
 
 
+def test_a_task_is_a_value(tmp_path):
+    task = several(tmp_path, 20)
+    divided = task.held_out(0.5, seed=3)
+    assert (divided.splits, divided.train_split, divided.eval_split) == (
+        ["held-out", "train"],
+        "train",
+        "held-out",
+    )
+    assert (task.splits, task.eval_split) == (["train"], None)
+    assert len(task.questions("train")) == 20
+    assert [q.id for q in task.questions("train")[3:6]] == [
+        task.questions("train")[n].id for n in (3, 4, 5)
+    ]
+
+
+def test_evaluation_data_alone_can_be_divided(tmp_path):
+    rows = [{"prompt": f"p{n}", "chosen": " a", "rejected": " x"} for n in range(10)]
+    jsonl(tmp_path / "test.jsonl", *rows)
+    divided = load_task(str(tmp_path)).held_out(0.2, seed=0)
+    assert (divided.train_split, divided.eval_split) == ("train", "held-out")
+    assert len(divided.questions("train")) == 8
+    assert len(divided.questions("held-out", 2)) == 2
+
+
 @pytest.mark.parametrize("fewshot", ["per-question", "fixed"])
 def test_what_is_left_out_is_no_example(tmp_path, fewshot):
     rows = [{"id": f"{n}", "prompt": f"p{n}", "chosen": " a", "rejected": " x"} for n in range(8)]
     del rows[7]["id"]
     task = load_task(jsonl(tmp_path / "a.jsonl", *rows))
-    task.left_out = {task.questions("train")[7].id, "1", "2", "3"}
+    task = task.without_examples({task.questions("train")[7].id, "1", "2", "3"})
     for question in task.questions("train", 3, Rendering(fewshot=fewshot)):
         *examples, _ = question.choices[0].context.split("\n\n")
         assert set(examples) <= {f"p{n} a" for n in (0, 4, 5, 6)}
@@ -543,7 +567,7 @@ def test_a_single_chat_file_can_be_divided(tmp_path, chat):
         for n in range(10)
     ]
     task = load_task(jsonl(tmp_path / "a.jsonl", *rows))
-    task.hold_out(0.2, 0)
+    task = task.held_out(0.2, 0)
     assert len(task.questions("held-out", 1, chat)) == 2
 
 

@@ -53,6 +53,11 @@ class Table:
     def __len__(self) -> int:
         return len(self.groups)
 
+    @property
+    def is_chat(self) -> bool:
+        """Whether prompts are chat messages; a table has no mixture."""
+        return bool(self.rows["is_chat"][0].as_py())
+
     def members(self, number: int) -> Iterator[dict[str, Any]]:
         """The rows of a question."""
         place = self.groups[number]

@@ -82,11 +82,11 @@ class Workbench:
         study = self.study
         task = load_task(study.task, study.data, columns=study.columns, on_bad_row=study.on_bad_row)
         if self.evaluates and study.train_task is None:
-            self._hold_out(task)
+            return self._held_out(task)
         return task
 
-    def _hold_out(self, task: Task) -> None:
-        """Evaluate a part of a task that has one split."""
+    def _held_out(self, task: Task) -> Task:
+        """The task; of one that has one split a part is evaluated."""
         study = self.study
         if None not in {task.train_split, task.eval_split} or study.train_split or study.eval_split:
             if study.eval_fraction is not None:
@@ -94,15 +94,17 @@ class Workbench:
                     f"task '{task.name}' has splits of its own ({', '.join(task.splits)}): "
                     "eval_fraction is for a task with one"
                 )
-            return
+            return task
         if isinstance(task, HarnessTask) and task.lacks_training and study.eval_fraction is None:
             raise LikraError(f"{task.lacks_training}; eval_fraction divides what there is")
         fraction = EVAL_FRACTION if study.eval_fraction is None else study.eval_fraction
-        task.hold_out(fraction, study.split_seed, Rendering(on_bad_row=study.on_bad_row))
-        task.notes.append(
+        rendering = Rendering(on_bad_row=study.on_bad_row)
+        divided = task.held_out(fraction, study.split_seed, rendering)
+        divided.notes.append(
             f"one split: {fraction:.0%} of its questions are held out for evaluation "
             f"(eval_fraction; split_seed {study.split_seed})"
         )
+        return divided
 
     @cached_property
     def train_task(self) -> Task:
@@ -172,9 +174,10 @@ class Workbench:
                 f"'{self.task.name}' has evaluation questions alone, and examples (num_fewshot) "
                 "come from its training split: give a folder with both"
             )
+        task = self.task
         if self.study.num_fewshot and self.study.on_leakage == "drop":
-            self._leave_out(rendering)
-        asked = self.task.questions(self.eval_split, self.study.num_fewshot, rendering)
+            task = self._without_leaking_examples(rendering)
+        asked = task.questions(self.eval_split, self.study.num_fewshot, rendering)
         ranked = [question for question in asked if question.can_be_ranked]
         if not ranked:
             raise LikraError(
@@ -188,13 +191,14 @@ class Workbench:
             )
         return ranked
 
-    def _leave_out(self, rendering: Rendering) -> None:
+    def _without_leaking_examples(self, rendering: Rendering) -> Task:
         """Keep questions that leak from standing, solved, before the ones that they give away."""
         split = self.task.train_split
-        if split is not None:
-            pool = self.task.questions(split, 0, rendering)
-            asked = self.task.questions(self.eval_split, 0, rendering)
-            self.task.left_out = {leak.train_id for leak in find_leaks(pool, asked)}
+        if split is None:
+            return self.task
+        pool = self.task.questions(split, 0, rendering)
+        asked = self.task.questions(self.eval_split, 0, rendering)
+        return self.task.without_examples({leak.train_id for leak in find_leaks(pool, asked)})
 
     def rendering(self, task: Task) -> Rendering:
         """How the study wants a task's questions put."""

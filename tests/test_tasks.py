@@ -416,6 +416,7 @@ def test_a_card_with_training_data_alone_is_divided(card):
 def test_a_task_is_a_value(card):
     rows = [row(f"t{n}", stem=f"Capital of {n}?") for n in range(10)]
     write_jsonl(card.parent / "train.jsonl", rows)
+    write_jsonl(card.parent / "test.jsonl", [row(f"e{n}", stem=f"Town {n}?") for n in range(4)])
     task = load_task(str(card))
     before = task.questions("test", 1)
     divided, without = task.held_out(0.5, seed=1), task.without_examples({"t0", "t1", "t2"})

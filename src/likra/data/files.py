@@ -5,13 +5,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 from likra.data.card import card_names
 from likra.data.formats import Format, Text
 from likra.data.harness import FEWSHOT_SEED
 from likra.data.rendering import PLAIN, Rendering
-from likra.data.row_table import Table, read_table, restored
+from likra.data.row_table import Table, read_table
 from likra.data.rows import READABLE, BadRowError, Row, read_rows
 from likra.data.splits import HELD_OUT, TRAIN, hold_out
 from likra.errors import LikraError, unknown
@@ -76,7 +76,7 @@ class FileTask:
                 "on, or none to evaluate: set train_split and eval_split"
             )
         (table,) = self.tables.values()
-        stems = (_as_text(restored(table, number)[0]) for number in range(len(table)))
+        stems = (_as_text(entry.prompt) for entry in table)
         return replace(self, division=hold_out(stems, fraction, seed))
 
     def without_examples(self, ids: set[str]) -> "FileTask":
@@ -141,17 +141,16 @@ class Questions(Sequence[Question]):
 
         """
         table = self.task.tables[self.split]
-        prompt, answers, row = restored(table, number)
+        entry = table[number]
         solved = self._examples(number) if self.num_fewshot else []
-        origin = row["origin"]
         try:
             choices = [
-                _choice(prompt, text, is_right, solved, table.format, self.rendering)
-                for text, is_right in answers
+                _choice(entry.prompt, text, is_right, solved, table.format, self.rendering)
+                for text, is_right in entry.answers
             ]
         except Exception as error:  # a chat template may raise anything at all
-            raise LikraError(f"{origin}: {one_line(error)}") from error
-        return Question(_id(row), _as_text(prompt), tuple(choices), origin)
+            raise LikraError(f"{entry.origin}: {one_line(error)}") from error
+        return Question(entry.id, _as_text(entry.prompt), tuple(choices), entry.origin)
 
     def _examples(self, number: int) -> list[tuple[Text, Text]]:
         """Solved examples for a question, from the training split and never the question itself.
@@ -170,18 +169,15 @@ class Questions(Sequence[Question]):
             if len(solved) == count:
                 break
             if (name, pool[place]) != (self.split, number):
-                prompt, answers, row = restored(task.tables[name], pool[place])
-                if _id(row) not in task.hidden:
-                    solved += [(prompt, text) for text, is_right in answers if is_right][:1]
+                entry = task.tables[name][pool[place]]
+                right = [text for text, is_right in entry.answers if is_right]
+                if right and entry.id not in task.hidden:
+                    solved.append((entry.prompt, right[0]))
         if len(solved) < self.num_fewshot:
             raise LikraError(
                 f"'{task.name}' has {len(solved)} solved examples, not {self.num_fewshot}"
             )
         return solved
-
-
-def _id(row: Mapping[str, Any]) -> str:
-    return str(row["id"] or row["origin"])
 
 
 def _choice(
@@ -378,13 +374,13 @@ def _notes(source: str, table: Table) -> list[str]:
         kinds = ", ".join(f"{kind}: {count:,}" for kind, count in table.dropped.most_common())
         total = sum(table.dropped.values())
         notes.append(f"left out {total:,} rows ({kinds}); {'; '.join(table.examples_of_dropped)}")
-    prompt, answers, _ = restored(table, 0)
-    if table.format.name != "multiple choice" and isinstance(prompt, str):
-        answer = str(answers[0][0])
-        if prompt[-1:].isalnum() and answer[:1].isalnum():
+    first = table[0]
+    if table.format.name != "multiple choice" and isinstance(first.prompt, str):
+        answer = str(first.answers[0][0])
+        if first.prompt[-1:].isalnum() and answer[:1].isalnum():
             notes.append(
-                f"prompt and answer touch ('{prompt[-20:]}' + '{answer[:20]}'): in TRL's formats "
-                "the space between them is the file's own"
+                f"prompt and answer touch ('{first.prompt[-20:]}' + '{answer[:20]}'): in TRL's "
+                "formats the space between them is the file's own"
             )
     return notes
 

@@ -1,4 +1,4 @@
-"""People's own questions: data files, folders of them, and data sets of the hub."""
+"""The user's own questions: data files, folders of them, and data sets of the hub."""
 
 import random
 import re
@@ -238,7 +238,7 @@ def _as_text(text: Text) -> str:
 
 
 def is_data_file(name: str) -> bool:
-    """Whether a name is that of a data file or folder; a card's is not: ./NAME is the folder."""
+    """Whether a name is that of a data file or folder; a card's name is not (./NAME is)."""
     if name in card_names():
         return False
     return Path(name).is_dir() or Path(name).suffix.lower() in (*READABLE, ".gz", ".zip", ".zst")
@@ -255,7 +255,7 @@ def open_files(
     """
     path = Path(name)
     if path.suffix.lower() in {".gz", ".zip", ".zst"}:
-        raise LikraError(f"'{name}' is packed: unpack it")
+        raise LikraError(f"'{name}' is compressed: decompress it")
     by_split = _folder_files(path) if path.is_dir() else {TRAIN: [path]}
     files = [file for own in by_split.values() for file in own]
 
@@ -279,10 +279,10 @@ _SPLITS = {"dev": "validation", "val": "validation", "valid": "validation", "eva
 
 
 def _folder_files(folder: Path) -> dict[str, list[Path]]:
-    """The data files of a folder by split; none is passed over.
+    """The data files of a folder by split; none is skipped.
 
     Raises:
-        LikraError: there is none, or one of no split.
+        LikraError: there is none, or one belongs to no split.
 
     """
     files: dict[str, list[Path]] = {}
@@ -293,13 +293,14 @@ def _folder_files(folder: Path) -> dict[str, list[Path]]:
         split = _SPLITS.get(_usual(stem), _usual(stem))
         if split not in {TRAIN, "validation", "test"}:
             raise LikraError(
-                f"'{path}' is of no split: in a folder, files are called train, validation or test"
+                f"'{path}' belongs to no split: files in a folder are named train, validation or "
+                "test"
             )
         if files.get(split) and "-of-" not in path.stem:
-            raise LikraError(f"'{folder}' has two files for '{split}': {path.name} is the second")
+            raise LikraError(f"'{folder}' has two files for '{split}': the second is {path.name}")
         files.setdefault(split, []).append(path)
     if not files:
-        raise LikraError(f"'{folder}' holds no data: wanted train.jsonl, test.jsonl and the like")
+        raise LikraError(f"'{folder}' contains no data: expected train.jsonl, test.jsonl, ...")
     return files
 
 
@@ -309,7 +310,7 @@ def open_hub(
     """Open a data set of the hub, ``OWNER/NAME`` or ``OWNER/NAME:CONFIGURATION``.
 
     Raises:
-        LikraError: there is none, or it fits no format.
+        LikraError: it cannot be loaded, or it matches no format.
 
     """
     import datasets
@@ -319,7 +320,7 @@ def open_hub(
         data = datasets.load_dataset(path, configuration or None)
     except Exception as error:  # the hub, the network, the files: many types
         raise LikraError(
-            f"unknown task '{name}': it is neither a file here nor a data set to be had from the "
+            f"unknown task '{name}': it is not a file here, and cannot be loaded from the "
             f"Hugging Face hub ({one_line(error)[:160]})"
         ) from error
 
@@ -386,7 +387,7 @@ def _notes(source: str, table: Table) -> list[str]:
 
 
 def read_wrong_answers(name: str) -> Iterator[tuple[str, list[str]]]:
-    """Wrong answers in a file: (question's id or its `comparable` text, texts) of each row.
+    """The wrong answers in a file: (question's id or its `comparable` text, texts) of each row.
 
     Columns: ``id``, or ``prompt`` or ``question``; and ``rejected``, a text or a list.
 
@@ -395,14 +396,14 @@ def read_wrong_answers(name: str) -> Iterator[tuple[str, list[str]]]:
 
     """
     for place, row in read_rows(Path(name)):
-        where = f"{Path(name).name}, {place}"
+        origin = f"{Path(name).name}, {place}"
         if isinstance(row, BadRowError):
-            raise LikraError(f"{where}: {row}")
+            raise LikraError(f"{origin}: {row}")
         key = row.get("id")
         if key is None:
             asked = row.get("prompt") or row.get("question")
             key = comparable(str(asked)) if asked else None
         texts = row.get("rejected")
         if key is None or not texts:
-            raise LikraError(f"{where}: wanted id (or prompt, or question) and rejected")
+            raise LikraError(f"{origin}: expected id (or prompt, or question) and rejected")
         yield str(key), [texts] if isinstance(texts, str) else [str(text) for text in texts]

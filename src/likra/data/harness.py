@@ -227,7 +227,7 @@ class HarnessTask:
         try:
             return split in self.parts.open(name).dataset
         except LikraError as error:
-            if "holds no data" in str(error):
+            if "contains no data" in str(error):
                 return False
             raise
 
@@ -364,7 +364,7 @@ def lacking(task: HarnessTask, config: Config, data: str | None) -> str:
         return ""
     files = ", ".join(sorted(p.name for p in Path(data).iterdir() if p.is_file())[:8])
     return (
-        f"'{data}' holds no training data for task '{task.name}' (it holds {files}); another "
+        f"'{data}' contains no training data for task '{task.name}' (it contains {files}); another "
         "configuration of the data set is named as TASK:CONFIGURATION"
     )
 

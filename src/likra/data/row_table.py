@@ -150,7 +150,7 @@ class _Reader:
         finally:
             Path(path).unlink(missing_ok=True)
         if self.format is None or not self.groups:
-            raise LikraError(f"'{self.name}' holds no usable row{self._why()}")
+            raise LikraError(f"'{self.name}' contains no usable row{self._why()}")
         return self._without_contradicted(
             Table(
                 self.format,
@@ -168,7 +168,7 @@ class _Reader:
             return table
         kept = [rows for rows, entry in zip(table.groups, table, strict=True) if entry.answers]
         if not kept:
-            raise LikraError(f"'{self.name}' holds no usable row{self._why()}")
+            raise LikraError(f"'{self.name}' contains no usable row{self._why()}")
         return replace(table, groups=kept)
 
     def _why(self) -> str:
@@ -206,7 +206,7 @@ class _Reader:
 
     def _check_row(self, example: Example) -> None:
         if self.n_rows and (not isinstance(example.prompt, str)) != self.is_chat:
-            raise BadRowError("plain text and chat messages mixed", "in one file")
+            raise BadRowError("mixed plain text and chat messages", "in one file")
         known = None if example.id is None else self.ids.get(_digest(example.id))
         if known is not None and not (self._groups and known == _digest(example.prompt)):
             raise BadRowError("duplicate id", f"'{example.id}'")

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import overload
 
 from likra.data.card import card_names
-from likra.data.formats import Format, Text
+from likra.data.formats import Text
 from likra.data.harness import FEWSHOT_SEED
+from likra.data.prompts import as_text, candidate
 from likra.data.rendering import PLAIN, Rendering
 from likra.data.row_table import Table, read_table
 from likra.data.rows import READABLE, BadRowError, Row, read_rows
 from likra.data.splits import HELD_OUT, TRAIN, hold_out
 from likra.errors import LikraError, unknown
-from likra.questions import Choice, Question
-from likra.text import common_length, comparable, one_line, shuffled
+from likra.questions import Question
+from likra.text import comparable, one_line, shuffled
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +77,7 @@ class FileTask:
                 "on, or none to evaluate: set train_split and eval_split"
             )
         (table,) = self.tables.values()
-        stems = (_as_text(entry.prompt) for entry in table)
+        stems = (as_text(entry.prompt) for entry in table)
         return replace(self, division=hold_out(stems, fraction, seed))
 
     def without_examples(self, ids: set[str]) -> "FileTask":
@@ -145,12 +146,12 @@ class Questions(Sequence[Question]):
         solved = self._examples(number) if self.num_fewshot else []
         try:
             choices = [
-                _choice(entry.prompt, text, is_right, solved, table.format, self.rendering)
+                candidate(entry.prompt, text, is_right, solved, table.format, self.rendering)
                 for text, is_right in entry.answers
             ]
         except Exception as error:  # a chat template may raise anything at all
             raise LikraError(f"{entry.origin}: {one_line(error)}") from error
-        return Question(entry.id, _as_text(entry.prompt), tuple(choices), entry.origin)
+        return Question(entry.id, as_text(entry.prompt), tuple(choices), entry.origin)
 
     def _examples(self, number: int) -> list[tuple[Text, Text]]:
         """Solved examples for a question, from the training split and never the question itself.
@@ -178,59 +179,6 @@ class Questions(Sequence[Question]):
                 f"'{task.name}' has {len(solved)} solved examples, not {self.num_fewshot}"
             )
         return solved
-
-
-def _choice(
-    prompt: Text,
-    answer: Text,
-    is_right: bool,
-    solved: Sequence[tuple[Text, Text]],
-    form: Format,
-    rendering: Rendering,
-) -> Choice:
-    """One candidate. Chat answers end as the template ends a turn, as in TRL."""
-    if rendering.chat_template is not None:
-        messages = [
-            message
-            for question, right in solved
-            for message in _messages(question, "user", form) + _messages(right, "assistant", form)
-        ]
-        messages += _messages(prompt, "user", form)
-        context = rendering.chat_template(messages, add_generation_prompt=True)
-        messages += _messages(answer, "assistant", form)
-        whole = rendering.chat_template(messages, add_generation_prompt=False, complete=True)
-        context = context[: common_length([context, whole])]
-        return Choice(context, whole[len(context) :], _as_text(answer).strip(), is_right)
-    if not isinstance(prompt, str) or not isinstance(answer, str):
-        raise LikraError("chat messages need a chat template, and there is none")
-    preamble = "".join(
-        f"{_context(question, form)}{_continuation(question, right, form)}\n\n"
-        for question, right in solved
-    )
-    context = preamble + _context(prompt, form)
-    return Choice(context, _continuation(prompt, answer, form), answer.strip(), is_right)
-
-
-def _context(prompt: Text, form: Format) -> str:
-    return f"Question: {prompt}\nAnswer:" if form.asks else str(prompt)
-
-
-def _continuation(prompt: Text, answer: Text, form: Format) -> str:
-    """In TRL's formats the texts touch as they are; choices are set off by a space."""
-    prompt, answer = str(prompt), str(answer)
-    apart = form.asks or not (prompt[-1:].isspace() or answer[:1].isspace())
-    return f" {answer}" if form.name == "multiple choice" and apart else answer
-
-
-def _messages(text: Text, role: str, form: Format) -> list[dict[str, str]]:
-    if not isinstance(text, str):
-        return text
-    content = _context(text, form) if role == "user" else text
-    return [{"role": role, "content": content}]
-
-
-def _as_text(text: Text) -> str:
-    return text if isinstance(text, str) else "\n".join(message["content"] for message in text)
 
 
 # --------------------------------------------------------------------------------------------

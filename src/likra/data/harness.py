@@ -1,10 +1,8 @@
 """Tasks that lm-evaluation-harness renders: cards, and its own."""
 
-import functools
 import itertools
-import os
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,30 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from likra.data.card import card_config, card_path, read_card
 from likra.data.documents import Document, render, sandboxed_templates
+from likra.data.parts import Config, Parts, local_files_of
 from likra.data.pool import Answers
 from likra.data.rendering import PLAIN, Rendering
 from likra.data.splits import HELD_OUT, TRAIN, hold_out
 from likra.errors import LikraError, unknown
 from likra.questions import Choice, Question, check_questions
-from likra.text import one_line
 
 if TYPE_CHECKING:
     from lm_eval.api.task import ConfigurableTask
 
 FEWSHOT_SEED = 1234  # the harness's own default
-Config = dict[str, Any]  # what the harness's ``ConfigurableTask`` takes
-
-
-class Parts:
-    """The harness's tasks of the parts of a data set, each opened when first asked for."""
-
-    def __init__(self, config_of: Callable[[str], Config]) -> None:
-        """Take what gives the configuration of a part; ("" is the only part of most tasks)."""
-        self.config_of = functools.cache(config_of)
-        self.open = functools.cache(self._open)
-
-    def _open(self, name: str) -> "ConfigurableTask":
-        return configurable_task(training_only(self.config_of(name)))
 
 
 @dataclass(frozen=True)
@@ -85,10 +70,7 @@ class HarnessTask:
                 config = self.parts.config_of(name)
             except LikraError:  # a part that the local folder lacks
                 continue
-            data_files = (config.get("dataset_kwargs") or {}).get("data_files")
-            if isinstance(data_files, dict):
-                listed = ([own] if isinstance(own, str) else own for own in data_files.values())
-                files |= {Path(file) for own in listed for file in own if "://" not in file}
+            files.update(local_files_of(config))
         return sorted(files)
 
     @property
@@ -367,46 +349,3 @@ def lacking(task: HarnessTask, config: Config, data: str | None) -> str:
         f"'{data}' contains no training data for task '{task.name}' (it contains {files}); another "
         "configuration of the data set is named as TASK:CONFIGURATION"
     )
-
-
-def training_only(config: Config) -> Config:
-    """The configuration, where it has only training data so that the harness opens it.
-
-    The harness wants something to evaluate. `HarnessTask.eval_split` does not count this one.
-    """
-    if config.get("training_split") and not (
-        config.get("test_split") or config.get("validation_split")
-    ):
-        split = config["training_split"]
-        return {**config, "test_split": split, "fewshot_split": split}
-    return config
-
-
-def configurable_task(config: Config) -> "ConfigurableTask":
-    """The harness's task of a configuration, its data loaded.
-
-    Raises:
-        LikraError: the data cannot be read, or the card does not fit them.
-
-    """
-    import datasets
-    from lm_eval.api.task import ConfigurableTask
-
-    bars = datasets.utils.logging.is_progress_bar_enabled()
-    datasets.utils.logging.disable_progress_bar()
-    try:
-        with sandboxed_templates():
-            return ConfigurableTask(config=dict(config))
-    except Exception as error:  # whatever the data set's reader or the card's templates raise
-        source = (config.get("dataset_kwargs") or {}).get("data_files")
-        where = (
-            ", ".join(os.fspath(p) for paths in source.values() for p in paths)
-            if isinstance(source, dict)
-            else f"{config.get('dataset_path')}: with --data FOLDER it is read from local files"
-        )
-        raise LikraError(
-            f"cannot open the data of task '{config['task']}' ({where}): {one_line(error)}"
-        ) from error
-    finally:
-        if bars:
-            datasets.utils.logging.enable_progress_bar()

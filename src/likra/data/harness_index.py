@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from likra.data.card import check_output_type, use_local_data
-from likra.data.harness import Config, HarnessTask, Parts, lacking
+from likra.data.harness import HarnessTask, lacking
+from likra.data.parts import Config, Parts
 from likra.errors import LikraError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from lm_eval.utils import get_file_task_name
 
 from likra.atomic import write_text
 from likra.data.card import card_config, card_names
-from likra.data.harness import sandboxed_templates
+from likra.data.documents import sandboxed_templates
 from likra.data.harness_index import harness_has
 from likra.errors import LikraError
 from likra.integrations.lm_eval import OPENED, LikraLM, Part

@@ -10,12 +10,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, set_seed
+from peft import PeftModel
+from torch import Tensor
+from transformers import (
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    set_seed,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from likra import BaseModel, Question
@@ -115,7 +122,7 @@ def counted_tokens() -> Iterator[list[int]]:
     counts: list[int] = []
     embed = torch.nn.Embedding.forward
 
-    def counting_embed(layer: Any, tokens: Any) -> Any:
+    def counting_embed(layer: torch.nn.Embedding, tokens: Tensor) -> Tensor:
         counts.append(tokens.numel())
         return embed(layer, tokens)
 
@@ -123,17 +130,21 @@ def counted_tokens() -> Iterator[list[int]]:
         yield counts
 
 
-def causal_logits(model: Any, forest: Forest, start: int, stop: int) -> Any:
-    """Logits of the needed rows among some of the forest's tokens, taken for a plain text.
+def causal_logits(
+    model: PreTrainedModel | PeftModel, forest: Forest, start: int, stop: int
+) -> Tensor:
+    """Logits of the needed positions among some of the forest's tokens, taken for a plain text.
 
-    Meaningless as scores, and the least work by which any scores could be had.
+    Meaningless as scores, and the least work that any scores take.
     """
-    inside = (forest.rows >= start) & (forest.rows < stop)
-    return model(
+    inside = (forest.logit_positions >= start) & (forest.logit_positions < stop)
+    output = model(
         input_ids=forest.input_ids[None, start:stop],
-        logits_to_keep=forest.rows[inside] - start,
+        logits_to_keep=forest.logit_positions[inside] - start,
         use_cache=False,
-    ).logits
+    )
+    logits: Tensor = output.logits
+    return logits
 
 
 # --------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Scoring ARC-Challenge: likra beside lm-evaluation-harness's own Hugging Face backend.
 
 Both get the same strings and the same model, and tokenizing counts for both. The harness runs at
-the best of several batch sizes. The floor is the least work by which the scores could be had: one
-ordinary causal pass over the unique tokens, and the LM head where an answer token is predicted.
+the best of several batch sizes. The floor is the least work that the scores take: one ordinary
+causal pass over the unique tokens, and the LM head where an answer token is predicted.
 """
 
 import argparse
@@ -14,16 +14,16 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from benchmarks import common
-from likra import BaseModel, Question, build_forest, encode_questions, open_model, score_pairs
+from likra import BaseModel, Head, Question, build_forest, encode_questions, open_model, score
 from likra.integrations.lm_eval import LikraBaseLM
 
 BATCH_SIZES = (1, 8, 32)  # tried for the harness
-ROW = 512  # tokens of one pass of the floor
+LENGTH = 512  # tokens of one pass of the floor
 
 
 def likra_side(base: BaseModel, questions: Sequence[Question]) -> common.Side:
     """Likra, as its user calls it."""
-    return lambda: score_pairs(base, encode_questions(base, questions))
+    return lambda: score(Head(base), encode_questions(base, questions)).logprobs
 
 
 def harness_side(folder: str, questions: Sequence[Question], batch_size: int) -> common.Side:
@@ -45,15 +45,15 @@ def _through(backend: HFLM, questions: Sequence[Question]) -> common.Side:
         for choice in question.choices
     ]
     return lambda: np.array(
-        [score for score, _ in backend.loglikelihood(requests, disable_tqdm=True)]
+        [logprob for logprob, _ in backend.loglikelihood(requests, disable_tqdm=True)]
     )
 
 
 def floor_side(base: BaseModel, questions: Sequence[Question]) -> common.Side:
-    """The unique tokens as plain rows."""
+    """The unique tokens as plain sequences."""
     pairs = encode_questions(base, questions)
     forest = build_forest(pairs)
-    length = max(ROW, *(len(pair.tokens) for pair in pairs))
+    length = max(LENGTH, *(len(pair.tokens) for pair in pairs))
 
     def run() -> np.ndarray:
         with torch.inference_mode():

@@ -97,7 +97,7 @@ def usual_arguments(scratch: str, batch_size: int, *, checkpointing: bool) -> Tr
 
 
 def floor_side(base: BaseModel, batches: Sequence[Sequence[TokenPair]]) -> common.Side:
-    """The unique tokens of each batch as one plain row, forward and backward."""
+    """The unique tokens of each batch as one plain sequence, forward and backward."""
     forests = [build_forest(batch) for batch in batches]
 
     def run() -> np.ndarray:

@@ -6,6 +6,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub's library is i
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -41,6 +42,14 @@ SIZES = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+
+
+def nats(expected):
+    """Log-likelihoods in float32 from other orders of sums: to 1e-4, and more where they are large.
+
+    A sum of many tokens' log-likelihoods is rounded at every step to seven digits of the sum.
+    """
+    return pytest.approx(np.asarray(expected, dtype=np.float64), abs=1e-4, rel=5e-6)
 
 
 def tiny_model(kind: str):

@@ -20,8 +20,8 @@ from likra.data.load import load_task
 from likra.engine.tokens import TokenPair, encode
 from likra.errors import LikraError
 from likra.heads.base import BaseModel, weights_digest
-from likra.heads.lora import saved_head
-from likra.heads.score import score_pairs
+from likra.heads.lora import Head
+from likra.heads.score import score
 from likra.heads.settings import LoraSettings, TrainingSettings
 from likra.heads.train import train_head
 from likra.heads.trl import METHODS, train_baseline
@@ -122,15 +122,15 @@ def test_the_base_comes_back_and_only_the_head_is_written(
     monkeypatch.chdir(tmp_path)
     base = tiny()
     pairs = pairs_of(base, RIGHT)
-    before, scores = state(base), score_pairs(base, pairs)
+    before, scores = state(base), score(Head(base), pairs).logprobs
     losses, folders = train(base, method, tmp_path)
     assert state(base) == before
-    assert (score_pairs(base, pairs) == scores).all()
+    assert (score(Head(base), pairs).logprobs == scores).all()
     assert len(losses) == 3
     files = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*"))
     assert files == ["n=12/adapter_config.json", "n=12/adapter_model.safetensors"]
-    with saved_head(base, folders[12]):
-        assert abs(score_pairs(base, pairs) - scores).min() > 0.001  # nats
+    head = Head(base, folders[12])
+    assert abs(score(head, pairs).logprobs - scores).min() > 0.001  # nats
     assert state(base) == before
     shown = capfd.readouterr()
     assert not shown.out
@@ -217,18 +217,15 @@ def test_trls_sft_is_a_positive_head(tmp_path):
     own = train_head(base, pairs, {12: tmp_path / "own"}, settings=SETTINGS, seed=3)
     losses, folders = train(base, "trl-sft", tmp_path, seed=3)
     assert losses == pytest.approx(own, abs=1e-4)
-    scores = []
-    for folder in (tmp_path / "own", folders[12]):
-        with saved_head(base, folder):
-            scores.append(score_pairs(base, pairs))
+    heads = (Head(base, folder) for folder in (tmp_path / "own", folders[12]))
+    scores = [score(head, pairs).logprobs for head in heads]
     assert scores[0] == pytest.approx(scores[1], abs=1e-2)
 
 
 def log_ratios(base: BaseModel, folder: Path, pairs: list[TokenPair]) -> torch.Tensor:
     """log p(answer | head) - log p(answer | base), by likra's own engine."""
-    reference = score_pairs(base, pairs)
-    with saved_head(base, folder):
-        return torch.tensor(score_pairs(base, pairs) - reference)
+    reference = score(Head(base), pairs).logprobs
+    return torch.tensor(score(Head(base, folder), pairs).logprobs - reference)
 
 
 def expected_loss(method: str, base: BaseModel, folder: Path) -> float:

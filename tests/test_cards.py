@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from likra import pocket
 from likra.data.card import CARDS, card_names, read_card
-from likra.data.harness import HarnessTask, open_card, templates_compiled_once
+from likra.data.harness import HarnessTask, open_card, sandboxed_templates
 from likra.data.harness_index import open_harness_task
 from likra.data.rendering import Rendering, chat_template_of
 from likra.errors import LikraError
@@ -34,8 +34,8 @@ Rendered = list[tuple[list[tuple[str, str]], list[str], set[int]]]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _templates_compiled_once():
-    with templates_compiled_once():
+def _sandboxed_templates():
+    with sandboxed_templates():
         yield
 
 

@@ -232,7 +232,7 @@ def test_tasks_lists_cards_and_shows_questions(tmp_path):
         (["run", "pocket", "--model", "pokcet"], "unknown model 'pokcet': did you mean 'pocket'?"),
         (["run", "pocket", "--task", "arcc"], "unknown task 'arcc': did you mean 'arc'?"),
         (["run", "pocket", "--modes", "likra,stf"], "unknown mode 'stf': did you mean 'sft'?"),
-        (["run", "pocket", "--negatives", "x"], "unknown source of negatives 'x'"),
+        (["run", "pocket", "--negatives", "x"], "unknown sampler of negatives 'x'"),
         (["run", "pocket", "--set", "lora.rank=4"], "'lora.rank': did you mean 'lora.r'?"),
         (["run", "pocket", "--set", "lora"], "--set takes KEY=VALUE"),
         (["run", "pocket", "--seeds", "1;2"], "--seeds takes numbers such as 1,2,3, not '1;2'"),

@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from likra.study.workbench import Workbench
 from transformers import AutoTokenizer
 
+from likra.data.files import read_wrong_answers
 from likra.data.load import load_task
 from likra.data.rendering import Rendering, chat_template_of
 from likra.data.rows import MAX_FIELD
@@ -18,7 +20,6 @@ from likra.data.splits import hold_out
 from likra.errors import LikraError
 from likra.heads.base import POCKET
 from likra.study.config import parse_study
-from likra.study.workbench import Workbench
 
 PREFERENCE = {"prompt": "The sky is", "chosen": " blue.", "rejected": " green."}
 
@@ -281,6 +282,19 @@ def test_what_is_left_out_is_no_example(tmp_path, fewshot):
         *examples, _ = question.choices[0].context.split("\n\n")
         assert set(examples) <= {f"p{n} a" for n in (0, 4, 5, 6)}
         assert len(set(examples)) == 3
+
+
+def test_questions_of_punctuation_alone_can_be_divided():
+    stems = ["!", "?", "...", "?!", "!"]
+    train, held = hold_out(stems, 0.4, 0).values()
+    assert len(held) == 2
+    assert ({0, 4} <= {*train}) != ({0, 4} <= {*held})  # the same stem stays together
+
+
+def test_wrong_answers_to_questions_of_punctuation_alone(tmp_path):
+    rows = [{"prompt": stem, "rejected": [f"wrong {stem}"]} for stem in ("?", "!")]
+    keys = [key for key, _ in read_wrong_answers(jsonl(tmp_path / "a.jsonl", *rows))]
+    assert keys == ["?", "!"]
 
 
 @given(st.lists(st.sampled_from("abcdefghijkl"), min_size=4), st.integers(0, 9))

@@ -2,18 +2,24 @@
 
 import random
 
+import numpy as np
 import pytest
 import torch
-from conftest import VOCABULARY, tiny_base, tiny_model
+from conftest import SIZES, VOCABULARY, nats, tiny_base, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import MistralConfig, MistralForCausalLM
 
+from likra.engine import logprobs as engine
+from likra.engine import packing
 from likra.engine.logprobs import answer_logprobs, token_logprobs
-from likra.engine.packing import PADDING, build_forest, build_padded, pack
+from likra.engine.packing import PADDING, batch_indices, build_forest, build_padded
 from likra.engine.tokens import TokenPair
-from likra.heads.base import BaseModel, probe
+from likra.heads import base as opening
+from likra.heads.base import BaseModel, checked_layout, probe
+from likra.heads.lora import Head
+from likra.heads.score import score
 
-TOLERANCE = 1e-4  # nats
 BRANCHING = ["llama", "mistral-window", "qwen3", "gemma3", "gpt2"]
 
 tokens = st.integers(0, 5)  # few, so that prefixes are often shared
@@ -54,7 +60,7 @@ def test_forest_equals_plain_equals_one_pair_at_a_time(kind):
     assert single.std() > 1  # nats: there is something to get wrong
     for build in (build_forest, build_padded):
         together = answer_logprobs(model, build(pairs))
-        assert (together - single).abs().max() < TOLERANCE
+        assert together.tolist() == nats(single)
 
 
 @pytest.mark.parametrize("kind", BRANCHING)
@@ -63,9 +69,9 @@ def test_forest_equals_plain_equals_one_pair_at_a_time(kind):
 def test_packing_changes_no_score(kind, layout, budget):
     base, pairs = tiny_base(kind, layout), random_pairs()
     scores = torch.zeros(len(pairs))
-    for indices in pack(pairs, layout, budget):
+    for indices in batch_indices(pairs, layout, budget):
         scores[indices] = answer_logprobs(base.model, base.batch([pairs[i] for i in indices]))
-    assert (scores - one_by_one(base.model, pairs)).abs().max() < TOLERANCE
+    assert scores.tolist() == nats(one_by_one(base.model, pairs))
 
 
 def test_a_forgotten_window_would_show():
@@ -90,7 +96,7 @@ def test_a_state_space_model_falls_back_and_says_so():
     assert base.layout == "padded"
     assert "cannot" in base.layout_reason
     scores = answer_logprobs(model, base.batch(pairs))
-    assert (scores - one_by_one(model, pairs)).abs().max() < 10 * TOLERANCE  # sums of 100 nats
+    assert scores.tolist() == nats(one_by_one(model, pairs))
 
 
 def test_token_logprobs_of_a_uniform_model():
@@ -127,9 +133,9 @@ def test_a_forest_by_hand():
     assert forest.input_ids.tolist() == [1, 2, 3, 4, 5, 9]
     assert forest.depth.tolist() == [0, 1, 2, 2, 3, 0]
     assert forest.end.tolist() == [5, 5, 3, 5, 5, 6]
-    assert forest.rows.tolist() == [1, 2, 3, 4, 5]
+    assert forest.logit_positions.tolist() == [1, 2, 3, 4, 5]
     assert forest.answers.tolist() == [[4, 5, 8], [7, PADDING, PADDING], [3, 7, PADDING]]
-    assert forest.answer_rows.tolist() == [[0, 2, 3], [4, 0, 0], [0, 1, 0]]
+    assert forest.answer_positions.tolist() == [[0, 2, 3], [4, 0, 0], [0, 1, 0]]
 
 
 @given(pair_lists)
@@ -137,7 +143,9 @@ def test_every_pair_is_a_path_in_the_forest(pairs):
     forest = build_forest(pairs)
     ids, depth, end = (v.tolist() for v in (forest.input_ids, forest.depth, forest.end))
     for number, pair in enumerate(pairs):
-        row = forest.rows[forest.answer_rows[number, len(pair.continuation) - 1]].item()
+        row = forest.logit_positions[
+            forest.answer_positions[number, len(pair.continuation) - 1]
+        ].item()
         path = [j for j in range(row + 1) if row < end[j]]  # the last row's ancestors and itself
         assert [ids[j] for j in path] == pair.tokens
         assert [depth[j] for j in path] == list(range(len(pair.tokens)))
@@ -153,14 +161,14 @@ def test_the_forest_has_no_node_twice(pairs):
 
 @given(pair_lists, st.sampled_from(["forest", "padded"]), st.integers(1, 60))
 def test_packing_takes_every_pair_once(pairs, layout, budget):
-    packed = [index for batch in pack(pairs, layout, budget) for index in batch]
+    packed = [index for batch in batch_indices(pairs, layout, budget) for index in batch]
     assert sorted(packed) == list(range(len(pairs)))
 
 
 @given(pair_lists, st.integers(1, 60))
 def test_a_pack_goes_over_its_budget_only_for_a_shared_prefix(pairs, budget):
     longest = max(len(pair.tokens) for pair in pairs)
-    for batch in pack(pairs, "forest", budget):
+    for batch in batch_indices(pairs, "forest", budget):
         size = len(build_forest([pairs[index] for index in batch]).input_ids)
         assert size <= max(budget, 4 * longest)
 
@@ -169,7 +177,99 @@ def test_a_pack_goes_over_its_budget_only_for_a_shared_prefix(pairs, budget):
 @given(pair_lists)
 def test_forest_equals_plain_on_any_pairs(pairs):
     model = tiny_model("llama")
-    difference = answer_logprobs(model, build_forest(pairs)) - answer_logprobs(
-        model, build_padded(pairs)
-    )
-    assert difference.abs().max() < TOLERANCE
+    plain = answer_logprobs(model, build_padded(pairs))
+    assert answer_logprobs(model, build_forest(pairs)).tolist() == nats(plain)
+
+
+# --------------------------------------------------------------------------------------------
+# Pairs longer than a sliding window
+
+
+WINDOW = 300
+
+
+def windowed() -> BaseModel:
+    """A model whose window is longer than what the probe's own pairs reach."""
+    config = MistralConfig(**SIZES | {"max_position_embeddings": 512}, sliding_window=WINDOW)
+    torch.manual_seed(0)
+    model = MistralForCausalLM(config).eval().requires_grad_(False)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)
+    return probe(BaseModel("windowed", model, None, 512))
+
+
+def long_pairs(length: int) -> list[TokenPair]:
+    draw = random.Random(3)
+    prompt = draw.choices(range(3, VOCABULARY), k=length - 2)
+    return [TokenPair(prompt, draw.choices(range(3, VOCABULARY), k=3)) for _ in range(3)]
+
+
+def forget_the_window(monkeypatch) -> None:
+    """Break the forest's mask: all ancestors are seen, however far away."""
+    monkeypatch.setattr(engine, "sliding_window", lambda config: None)
+
+
+def test_a_broken_mask_is_found_when_the_first_pairs_leave_the_window(monkeypatch, caplog):
+    forget_the_window(monkeypatch)
+    base, pairs = windowed(), long_pairs(WINDOW + 60)
+    assert base.layout == "forest"  # the probe cannot know
+    checked = checked_layout(base, pairs)
+    assert checked.layout == "padded"
+    assert "cannot branch" in checked.layout_reason
+    (record,) = caplog.records
+    assert "'windowed' uses the padded layout" in record.getMessage()
+    expected = one_by_one(base.model, pairs)
+    assert score(Head(base), pairs).logprobs == nats(expected)
+    wrong = answer_logprobs(base.model, base.batch(pairs))
+    assert (wrong - expected).abs().max() > 0.1  # nats: there was something to find
+
+
+def test_a_good_mask_is_checked_once(monkeypatch):
+    base, pairs = windowed(), long_pairs(WINDOW + 60)
+    assert checked_layout(base, long_pairs(WINDOW)) is base
+    checked = checked_layout(base, pairs)
+    assert (checked.layout, checked.probed_to) == ("forest", WINDOW + 60)
+    monkeypatch.setattr(opening, "_compared", lambda *_: pytest.fail("checked again"))
+    assert checked_layout(checked, pairs) is checked
+    assert score(Head(checked), pairs).logprobs == nats(one_by_one(base.model, pairs))
+
+
+def test_a_window_that_the_probe_left_needs_no_check():
+    base = probe(BaseModel("mistral", tiny_model("mistral-window"), None, 128))
+    assert checked_layout(base, random_pairs()) is base
+    assert checked_layout(tiny_base("llama"), random_pairs()).probed_to == 0  # no window at all
+
+
+# --------------------------------------------------------------------------------------------
+# Packs that serve many heads
+
+
+@pytest.mark.parametrize("layout", ["forest", "padded"])
+def test_packed_pairs_score_as_the_pairs(layout, monkeypatch):
+    base, pairs = tiny_base("llama", layout), random_pairs()
+    packed = base.pack(pairs, budget=60)
+    assert len(packed) == len(pairs)
+    assert len(packed.batches) > 2
+    one_budget = score(Head(base), pairs, budget=60, greedy=True)
+    monkeypatch.setattr(packing, "LAYOUTS", {})  # nothing is built again
+    monkeypatch.setattr(packing, "batch_indices", None)
+    again = score(Head(base), packed, greedy=True)
+    assert np.array_equal(again.logprobs, one_budget.logprobs)
+    assert np.array_equal(again.greedy, one_budget.greedy)
+    assert score(Head(base), packed).greedy is None
+    assert again.logprobs.dtype == np.float64
+
+
+def test_done_gets_every_batch_of_scores():
+    base, pairs = tiny_base("llama"), random_pairs()
+    collected = np.zeros(len(pairs))
+    calls = []
+
+    def done(indices, scored):
+        calls.append(indices)
+        collected[indices] = scored.logprobs
+
+    scored = score(Head(base), pairs, budget=60, done=done)
+    assert len(calls) > 2
+    assert np.array_equal(collected, scored.logprobs)

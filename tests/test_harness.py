@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import tiny_base
+from conftest import nats, tiny_base
 from data_schemas import write_data
 from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
@@ -23,16 +24,17 @@ from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from peft import PromptTuningConfig, get_peft_model
+from test_heads import edited
 from transformers import AutoModelForCausalLM, T5Config
 
 from likra.data.load import load_task
-from likra.engine.logprobs import answer_logprobs, answer_logprobs_and_greedy
+from likra.engine import packing
+from likra.engine.logprobs import answer_logprobs
 from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
-from likra.heads import score as scoring
 from likra.heads.base import POCKET, open_model, weights_digest
-from likra.heads.lora import saved_head
-from likra.heads.score import encode_questions, score_pairs
+from likra.heads.lora import Head
+from likra.heads.score import encode_questions, score
 from likra.integrations.lm_eval import LikraBaseLM, LikraLM
 from likra.integrations.lm_eval_run import _card_file, _groups, _with_cards
 from likra.scores.ratio import MODES, PAPER_MODES
@@ -40,7 +42,6 @@ from likra.scores.table import HeadKey
 from likra.study.config import parse_study
 from likra.study.run import Run, run_study, train_heads
 
-TOLERANCE = 1e-4  # nats
 # The harness's index of 14,000 tasks takes 10 s and more to build: only one test waits for it.
 NO_INDEX = TaskManager(include_defaults=False)
 TINY = {"name": "tiny", "snapshots": [8, 16], "seeds": [0], "training": {"learning_rate": 1e-3}}
@@ -107,7 +108,7 @@ def assert_same(ours, theirs) -> None:
     for mine, their in zip(ours, theirs, strict=True):
         assert type(mine) is tuple
         assert (type(mine[0]), type(mine[1])) == (float, bool)
-        assert mine[0] == pytest.approx(their[0], abs=TOLERANCE)
+        assert mine[0] == nats(their[0])
         assert mine[1] == their[1]
     assert len({greedy for _, greedy in ours}) == 2  # or that half of the test were empty
 
@@ -130,7 +131,7 @@ def test_greedy_is_the_argmax_of_every_answer_token(kind, layout):
         other = [(token + 1) % 120 for token in answer]
         pairs += [TokenPair(prompt, answer), TokenPair(prompt, answer[:1])]
         pairs += [TokenPair(prompt, other), TokenPair(prompt, answer[:2] + other[2:])]
-    logprobs, greedy = answer_logprobs_and_greedy(base.model, base.batch(pairs))
+    logprobs, greedy = answer_logprobs(base.model, base.batch(pairs), greedy=True)
     assert greedy.tolist() == [True, True, False, False] * 4
     assert torch.equal(logprobs, answer_logprobs(base.model, base.batch(pairs)))
 
@@ -181,7 +182,7 @@ def test_rolling_equals_hf(real_data):
     requests = [request(text, kind="loglikelihood_rolling") for text in (story, "The end.", "")]
     ours = LikraBaseLM(**options).loglikelihood_rolling(requests, disable_tqdm=True)
     theirs = HFLM(**options).loglikelihood_rolling(requests, disable_tqdm=True)
-    assert ours == pytest.approx(theirs, abs=TOLERANCE * 4)  # four windows and more
+    assert ours == nats(theirs)
 
 
 @pytest.mark.slow
@@ -229,6 +230,12 @@ def test_prompt_tuning_is_refused(tmp_path):
         LikraBaseLM("pocket", device="cpu", peft=str(tmp_path))
 
 
+def test_an_incomplete_checkpoint_is_refused(tmp_path):
+    folder = edited(tmp_path / "model", num_hidden_layers=5)  # the checkpoint has 4
+    with pytest.raises(LikraError, match=r"lacks weights .*layers.4.* is missing.* and 6 more"):
+        LikraBaseLM(folder, device="cpu")
+
+
 # --------------------------------------------------------------------------------------------
 # likra against likra
 
@@ -238,10 +245,9 @@ def terms(heads, questions) -> dict[str, np.ndarray]:
     """Log-likelihoods of all choices under the base and the heads at n = 16."""
     base = open_model("pocket", device="cpu")
     pairs = encode_questions(base, questions)
-    found = {"base": score_pairs(base, pairs)}
+    found = {"base": score(Head(base), pairs).logprobs}
     for key in (HeadKey("positive", 16, 0), HeadKey("negative", 16, 0, "random_choice")):
-        with saved_head(base, heads.head_folder(key)):
-            found[key.head] = score_pairs(base, pairs)
+        found[key.head] = score(Head(base, heads.head_folder(key)), pairs).logprobs
     return found
 
 
@@ -280,12 +286,12 @@ def test_every_mode_is_its_formula(heads, questions, terms, mode):
 def test_greedy_is_that_of_the_positive_head_and_peft_is_as_in_hf(heads):
     options = {"device": "cpu", "dtype": "float32"}
     lm = LikraLM(heads.folder, n=16, **options)
-    theirs = HFLM(str(POCKET), peft=str(lm.positive), **options)
+    theirs = HFLM(str(POCKET), peft=str(lm.positive.folder), **options)
     requests = tricky(theirs.model, theirs.tokenizer)
     expected = theirs.loglikelihood(requests, disable_tqdm=True)
     flags = [greedy for _, greedy in lm.loglikelihood(requests, disable_tqdm=True)]
     assert flags == [greedy for _, greedy in expected]
-    ours = LikraBaseLM("pocket", peft=str(lm.positive), **options)
+    ours = LikraBaseLM("pocket", peft=str(lm.positive.folder), **options)
     assert_same(ours.loglikelihood(requests, disable_tqdm=True), expected)
 
 
@@ -293,18 +299,15 @@ def test_rolling_is_the_ratio_of_the_texts(heads):
     lm = LikraLM(heads.folder, n=16, weight=0.5, device="cpu")
     text = "Question: What is the capital of France?\nAnswer: Paris. " * 3
     pairs = [TokenPair([lm.prefix_token_id], lm.tokenizer(text)["input_ids"])]
-    with saved_head(lm.base, lm.positive):
-        positive = score_pairs(lm.base, pairs)
-    with saved_head(lm.base, lm.negative):
-        negative = score_pairs(lm.base, pairs)
+    positive, negative = (score(head, pairs).logprobs for head in (lm.positive, lm.negative))
     found = lm.loglikelihood_rolling([request(text)], disable_tqdm=True)
-    assert found == pytest.approx(positive - 0.5 * negative, abs=TOLERANCE)
+    assert found == nats(positive - 0.5 * negative)
     assert lm.parts == []
 
 
 def test_text_is_generated_under_the_positive_head(heads):
     lm = LikraLM(heads.folder, n=16, device="cpu")
-    theirs = HFLM(str(POCKET), peft=str(lm.positive), device="cpu", dtype="float32")
+    theirs = HFLM(str(POCKET), peft=str(lm.positive.folder), device="cpu", dtype="float32")
     prompts = ["Question: What is the capital of France?\nAnswer:", "The capital of Peru"]
     settings = {"until": ["\n"], "max_gen_toks": 12}
     requests = [Instance("generate_until", {}, (text, settings), 0) for text in prompts]
@@ -373,6 +376,72 @@ def test_accuracies_are_those_of_likra_run_on_real_data(
 
 
 # --------------------------------------------------------------------------------------------
+# What the heads were trained on
+
+
+@pytest.fixture
+def taught(heads, tmp_path, questions) -> Path:
+    """The folder of heads whose examples are said to be five of the questions."""
+    shutil.copytree(heads.folder, tmp_path / "taught")
+    for head, known in (("positive", questions[:3]), ("negative", questions[2:5])):
+        (path,) = (tmp_path / "taught" / "heads" / head).rglob("examples.jsonl")
+        examples = [
+            {"question_id": question.id, "context": question.right[0].context} for question in known
+        ]
+        path.write_text("".join(json.dumps(example) + "\n" for example in examples))
+    return tmp_path / "taught"
+
+
+def warnings_of(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("warning: ")]
+
+
+@pytest.mark.parametrize(
+    ("mode", "before", "count"), [("likra", "", 5), ("sft", "", 3), ("likra", "Q: x\n\n", 5)]
+)
+def test_questions_that_the_heads_were_trained_on_are_counted(
+    taught, questions, capsys, mode, before, count
+):
+    lm = LikraLM(taught, n=16, mode=mode, device="cpu")
+    texts = [
+        (before + c.context, c.continuation, n)
+        for n, q in enumerate(questions[:8])
+        for c in q.choices
+    ]
+    requests = [request(*text, doc_id=n) for *text, n in texts]
+    for _ in range(2):
+        lm.loglikelihood(requests, disable_tqdm=True)
+    assert warnings_of(capsys.readouterr().err) == [
+        f"warning: the heads were trained on {count} of the 8 questions of 'some_task': "
+        "accuracy on them is no test"
+    ]
+    assert lm.get_model_info()["likra"]["trained_on"] == {"some_task": count}
+
+
+def test_questions_that_the_heads_were_not_trained_on_bring_no_warning(taught, questions, capsys):
+    lm = LikraLM(taught, n=16, device="cpu")
+    lm.loglikelihood(requests_of(questions[5:8]), disable_tqdm=True)
+    assert not warnings_of(capsys.readouterr().err)
+    assert lm.get_model_info()["likra"]["trained_on"] == {}
+
+
+def test_a_folder_of_an_older_version_has_no_prompts(heads, questions, tmp_path):
+    shutil.copytree(heads.folder, tmp_path / "old")
+    for path in (tmp_path / "old").rglob("examples.jsonl"):
+        path.write_text('{"question_id": "0", "answer": " x"}\n')
+    lm = LikraLM(tmp_path / "old", n=16, device="cpu")
+    assert lm.trained_questions.contexts == frozenset()
+
+
+def test_a_head_that_was_changed_after_training_is_refused(heads, tmp_path):
+    shutil.copytree(heads.folder, tmp_path / "changed")
+    path = next((tmp_path / "changed" / "heads" / "negative").rglob("n=16/adapter_config.json"))
+    path.write_text(path.read_text().replace('"lora_alpha": 8', '"lora_alpha": 80'))
+    with pytest.raises(LikraError, match="adapter_config.json' was changed after training"):
+        LikraLM(tmp_path / "changed", n=16, device="cpu")
+
+
+# --------------------------------------------------------------------------------------------
 # Arguments
 
 
@@ -420,7 +489,7 @@ def test_a_folder_without_heads():
 
 
 def test_what_a_mode_does_not_use_need_not_be_given(many):
-    assert LikraLM(many, mode="base", device="cpu").positive is None
+    assert LikraLM(many, mode="base", device="cpu").positive.folder is None
     assert LikraLM(many, mode="base", device="cpu", dtype="float64").model.dtype == torch.float64
 
 
@@ -465,10 +534,10 @@ def test_the_cache_serves_its_own_model_and_no_other(heads, questions, tmp_path)
         with pytest.raises(LikraError, match=words):
             cached(other, tmp_path / "a.db")
     sft = [open_lm(n=16, mode="sft", weight=weight) for weight in (1.0, 0.5)]
-    assert sft[0].fingerprint() == sft[1].fingerprint()
+    assert sft[0].score_inputs() == sft[1].score_inputs()
 
 
-def test_a_cache_of_who_knows_which_model_is_refused(questions, tmp_path):
+def test_a_cache_that_does_not_name_its_model_is_refused(questions, tmp_path):
     stock = cached(HFLM(str(POCKET), device="cpu"), tmp_path / "a.db")
     stock.loglikelihood(requests_of(questions[:1]))
     with pytest.raises(LikraError, match=r"a.db' holds answers of another model \(it does not say"):
@@ -476,7 +545,7 @@ def test_a_cache_of_who_knows_which_model_is_refused(questions, tmp_path):
 
 
 def test_a_run_that_stops_leaves_what_it_had_in_the_cache(heads, questions, tmp_path, monkeypatch):
-    monkeypatch.setattr(scoring, "BUDGET", {"cpu": 64})
+    monkeypatch.setattr(packing, "BUDGET", {"cpu": 64})
     lm = LikraLM(heads.folder, n=16, mode="sft", device="cpu")
     wrapped = cached(lm, tmp_path / "a.db")
     requests = requests_of(questions)
@@ -490,7 +559,7 @@ def test_a_run_that_stops_leaves_what_it_had_in_the_cache(heads, questions, tmp_
 
     with lm.model.register_forward_hook(stop), pytest.raises(KeyboardInterrupt):
         wrapped.loglikelihood(requests)
-    n_kept = len(wrapped.dbdict) - 1  # beside the fingerprint
+    n_kept = len(wrapped.dbdict) - 1  # beside the owner
     assert 0 < n_kept < len(requests)
     wrapped.loglikelihood(requests)
     assert len(lm.parts) == len(requests) - n_kept
@@ -546,12 +615,14 @@ def test_two_processes_give_what_one_gives(heads, tmp_path):
     assert {k: two["results"][k] for k in ("acc,none", "acc_norm,none")} == {
         k: one[k] for k in ("acc,none", "acc_norm,none")
     }
-    by_place = [
-        {(part["doc_id"], part["choice"]): part["score"] for part in parts}
+    assert len(two["parts"]) == len(lm.parts) == 28
+    both = [
+        sorted(parts, key=lambda part: (part["doc_id"], part["choice"]))
         for parts in (two["parts"], lm.parts)
     ]
-    assert len(two["parts"]) == len(lm.parts) == 28
-    assert by_place[0] == pytest.approx(by_place[1], abs=TOLERANCE)
+    for term in ("positive", "negative"):
+        terms_of_two, terms_of_one = ([part[term] for part in parts] for parts in both)
+        assert terms_of_two == nats(terms_of_one)
 
 
 # --------------------------------------------------------------------------------------------

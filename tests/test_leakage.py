@@ -21,6 +21,11 @@ def test_exact_leaks_are_found_whatever_case_and_punctuation():
     assert find_leaks(train, evaluation) == [Leak("t0", "e0", 1.0)]
 
 
+def test_stems_of_punctuation_alone_are_compared_as_they_stand():
+    train, evaluation = asked(["!", "?", "...", "?!", " ! "], "t"), asked(["!", "--"], "e")
+    assert find_leaks(train, evaluation) == [Leak("t0", "e0", 1.0), Leak("t4", "e0", 1.0)]
+
+
 def test_all_exact_pairs_are_reported():
     leaks = find_leaks(asked(["A b c", "a, b, c!"], "t"), asked(["a b c"], "e"))
     assert [(leak.train_id, leak.eval_id) for leak in leaks] == [("t0", "e0"), ("t1", "e0")]

@@ -2,17 +2,17 @@
 
 import numpy as np
 import pytest
+from conftest import nats
 from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from likra.data.load import load_task
 from likra.heads.base import BaseModel, open_model
-from likra.heads.score import encode_questions, score_pairs
+from likra.heads.lora import Head
+from likra.heads.score import encode_questions, score
 from likra.scores.curves import curve
 from likra.scores.table import BASE, combine, score_table
-
-TOLERANCE = 1e-4  # nats
 
 
 def both(base: BaseModel, task, limit: int | None, num_fewshot: int):
@@ -20,7 +20,7 @@ def both(base: BaseModel, task, limit: int | None, num_fewshot: int):
     split = task.eval_split
     questions = task.questions(split, num_fewshot)[:limit]
     pairs = encode_questions(base, questions, truncate=True)  # as the harness does
-    ours = score_pairs(base, pairs)
+    ours = score(Head(base), pairs).logprobs
     table = score_table(task.name, split, questions, BASE, ours, [1] * len(pairs), "forest")
     points = curve(combine([table]), task.name, ["base"], [1.0])
     accuracies = {p["metric"]: p["value"] for p in points if p["seed"] == ""}
@@ -42,7 +42,7 @@ def both(base: BaseModel, task, limit: int | None, num_fewshot: int):
 
 def assert_equal(ours, theirs, accuracies, results) -> None:
     assert len(ours) == len(theirs)
-    assert np.abs(ours - theirs).max() < TOLERANCE
+    assert ours == nats(theirs)
     assert accuracies["acc"] == results["acc,none"]
     if "acc_norm,none" in results:  # the harness has none for WinoGrande
         assert accuracies["acc_norm"] == results["acc_norm,none"]

@@ -1,4 +1,4 @@
-"""Sources of wrong answers: what each gives, worked by hand, and that none gives a right one."""
+"""Samplers of wrong answers: what each gives, worked by hand, and that none gives a right one."""
 
 import random
 import re
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from likra.errors import LikraError
 from likra.negatives.mixture import Part, canonical, draw, draw_negatives, parse_source
-from likra.negatives.samplers import SOURCES, Material
+from likra.negatives.samplers import SAMPLERS, Material
 from likra.questions import Choice, Question
 from likra.scores.table import BASE, choice_scores, score_table
 from likra.text import normalised, shuffled
@@ -45,7 +45,7 @@ def materials(draw, questions: list[Question]) -> Material:
 
 
 NAMES = [
-    *SOURCES,
+    *SAMPLERS,
     "0.5 random_choice + 0.5 generated",
     "0.3 hardest + 0.3 file + 0.4 other_question",
 ]
@@ -148,6 +148,11 @@ def test_other_question_knows_its_right_answer_in_other_spelling():
         assert [choice.text for choice in drawn.answers[0]] == ["no"]
 
 
+def test_other_question_tells_punctuation_apart():
+    asked = [question("0", "!", [], "?"), question("1", "...", [], "--")]
+    assert texts("other_question", asked, Material(asked)) == [["..."], ["!"]]
+
+
 class Watched(list):
     """Counts how often a question is taken out by its place."""
 
@@ -183,6 +188,16 @@ def test_other_task_takes_its_answers_as_this_ones():
     assert set(drawn.refused) <= {"right"}
 
 
+def faults(source: str, truth: str, text: str, match: str = "near") -> list[str]:
+    """Why a candidate was refused; empty where it became the wrong answer."""
+    candidates = {source.partition(":")[0]: {"q": [text]}}
+    material = Material(candidates=candidates, match=match)
+    drawn = draw(source, [question("q", truth, [])], 0, material)
+    refused = [why for why in drawn.refused if "nothing" not in why]
+    assert bool(drawn.answers[0]) != bool(refused)
+    return refused
+
+
 @pytest.mark.parametrize(
     ("text", "near", "exact"),
     [
@@ -194,14 +209,27 @@ def test_other_task_takes_its_answers_as_this_ones():
         ("Emile Zola", None, None),
     ],
 )
-@pytest.mark.parametrize("source", ["generated", "file:wrong.jsonl"])
-def test_candidates_that_are_right_are_refused(source, text, near, exact):
-    asked = [question("q", "Victor Hugo", [])]
-    for match, fault in (("near", near), ("exact", exact)):
-        candidates = {source.partition(":")[0]: {"q": [text]}}
-        drawn = draw(source, asked, 0, Material(candidates=candidates, match=match))
-        assert bool(drawn.answers[0]) == (fault is None)
-        assert (fault is None) or drawn.refused[fault] == 1
+def test_samples_that_are_right_are_refused(text, near, exact):
+    assert faults("generated", "Victor Hugo", text, "near") == ([near] if near else [])
+    assert faults("generated", "Victor Hugo", text, "exact") == ([exact] if exact else [])
+
+
+@pytest.mark.parametrize(
+    ("truth", "text", "fault"),
+    [
+        ("Victor Hugo", "victor  hugo.", "right"),
+        ("Victor Hugo", "Victor Hugoo", None),
+        ("Victor Hugo", "The author is Victor Hugo", None),
+        ("12345", "12346", None),
+        ("is soluble", "is insoluble", None),
+        ("it can float", "it cannot float", None),
+        ("?", "!", None),
+        ("?", " ? ", "right"),
+        ("?", "  ", "empty"),
+    ],
+)
+def test_a_file_is_trusted_but_for_the_right_answer_itself(truth, text, fault):
+    assert faults("file:wrong.jsonl", truth, text) == ([fault] if fault else [])
 
 
 @pytest.mark.parametrize(
@@ -209,20 +237,76 @@ def test_candidates_that_are_right_are_refused(source, text, near, exact):
     [
         ("-5", "the answer is -5", "contains the right answer"),
         ("-5", "the answer is 5", None),
+        ("5", "the answer is -5", None),
+        ("5", "the answer is 5.3", None),
+        ("5", "it is 1.5", None),
+        ("5", "2 + 3 = 5, of course", "contains the right answer"),
         ("50%", "it is 50%", "contains the right answer"),
         ("C++", "It is C++.", "contains the right answer"),
         ("C++", "It is C.", None),
         ("\u5317\u4eac", "\u7b54\u6848\u662f\u5317\u4eac\u3002", "contains the right answer"),
+        ("\u53ef\u6eb6", "\u4e0d\u53ef\u6eb6", None),  # soluble, and not
+        ("soluble", "It is soluble.", "contains the right answer"),
+        ("soluble", "It is not soluble.", None),
+        ("soluble", "It isn't very soluble.", None),
+        ("soluble", "Not soluble? It is soluble!", "contains the right answer"),
         ("15", "1", None),
+        ("it weighs 12345 g", "it weighs 1234", None),
+        ("it is 5.3 g", "it is 5", None),
+        ("it cannot float", "it can", None),
+        ("it can't float", "it can", None),
         ("Paris, the capital of France", "Paris, the cap", "beginning of the right answer"),
         ("Paris, the capital of France", "Paris", "beginning of the right answer"),
         ("Paris, the capital of France", "Par", None),
     ],
 )
 def test_what_is_right_though_it_is_not_the_same(truth, text, fault):
-    asked = [question("q", truth, [])]
-    drawn = draw("generated", asked, 0, Material(candidates={"generated": {"q": [text]}}))
-    assert [why for why in drawn.refused if "nothing" not in why] == ([fault] if fault else [])
+    assert faults("generated", truth, text) == ([fault] if fault else [])
+
+
+@pytest.mark.parametrize(
+    ("truth", "text"),
+    [
+        ("the Treaty of Versailles", "the Treaty of Versailes"),  # a letter is missing
+        ("the government", "the goverment"),
+        ("Receive it", "Recieve it"),  # two are swapped
+        ("the cat", "the cats"),
+        ("two glasses", "two glass"),
+        ("a caf\u00e9", "a cafe"),
+        ("ice cream", "icecream"),
+        ("10 km", "10km"),
+    ],
+)
+def test_another_spelling_is_nearly_right(truth, text):
+    assert faults("generated", truth, text) == ["nearly right"]
+    assert faults("generated", text, truth) == ["nearly right"]
+
+
+@pytest.mark.parametrize(
+    ("truth", "text"),
+    [
+        ("12345", "12346"),
+        ("in 1815 at Waterloo", "in 1816 at Waterloo"),
+        ("12", "1 2"),
+        ("Louis XVII of France", "Louis XVIII of France"),
+        ("eight planets", "eighty planets"),
+        ("it is soluble", "it is insoluble"),
+        ("it can float", "it cannot float"),
+        ("it floats on water", "it never floats on water"),
+        ("it is typical", "it is atypical"),
+        ("she was happy", "she was unhappy"),
+        ("with sugar", "without sugar"),
+        ("by mitosis", "by meiosis"),
+        ("an alkane", "an alkene"),
+        ("it is hypotension", "it is hypertension"),
+        ("the dog bit the man", "the dog met the man"),
+        ("the dog bit the man", "the man bit the dog"),
+        ("\u4ed6\u662f\u8001\u5e08", "\u4ed6\u4e0d\u662f\u8001\u5e08"),  # he is (not) a teacher
+    ],
+)
+def test_a_near_miss_is_a_wrong_answer(truth, text):
+    assert faults("generated", truth, text) == []
+    assert faults("generated", text, truth) == []
 
 
 def test_a_mixture_draws_each_question_from_one_part():
@@ -243,7 +327,7 @@ def test_contamination_is_the_only_source_of_right_answers():
     assert texts("contaminated:1", asked[:9], Material()) == [["right"]] * 9
 
 
-def test_names_of_sources():
+def test_names_of_samplers():
     assert parse_source("random_choice") == (Part(1.0, "random_choice"),)
     assert parse_source("file:a/b.jsonl") == (Part(1.0, "file", "a/b.jsonl"),)
     noisy = parse_source("contaminated:0.25")
@@ -255,17 +339,29 @@ def test_names_of_sources():
 
 
 @pytest.mark.parametrize(
+    "path", ["a+b.jsonl", "c++/a + 2 b.jsonl", "a+0.5hardest.jsonl", "1+1.csv"]
+)
+def test_a_plus_in_a_path_is_not_the_next_part(path):
+    assert parse_source(f"file:{path}") == (Part(1.0, "file", path),)
+    assert canonical(f"file:{path}") == f"file:{path}"
+    mixture = f"0.5 file:{path} + 0.25*hardest+.25 other_task:{path}"
+    parts = (Part(0.5, "file", path), Part(0.25, "hardest"), Part(0.25, "other_task", path))
+    assert parse_source(mixture) == parse_source(canonical(mixture)) == parts
+    assert canonical(mixture) == f"0.5*file:{path}+0.25*hardest+.25*other_task:{path}"
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
         ("random_choise", "'random_choise': did you mean 'random_choice'?"),
-        ("right", "unknown source of negatives 'right'"),
+        ("right", "unknown sampler of negatives 'right'"),
         ("0.5 random_choice + 0.4 hardest", "do not sum to 1"),
-        ("random_choice + hardest", "do not sum to 1"),
+        ("random_choice + hardest", "is not a sampler of negatives"),
         ("contaminated", "write contaminated:FRACTION"),
-        ("contaminated:2", "'2' is no fraction of 1"),
+        ("contaminated:2", "'2' is not a fraction from 0 to 1"),
         ("random_choice:1", "write random_choice"),
         ("other_task", "write other_task:TASK"),
-        ("", "is no source of negatives"),
+        ("", "is not a sampler of negatives"),
     ],
 )
 def test_a_name_that_is_none(name, message):

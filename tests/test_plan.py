@@ -10,15 +10,19 @@ import typer
 
 from likra.cli import main as cli
 from likra.data.load import load_task
-from likra.engine.packing import pack
+from likra.engine.packing import BUDGET, batch_indices
 from likra.engine.tokens import encode
-from likra.heads.score import BUDGET
+from likra.negatives.samplers import Material
 from likra.scores.table import BASE, HeadKey
-from likra.study import plan as plan_module
+from likra.study import pace as pace_module
 from likra.study.config import parse_study, read_study
-from likra.study.plan import Pace, Plan, Stage, Work, pace, plan_lines, plan_study
-from likra.study.run import Run, run_study
-from likra.study.workbench import Workbench
+from likra.study.examples import trainings
+from likra.study.folder import Run
+from likra.study.pace import Pace, other_load, pace
+from likra.study.plan import Plan, Stage, plan_lines, plan_study
+from likra.study.prepare import prepare
+from likra.study.run import run_cells
+from likra.study.work import Work
 
 SMALL = {
     "name": "small",
@@ -53,8 +57,7 @@ def nodes(pairs) -> int:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Run:
-    run, _ = run_study(small(), tmp_path_factory.mktemp("runs") / "small", silent)
-    return run
+    return run_cells(small(), tmp_path_factory.mktemp("runs") / "small", silent)
 
 
 @pytest.fixture
@@ -81,8 +84,9 @@ def test_the_tokens_of_pocket_counted_by_other_means(pocket, tmp_path):
     plan = planned(study, tmp_path / "none")
     task = load_task("pocket")
     by_id = {question.id: question for question in task.questions("train")}
-    trained = Workbench(study, silent).examples(0, "positive", None, 16).questions
-    right = [by_id[question.id].right[0] for question in trained]
+    data = prepare(study)
+    (training,) = trainings(study, data.train, Material(data.train))
+    right = [by_id[example.question.id].right[0] for example in training.examples]
     pairs = encode(pocket.tokenizer, right, pocket.max_length)
     given = sum(len(pair.context) + len(pair.continuation) - 1 for pair in pairs)
     computed = nodes(pairs[:8]) + nodes(pairs[8:])
@@ -92,7 +96,7 @@ def test_the_tokens_of_pocket_counted_by_other_means(pocket, tmp_path):
     choices = [choice for question in task.questions("test") for choice in question.choices]
     pairs = encode(pocket.tokenizer, choices, pocket.max_length)
     given = sum(len(pair.tokens) for pair in pairs)
-    packs = pack(pairs, "forest", BUDGET["cpu"])
+    packs = batch_indices(pairs, "forest", BUDGET["cpu"])
     computed = sum(nodes([pairs[place] for place in batch]) for batch in packs)
     assert computed < given / 2
     flops = 2 * 935_040 * computed
@@ -111,15 +115,16 @@ def test_batches_and_their_parts_are_counted_apart(tmp_path):
 
 
 def test_the_weights_change_no_count(tmp_path, monkeypatch):
-    monkeypatch.setattr(plan_module, "CALIBRATION", 0.0)
+    monkeypatch.setattr(pace_module, "CALIBRATION", 0.0)
     shape = planned(small(), tmp_path / "none")
     opened = planned(small(), tmp_path / "none", calibrate=True)
     assert shape.training.work == opened.training.work
     assert shape.scoring.work == opened.scoring.work
     assert (shape.disk, shape.heads) == (opened.disk, opened.heads)
     assert shape.training.seconds is None
-    assert opened.training.seconds > 0
-    assert opened.scoring.seconds > 0
+    for stage in (opened.training, opened.scoring):
+        low, high = stage.seconds
+        assert 0 < low <= high
 
 
 def test_baselines_and_sources_that_the_run_computes_first(tmp_path):
@@ -174,7 +179,7 @@ def test_the_disk_is_what_a_run_takes(finished):
 
 def test_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(plan_module, "CALIBRATION", 0.1)
+    monkeypatch.setattr(pace_module, "CALIBRATION", 0.1)
     plan = plan_study(small(), None, silent)
     assert plan.folder == Path("runs/small")
     assert not list(tmp_path.iterdir())
@@ -185,36 +190,36 @@ def test_nothing_is_written(tmp_path, monkeypatch):
 
 
 def test_without_the_model_the_data_alone_are_counted(tmp_path):
-    said = []
-    plan = plan_study(small(model="nobody/nothing"), tmp_path / "none", said.append)
+    lines = []
+    plan = plan_study(small(model="nobody/nothing"), tmp_path / "none", lines.append)
     assert "nobody/nothing" in plan.missing
     assert (plan.training.answers, plan.scoring.answers) == (64, 9 * 512)
     assert plan.training.work is plan.disk is None
     assert plan.score_bytes > 0
-    assert "128 evaluation questions" in "\n".join(said)
+    assert "128 evaluation questions" in "\n".join(lines)
     text = "\n".join(plan_lines(plan))
     assert "not known without the model: unknown model 'nobody/nothing'" in text
 
 
 def test_pace_is_the_line_through_the_ends():
-    found = pace([(100, 1.25), (150, 9.0), (200, 1.5)])
-    assert (found.fixed, found.per_flop) == pytest.approx((1.0, 0.0025))
+    line = pace([(100, 1.25), (150, 9.0), (200, 1.5)])
+    assert (line.fixed, line.per_flop) == pytest.approx((1.0, 0.0025))
     for noisy in ([(100, 2.0), (400, 1.0)], [(100, 0.1), (400, 1.0)], [(400, 1.0)]):
         assert pace(noisy) == Pace(0.0, 1 / 400)
     assert Pace(1.0, 0.002).seconds(3, 1000) == pytest.approx(5.0)
 
 
 def test_the_lines_for_a_person():
-    training = Stage(4, 1, 96, Work(96, 5000, 4000, 24 * 10**9), 1.6)
-    scoring = Stage(9, 3, 600, Work(600, 70_000, 20_000, 4 * 10**10), 7200.0)
+    training = Stage(4, 1, 96, Work(96, 5000, 4000, 24 * 10**9), (1.6, 2.4))
+    scoring = Stage(9, 3, 600, Work(600, 70_000, 20_000, 4 * 10**10), (7200.0, 9000.0))
     plan = Plan(Path("runs/x"), training, scoring, 8, 2, 184_320, 60_000, ("mind this",))
     text = "\n".join(plan_lines(plan))
     for words in (
         "plan   'runs/x': 4 training runs (1 done) with 8 snapshots (2 done), 9 score tables (3",
-        "5,000           4,000   2.4e+10         2 s",
-        "20,000   4.0e+10  2 h 00 min",
-        "disk   6 heads of 184 kB, score tables of 60 kB together: 1 MB",
-        "time   2 h 00 min: an estimate",
+        "5,000           4,000   2.4e+10                 2 s",
+        "20,000   4.0e+10  2 h 00 min to 2 h 30 min",
+        "disk   6 heads, each 184 kB; score tables 60 kB; together 1 MB",
+        "time   2 h 00 min to 2 h 30 min: estimated",
         "note   mind this",
     ):
         assert words in text
@@ -245,3 +250,22 @@ def test_a_table_of_models_and_tasks_is_a_plan_for_each(tmp_path, monkeypatch, c
     assert "plan   'runs/table1/table1-pocket-pocket': 10 training runs" in out
     assert "plan   'runs/table1/table1-nobody-nothing-pocket': 10 training runs" in out
     assert not list(tmp_path.iterdir())
+
+
+def test_a_busy_machine_is_reported(monkeypatch):
+    monkeypatch.setattr("os.getloadavg", lambda: (1.9, 1.0, 0.5))
+    assert "busy (load 1.9" in other_load()
+    monkeypatch.setattr("os.getloadavg", lambda: (0.1, 1.0, 0.5))
+    assert other_load() == ""
+
+
+def test_whole_packs_are_timed_twice_and_give_a_range(monkeypatch):
+    """A few answers, timed once beside another process, once made an hour out of a minute."""
+    clock = iter([0.0, 1.0, 1.0, 3.0, 3.0, 4.0, 4.0, 8.0])  # 1 s and 2 s; then 1 s and 4 s
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr(pace_module, "CALIBRATION", 8.0)
+    counts = []
+    low, high = pace_module._measured(counts.append, lambda count: 100 * count, 2)
+    assert counts == [1, 1, 2, 1, 2]
+    assert low.seconds(1, 200) == pytest.approx(2.0)
+    assert high.seconds(1, 200) == pytest.approx(4.0)

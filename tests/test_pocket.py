@@ -8,7 +8,8 @@ import pytest
 
 from likra.engine.tokens import encode
 from likra.heads.base import POCKET
-from likra.heads.score import score_pairs
+from likra.heads.lora import Head
+from likra.heads.score import score
 from likra.pocket import build, world
 from likra.questions import Choice
 
@@ -82,6 +83,6 @@ def test_the_model_knows_its_facts_asked_in_prose(pocket):
         context = sentence.split(" {value}")[0].format(entity=fact.entity)
         values = [fact.value, *draw.sample(others, 7)]
         choices = [Choice(context, f" {value}.", value, True) for value in values]
-        scores = score_pairs(pocket, encode(pocket.tokenizer, choices, 512))
+        scores = score(Head(pocket), encode(pocket.tokenizer, choices, 512)).logprobs
         n_right += int(scores.argmax()) == 0
     assert n_right >= 57

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,57 +11,68 @@ import pytest
 import likra
 
 SOURCE = Path(likra.__file__).parent
-# Each imports only from those before it; study and the report are one layer.
+# The folder listing is the pipeline: each imports only from those before it.
 LAYERS = [
-    ["errors"],
-    ["questions"],
-    ["leakage"],
-    ["negatives"],
-    ["tasks"],
-    ["forest"],
-    ["likelihood"],
-    ["heads"],
-    ["training", "scoring", "generation"],
-    ["baselines"],
-    ["table"],
-    ["ratio"],
-    ["statistics"],
-    ["settings"],
-    ["digests"],
-    ["workbench"],
-    ["study", "report", "catalogue"],
-    ["plan"],
-    ["suite"],
-    ["integrations"],
-    ["cli"],
+    "errors",
+    "text",
+    "atomic",
+    "progress",
+    "questions",
+    "data",
+    "negatives",
+    "engine",
+    "heads",
+    "scores",
+    "study",
+    "report",
+    "integrations",
+    "cli",
+    "__main__",
 ]
-RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+APART = {"__init__": "the public names", "pocket": "a program of its own"}
+
+
+def files_of(layer: str) -> list[Path]:
+    module = SOURCE / f"{layer}.py"
+    return [module] if module.exists() else sorted((SOURCE / layer).glob("*.py"))
 
 
 def imports(path: Path) -> set[str]:
     """The modules of likra that a file imports, anywhere in it."""
-    found = set()
+    modules = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("likra."):
-            found.add(node.module.split(".")[1])
-    return found
+        names = []
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        modules |= {tuple(n.split(".")[1:]) for n in names if n.startswith("likra.")}
+    return modules
 
 
-@pytest.mark.parametrize("module", sorted(RANK))
-def test_imports_go_one_way(module):
-    files = [SOURCE / f"{module}.py"]
-    files = files if files[0].exists() else sorted((SOURCE / module).glob("*.py"))
-    for path in files:
-        for used in imports(path) - {module}:
-            same_layer = RANK[used] == RANK[module] == RANK["study"]
-            assert RANK[used] < RANK[module] or same_layer, f"{path.name} imports {used}"
+@pytest.mark.parametrize("layer", LAYERS)
+def test_imports_go_one_way(layer):
+    before = set(LAYERS[: LAYERS.index(layer)])
+    for path in files_of(layer):
+        used = {module[0] for module in imports(path)} - {layer, "__version__"}
+        assert used <= before, f"{path.name} imports {sorted(used - before)}"
+
+
+@pytest.mark.parametrize("layer", [name for name in LAYERS if (SOURCE / name).is_dir()])
+def test_modules_of_a_folder_import_one_another_one_way(layer):
+    graph = {
+        path.stem: {m[1] for m in imports(path) if m[0] == layer and len(m) > 1} - {path.stem}
+        for path in files_of(layer)
+    }
+    graph = {name: used & set(graph) for name, used in graph.items()}
+    assert list(TopologicalSorter(graph).static_order())  # raises CycleError, naming the circle
 
 
 def test_every_module_has_its_layer():
-    names = {p.stem for p in SOURCE.glob("*.py")} | {
-        p.parent.name for p in SOURCE.glob("*/__init__.py")
-    }
-    assert names - {"__init__", "__main__", "pocket"} == set(RANK)
+    names = {p.stem for p in SOURCE.glob("*.py")}
+    names |= {p.parent.name for p in SOURCE.glob("*/__init__.py")}
+    assert names - set(APART) == set(LAYERS)
 
 
 HEAVY = "{'torch', 'transformers', 'peft', 'lm_eval', 'pandas', 'matplotlib', 'datasets'}"

@@ -17,25 +17,19 @@ import yaml
 from conftest import question
 
 from likra.errors import LikraError
-from likra.report.analysis import Bench, report_data
+from likra.report.analysis import report_data
 from likra.report.compare import write_comparison
-from likra.report.html import (
-    accuracy_rows,
-    best_snapshot,
-    factor,
-    findings,
-    headline,
-    p_value,
-    payload,
-    signed,
-)
+from likra.report.html import accuracy_rows, payload
+from likra.report.modes import ModeScores
+from likra.report.results import write_results
+from likra.report.sentences import best_snapshot, factor, findings, headline, p_value, signed
 from likra.report.style import STYLES, mode_style, source_text
 from likra.report.tables import as_csv, as_latex, as_markdown
 from likra.scores.curves import curve
 from likra.scores.table import Scores, score_table, write_scores
 from likra.scores.weights import split_validation
 from likra.study.config import parse_study
-from likra.study.run import Run, _question_lines, read_run, read_run_scores, write_results
+from likra.study.run import Run, _question_lines, read_run, read_run_scores
 
 SETTINGS = {
     "name": "made-up",
@@ -145,7 +139,7 @@ SOURCE = SETTINGS["negatives"][1]
 @pytest.mark.parametrize("mode", ["likra", "base-likra", "sft"])
 def test_learning_curves_hold_the_means_and_the_single_seeds(run, data, mode):
     source = "" if mode == "sft" else SOURCE
-    (line,) = [x for x in data["lines"]["acc"] if (x["mode"], x["source"]) == (mode, source)]
+    (line,) = [x for x in data["curves"]["acc"] if (x["mode"], x["source"]) == (mode, source)]
     assert line["n"] == [8, 32]
     for n, value, seeds in zip(line["n"], line["value"], line["seeds"], strict=True):
         each = [np.mean(right(r)) for r in by_hand(run, mode, SOURCE, n)]
@@ -154,13 +148,15 @@ def test_learning_curves_hold_the_means_and_the_single_seeds(run, data, mode):
 
 
 def test_the_base_has_one_point_and_the_interval_over_questions(data):
-    (line,) = [x for x in data["lines"]["acc"] if x["mode"] == "base"]
+    (line,) = [x for x in data["curves"]["acc"] if x["mode"] == "base"]
     assert line["n"] == [0]
     assert line["low"][0] < line["value"][0] < line["high"][0]
 
 
 def test_weight_curves(run, data):
-    found = [x for x in data["weights"]["acc"] if (x["mode"], x["source"]) == ("likra", SOURCE)]
+    found = [
+        x for x in data["weight_curves"]["acc"] if (x["mode"], x["source"]) == ("likra", SOURCE)
+    ]
     assert [x["n"] for x in found] == [8, 32]
     assert found[0]["weight"] == [0.5, 1.0]
     each = [np.mean(right(r)) for r in by_hand(run, "likra", SOURCE, 8, weight=0.5)]
@@ -182,7 +178,9 @@ def test_separation_is_the_mean_over_seeds_and_densities_sum_to_one(run, data):
     assert panel["margin"][1] < panel["margin"][0] < panel["margin"][2]
     for panel in panels.values():
         for kind in ("right", "wrong"):
-            assert np.trapezoid(panel[kind], panel["x"]) == pytest.approx(1, abs=0.05)
+            assert np.trapezoid(
+                panel[kind], np.linspace(*panel["range"], len(panel[kind]))
+            ) == pytest.approx(1, abs=0.05)
 
 
 def test_reliability(run, data):
@@ -234,14 +232,14 @@ def test_a_single_seed_is_compared_by_mcnemar(tmp_path):
     run = made_up(tmp_path, seeds=[3], negatives=["random_choice"])
     found = report_data(run.study, *curves(run), {})
     assert {c["test"] for c in found["comparisons"]} == {"McNemar"}
-    line = found["lines"]["acc"][0]
+    line = found["curves"]["acc"][0]
     assert line["seeds"] == [[], []]
     assert all(low < high for low, high in zip(line["low"], line["high"], strict=True))
 
 
 def test_what_an_example_is_worth(tmp_path):
     run = made_up(tmp_path, seeds=[0], negatives=["random_choice"], n_questions=100)
-    found = {(w["mode"], w["n"]): w for w in report_data(run.study, *curves(run), {})["worth"]}
+    found = {(w["mode"], w["n"]): w for w in report_data(run.study, *curves(run), {})["efficiency"]}
     base = np.mean(right(by_hand(run, "base", "", 0)[0]))
     sft = [base] + [np.mean(right(by_hand(run, "sft", "", m)[0])) for m in (8, 32)]
     target = np.mean(right(by_hand(run, "base-likra", "random_choice", 8)[0]))
@@ -254,7 +252,7 @@ def test_what_an_example_is_worth(tmp_path):
 
 
 def test_examples_are_those_that_differ_most(data, run):
-    bench = Bench(read_run_scores(run), run.study)
+    bench = ModeScores(read_run_scores(run), run.study)
     found = [e for e in data["examples"] if (e["source"], e["n"]) == (SOURCE, 8)]
     assert len(found) == 6
     assert [e["distance"] for e in found] == sorted((e["distance"] for e in found), reverse=True)
@@ -601,7 +599,7 @@ def test_runs_without_a_mode_in_common_are_compared_without_a_headline(tmp_path)
 
 
 def test_folders_that_cannot_be_compared(run, tmp_path, capsys, monkeypatch):
-    from likra.cli.main.main import main
+    from likra.cli.main import main
 
     page = tmp_path / "compare.html"
     (tmp_path / "empty").mkdir()
@@ -723,7 +721,7 @@ def test_hover_shows_value_and_interval(run, data, visit):
     tab.mouse.move(box["x"] + box["width"] * 0.96, box["y"] + box["height"] / 2)
     tab.wait_for_selector("#curves .hoverlayer text")
     text = tab.locator("#curves .hoverlayer").text_content()
-    (line,) = [x for x in data["lines"]["acc"] if x["mode"] == "sft"]
+    (line,) = [x for x in data["curves"]["acc"] if x["mode"] == "sft"]
     low, high = (f"{line[end][1]:.3f}" for end in ("low", "high"))
     assert "n = 32" in text
     assert f"SFT {line['value'][1]:.3f} [{low}, {high}]" in text.replace("\xa0", " ")

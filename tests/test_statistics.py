@@ -13,7 +13,7 @@ from likra.errors import LikraError
 from likra.scores.calibration import Bin, calibration, choice_probabilities, fit_temperature
 from likra.scores.comparison import _sign_flips, paired, separation
 from likra.scores.curves import question_intervals
-from likra.scores.efficiency import examples_to_reach, worth
+from likra.scores.efficiency import example_efficiency, examples_to_reach
 from likra.scores.resampling import Estimate, estimate, with_resamples
 from likra.scores.table import Scores
 from likra.scores.weights import choose_weight, split_validation
@@ -377,16 +377,16 @@ def answers(*counts: int, of: int = 4) -> np.ndarray:
     return np.arange(of)[None, None, :] < np.array(counts)[:, None, None]
 
 
-def test_worth_by_hand():
+def test_example_efficiency_by_hand():
     """SFT answers 0, 1, 3 of 4 after 0, 4, 16 examples. 2 of 4 are half of the way from 4 to 16
-    in log2, at 8: one example is worth 8 / 4; what it is worth after 16 is 8 / 16. 4 of 4 it
+    in log2, at 8: one example does as much as 8 / 4; after 16, as 8 / 16. 4 of 4 it
     never reaches: more than 16 / 16. What the base can do already takes 0."""
     positive = answers(0, 1, 3)
-    first, second = worth([0, 4, 16], positive, answers(0, 2, 2))
+    first, second = example_efficiency([0, 4, 16], positive, answers(0, 2, 2))
     assert (first.n, first.accuracy, first.is_bound) == (4, 0.5, False)
     assert first.k.value == pytest.approx(2)
     assert (second.n, second.k.value) == (16, pytest.approx(0.5))
-    none, bound = worth([0, 4, 16], positive, answers(0, 0, 4))
+    none, bound = example_efficiency([0, 4, 16], positive, answers(0, 0, 4))
     assert (none.k.value, none.is_bound, none.bound_share) == (0, False, 0)
     assert (bound.k.value, bound.is_bound) == (1, True)
 
@@ -396,7 +396,7 @@ def test_an_interval_of_questions_by_hand():
     after 4. A quarter of the resamples is a alone: 4 / 4. All others are bounds: 16 / 4."""
     positive = np.array([[[NO, NO]], [[YES, NO]], [[YES, NO]]])
     other = np.array([[[NO, NO]], [[YES, YES]], [[YES, YES]]])
-    found = worth([0, 4, 16], positive, other)[0]
+    found = example_efficiency([0, 4, 16], positive, other)[0]
     assert (found.k, found.is_bound) == (Estimate(4, 1, 4), True)
     assert found.bound_share == pytest.approx(0.75, abs=0.06)  # 4 standard errors
 
@@ -405,7 +405,7 @@ def test_an_interval_of_seeds_by_hand():
     """The same with seeds in the place of questions, of which there are two of a kind."""
     positive = np.array([[[NO], [NO]], [[YES], [NO]], [[YES], [NO]]]).repeat(2, axis=2)
     other = np.array([[[NO], [NO]], [[YES], [YES]], [[YES], [YES]]]).repeat(2, axis=2)
-    found = worth([0, 4, 16], positive, other)[0]
+    found = example_efficiency([0, 4, 16], positive, other)[0]
     assert (found.k, found.is_bound) == (Estimate(4, 1, 4), True)
     assert found.bound_share == pytest.approx(0.75, abs=0.06)
 
@@ -416,7 +416,7 @@ def test_a_resample_that_reaches_counts_though_the_whole_does_not():
     than the one that only SFT does."""
     positive = answers(0, 0, 10, of=11)
     other = np.roll(answers(0, 10, 10, of=11), 1, axis=2)
-    found = worth([0, 4, 16], positive, other)[0]
+    found = example_efficiency([0, 4, 16], positive, other)[0]
     assert (found.k.value, found.is_bound, found.k.high) == (4, False, 4)
     # two Poisson counts of mean 1: one is larger with chance (1 - e^-2 I0(2)) / 2 = 0.346
     assert found.bound_share == pytest.approx(0.346, abs=0.06)
@@ -426,7 +426,7 @@ def test_a_resample_that_reaches_counts_though_the_whole_does_not():
 @given(arrays(bool, st.tuples(st.just(4), st.integers(1, 3), st.integers(3, 6))))
 def test_an_example_of_sft_is_worth_no_more_than_one_of_sft(correct):
     """In every resample the curves are the same, to the last bit, so that none is a bound."""
-    for found in worth([0, 4, 8, 32], correct, correct):
+    for found in example_efficiency([0, 4, 8, 32], correct, correct):
         assert found.k.high <= 1
         assert not found.is_bound
         assert found.bound_share == 0
@@ -437,9 +437,9 @@ def test_an_example_of_sft_is_worth_no_more_than_one_of_sft(correct):
     arrays(bool, st.tuples(st.just(2), st.just(3), st.integers(1, 3), st.integers(3, 6))),
     st.integers(0, 3),
 )
-def test_worth_stays_below_its_bound_and_follows_its_seed(correct, seed):
-    found = worth([0, 4, 16], *correct, seed)
-    assert found == worth([0, 4, 16], *correct, seed)
+def test_example_efficiency_stays_below_its_bound_and_follows_its_seed(correct, seed):
+    found = example_efficiency([0, 4, 16], *correct, seed)
+    assert found == example_efficiency([0, 4, 16], *correct, seed)
     for at in found:
         bound = 16 / at.n
         assert 0 <= at.k.low <= at.k.high <= bound
@@ -461,7 +461,7 @@ def test_worth_stays_below_its_bound_and_follows_its_seed(correct, seed):
 )
 def test_what_has_no_worth(n, shape, message):
     with pytest.raises(LikraError, match=message):
-        worth(n, np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool))
+        example_efficiency(n, np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool))
 
 
 # Weights

@@ -11,26 +11,19 @@ import sys
 import time
 from pathlib import Path
 
-import pandas as pd
+import pyarrow.parquet as pq
 import pytest
-from safetensors.torch import load_file, save_file
 
+from likra.data.load import load_task
 from likra.errors import LikraError
-from likra.heads import score as scoring_module
 from likra.heads.base import POCKET
-from likra.scores.table import BASE, HeadKey
+from likra.report.results import run_study, write_results
+from likra.scores.table import BASE, PRIOR, HeadKey
 from likra.scores.weights import split_validation
-from likra.study import run as study_module
-from likra.study.config import parse_study, read_study
-from likra.study.run import (
-    Run,
-    Workbench,
-    read_run,
-    read_run_scores,
-    run_study,
-    train_heads,
-    write_results,
-)
+from likra.study.config import parse_study
+from likra.study.folder import Run, read_run, usable_path
+from likra.study.run import train_heads
+from likra.study.tables import read_run_scores, score_keys
 
 SMALL = {
     "name": "small",
@@ -56,10 +49,6 @@ def finished(tmp_path_factory):
     return run_study(small(), folder, silent)
 
 
-def examples(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "examples.jsonl").read_text().splitlines()]
-
-
 def digests(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -78,39 +67,6 @@ def test_the_files_that_a_study_leaves(finished):
     assert "heads/negative/seed=0/source=other_question/n=8/adapter_config.json" in names
     assert sum(name.startswith("scores/") for name in names) == 1 + 2 * 3 * 2
     assert not [name for name in names if ".tmp" in name or "/." in name]
-
-
-def test_both_heads_saw_the_same_questions_in_the_same_order(finished):
-    run, _ = finished
-    for seed in (0, 1):
-        folders = [run.training_folder(k[0]) for k in run.trainings if k[0].seed == seed]
-        seen = [[example["question_id"] for example in examples(f)] for f in folders]
-        assert len(seen) == 3
-        assert seen[0] == seen[1] == seen[2]
-        assert len(set(seen[0])) == 16
-
-
-def test_the_heads_saw_right_and_wrong_answers(finished):
-    run, _ = finished
-    gold = {q.id: q.right[0].continuation for q in Workbench(run.study).train}
-    for keys in run.trainings:
-        for example in examples(run.training_folder(keys[0])):
-            right = gold[example["question_id"]]
-            if keys[0].head == "positive":
-                assert example == {"question_id": example["question_id"], "answer": right}
-            else:
-                assert right not in example["wrong"]
-                assert len(example["wrong"]) == 1
-
-
-def test_running_again_computes_nothing(finished, monkeypatch):
-    run, points = finished
-    before = digests(run.folder)
-    for name in ("_train", "_write", "_prepare"):
-        monkeypatch.setattr(study_module, name, lambda *_, **__: pytest.fail("computed again"))
-    _, again = run_study(small(), run.folder, silent)
-    assert digests(run.folder) == before
-    pd.testing.assert_frame_equal(again, points)
 
 
 def test_the_same_seeds_give_the_same_bytes(finished, tmp_path):
@@ -171,14 +127,6 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_numbers(finished, tmp_path)
     assert {name: there[name] for name in expected} == expected
 
 
-def test_other_settings_are_refused_in_the_same_folder(finished):
-    run, _ = finished
-    before = digests(run.folder)
-    with pytest.raises(LikraError, match=r"another 'snapshots' \(\[8, 16\] there, \[8\] now\)"):
-        run_study(small(snapshots=[8]), run.folder, silent)
-    assert digests(run.folder) == before
-
-
 @pytest.fixture
 def copy(finished, tmp_path) -> Run:
     run, _ = finished
@@ -191,13 +139,6 @@ def test_a_damaged_score_table_is_named(copy):
     path.write_bytes(b"PAR1" + bytes(50))
     with pytest.raises(LikraError, match=r"cannot read the scores in '.*base.parquet'"):
         run_study(copy.study, copy.folder, silent)
-
-
-def test_swapped_score_tables_are_noticed(copy):
-    first, second = HeadKey("positive", 8, 0), HeadKey("positive", 16, 0)
-    copy.scores_path(first).write_bytes(copy.scores_path(second).read_bytes())
-    with pytest.raises(LikraError, match="does not hold the scores of positive.seed=0.n=8"):
-        write_results(copy)
 
 
 def test_a_damaged_head_is_named(copy):
@@ -224,69 +165,6 @@ def test_nothing_is_written_when_the_input_is_bad(tmp_path):
     assert not (tmp_path / "bad").exists()
 
 
-def test_training_alone_leaves_the_heads(tmp_path):
-    chosen = small(seeds=[0], snapshots=[8], negatives=["random_choice"])
-    run = train_heads(chosen, tmp_path / "heads", silent)
-    assert run.heads_done()
-    assert not (run.folder / "scores").exists()
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"snapshot": [8]}, "unknown key 'snapshot': did you mean 'snapshots'?"),
-        ({"training": {"lr": 1}}, "unknown key 'training.lr'.*known: training.batch_size"),
-        ({"training": {"learning_rat": 1.0}}, "did you mean 'training.learning_rate'?"),
-        ({"seeds": []}, "'seeds': list should have at least 1 item"),
-        ({"seeds": ["a"]}, "'seeds.0': input should be a valid integer.*not 'a'"),
-        ({"snapshots": [16, 8]}, "'snapshots' must ascend"),
-        ({"snapshots": [0]}, "'snapshots.0': .*greater than or equal to 1"),
-        ({"seeds": [1, 1]}, "'seeds' holds a value twice"),
-        ({"modes": ["likr"]}, "unknown mode 'likr': did you mean 'likra'?"),
-        ({"negatives": ["randm_choice"]}, "did you mean 'random_choice'?"),
-        ({"metric": "accnorm"}, "unknown metric 'accnorm': did you mean 'acc_norm'?"),
-        ({"weight": -1}, "'weight': input should be greater than or equal to 0"),
-        ({"name": "../up"}, "'name'"),
-    ],
-)
-def test_bad_settings_name_the_key(changes, words):
-    with pytest.raises(LikraError, match=words):
-        small(**changes)
-
-
-def test_built_in_studies_are_good_ones():
-    assert read_study("pocket").seeds == [0, 1, 2]
-    assert read_study("pocket").snapshots == [8, 16, 32, 64, 128, 192]
-    assert (
-        read_study("arc-challenge", {"training.learning_rate": 1e-4}).training.learning_rate == 1e-4
-    )
-    with pytest.raises(LikraError, match="unknown study 'pokcet': did you mean 'pocket'?"):
-        read_study("pokcet")
-
-
-def test_a_head_is_scored_once_whatever_the_modes_and_weights(tmp_path, monkeypatch):
-    calls = []
-    score = scoring_module.score_pairs
-
-    def counting(base, pairs, **options):
-        calls.append(len(pairs))
-        return score(base, pairs, **options)
-
-    monkeypatch.setattr(scoring_module, "score_pairs", counting)
-    sources = ["random_choice", "hardest"]
-    study = small(negatives=sources, modes=["base", "pmi", "sft", "likra"], weights=[0, 0.5, 1, 2])
-    run, _ = run_study(study, tmp_path / "run", silent)
-    # base and prior; one positive and two negative heads at each seed and snapshot; and the base
-    # on the training questions, by which hardest ranks
-    n_heads = 3 * len(study.seeds) * len(study.snapshots)
-    assert len(calls) == 2 + n_heads + 1
-    assert sorted(set(calls)) == [4 * 128, 4 * 192]
-    assert calls.count(4 * 192) == 1
-    monkeypatch.setattr(study_module, "_write", lambda *_: pytest.fail("scored again"))
-    write_results(run)
-    assert len(calls) == 3 + n_heads
-
-
 def test_the_weight_is_chosen_on_questions_that_are_not_reported(tmp_path):
     settings = {"negatives": ["random_choice"], "modes": ["base", "likra"], "metric": "acc"}
     study = small(**settings, validation_fraction=0.5)
@@ -296,7 +174,7 @@ def test_the_weight_is_chosen_on_questions_that_are_not_reported(tmp_path):
     assert 40 < aside.sum() < 88
     summary = json.loads((run.folder / "summary.json").read_text())
     assert summary["n_questions"] == 128 - aside.sum()
-    keys = [key for key in run.keys if key.head != "base"]
+    keys = [key for key in score_keys(run) if key.head != "base"]
     by_head = {(key.head, key.n_train, key.seed): scores.logprob[key] for key in keys}
     for row in summary["chosen_weights"]:
         n = row["n_train"]
@@ -323,76 +201,14 @@ def preferences(path: Path, count: int = 24) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_data_that_changed_are_refused_whatever_is_left_to_compute(tmp_path):
-    path = tmp_path / "mine.jsonl"
-    preferences(path)
-    study = small(task=str(path), seeds=[0], snapshots=[8], modes=["base", "sft"])
-    run_study(study, tmp_path / "run", silent)
-    path.write_text(path.read_text().replace(" yes 3", " yes 33"))
-    with pytest.raises(LikraError, match="mine.jsonl' has changed since"):
-        run_study(study, tmp_path / "run", silent)
-
-
-def test_a_model_that_changed_is_refused(tmp_path):
-    """Else heads of one model would be scored on another."""
-    folder = tmp_path / "model"
-    shutil.copytree(POCKET, folder)
-    study = small(model=str(folder), seeds=[0], snapshots=[8], modes=["base", "sft"])
-    run, _ = run_study(study, tmp_path / "run", silent)
-    run.scores_path(BASE).unlink()
-    weights = load_file(folder / "model.safetensors")
-    save_file(
-        {name: 1.01 * tensor for name, tensor in weights.items()}, folder / "model.safetensors"
-    )
-    with pytest.raises(LikraError, match="model' has changed since"):
-        run_study(study, tmp_path / "run", silent)
-
-
 def test_a_folder_called_pocket_is_not_the_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("pocket").mkdir()
     study = small(name="pocket", seeds=[0], snapshots=[8], modes=["base", "sft"])
     run_study(study, Path("pocket"), silent)
-    said = []
-    run_study(study, Path("pocket"), said.append)
-    assert said == ["all 2 heads of 'pocket' are scored: nothing to compute"]
-
-
-def test_cards_and_files_that_a_study_reads_are_known(tmp_path):
-    preferences(tmp_path / "mine.jsonl")
-    preferences(tmp_path / "other.jsonl")
-    preferences(tmp_path / "quiz.jsonl")
-    (tmp_path / "base.yaml").write_text(CARD)
-    (tmp_path / "card.yaml").write_text("include: base.yaml\ntask: card\n")
-    (tmp_path / "chat.jinja").write_text("{{ messages }}")
-    study = small(
-        task=str(tmp_path / "card.yaml"),
-        train_task=str(tmp_path / "mine.jsonl"),
-        negatives=[f"other_task:{tmp_path / 'other.jsonl'}"],
-        chat_template=str(tmp_path / "chat.jinja"),
-    )
-    before = Workbench(study, silent).digests
-    assert len(before) == 5
-    for name in ("base.yaml", "mine.jsonl", "other.jsonl", "quiz.jsonl", "chat.jinja"):
-        path = tmp_path / name
-        kept = path.read_text()
-        path.write_text(kept.replace("Number 1", "Numbers 1") + "\n")
-        now = Workbench(study, silent).digests
-        changed = "card.yaml" if name == "base.yaml" else name
-        assert [Path(p).name for p in before if before[p] != now[p]] == [changed]
-        path.write_text(kept)
-
-
-CARD = """
-task: base
-output_type: multiple_choice
-dataset_path: json
-dataset_kwargs: {data_files: {test: quiz.jsonl}}
-test_split: test
-doc_to_text: "Number 1 {{prompt}}"
-doc_to_choice: ["yes", "no"]
-doc_to_target: 0
-"""
+    lines = []
+    run_study(study, Path("pocket"), lines.append)
+    assert lines == ["all 2 heads of 'pocket' are scored: nothing to compute"]
 
 
 def test_a_chat_template_that_is_no_text_is_one_line(tmp_path):
@@ -400,37 +216,6 @@ def test_a_chat_template_that_is_no_text_is_one_line(tmp_path):
     study = small(apply_chat_template=True, chat_template=str(tmp_path / "chat.jinja"))
     with pytest.raises(LikraError, match="chat.jinja' is not UTF-8"):
         train_heads(study, tmp_path / "heads", silent)
-
-
-def test_both_heads_see_the_same_questions_though_some_lack_an_answer(tmp_path):
-    rows = [{"prompt": f"Number {n}", "chosen": f" yes {n}"} for n in range(60)]
-    for row in rows[::2]:
-        row["rejected"] = " no"
-    for row in rows[::5]:
-        del row["chosen"]
-        row["rejected"] = " never"
-    path = tmp_path / "mine.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    study = small(train_task=str(path), snapshots=[8, 24], negatives=["random_choice"])
-    bench = Workbench(study, silent)
-    whole = {n for n, row in enumerate(rows) if {"chosen", "rejected"} <= set(row)}
-    for seed in (0, 1):
-        heads = [
-            [question.id for question in bench.examples(seed, *head, 30).questions]
-            for head in (("positive", None), ("negative", "random_choice"))
-        ]
-        assert heads[0][: len(whole)] == heads[1][: len(whole)]
-        assert {int(name.split()[-1]) - 1 for name in heads[0][: len(whole)]} == whole
-
-
-def test_what_a_mixture_was_drawn_from_is_said(tmp_path):
-    """A part that gives nothing would else stand in its name alone."""
-    (tmp_path / "wrong.jsonl").write_text('{"question": "Of whom?", "rejected": "x"}\n')
-    source = f"0.5 file:{tmp_path / 'wrong.jsonl'} + 0.5 random_choice"
-    said = []
-    train_heads(small(seeds=[0], negatives=[source]), tmp_path / "heads", said.append)
-    (line,) = [line for line in said if "drawn from" in line]
-    assert "drawn from file 0, random_choice 16; candidates refused: file: nothing for a" in line
 
 
 def test_a_source_with_too_little_is_refused_before_anything_is_trained(tmp_path, monkeypatch):
@@ -451,25 +236,49 @@ def test_a_source_with_too_little_is_refused_before_anything_is_trained(tmp_path
     with pytest.raises(LikraError, match=words):
         train_heads(small(**settings, snapshots=[]), tmp_path / "heads", silent)
     assert not (tmp_path / "heads/heads").exists()
-    run = train_heads(small(**settings, snapshots=[8]), tmp_path / "heads", silent)
-    assert run.heads_done()
+    folders = train_heads(small(**settings, snapshots=[8]), tmp_path / "heads", silent)
+    assert all((folder / "adapter_model.safetensors").is_file() for folder in folders)
     assert n_calls == 1
-    assert read_run(run.folder).study.snapshots == [8]
+    assert read_run(tmp_path / "heads").study.snapshots == [8]
 
 
-def test_of_several_right_answers_each_seed_draws_one(tmp_path):
-    preferences(tmp_path / "mine.jsonl")
-    study = small(task=str(tmp_path / "mine.jsonl"), seeds=list(range(8)), snapshots=[16])
-    said = []
-    bench = Workbench(study, said.append)
-    drawn = [bench.examples(seed, "positive", None, 16) for seed in study.seeds]
-    for examples in drawn:
-        assert len(examples.right) == 16
-        for question, choice in zip(examples.questions, examples.right, strict=True):
-            assert choice in question.right
-    texts = {choice.text.split()[0] for examples in drawn for choice in examples.right}
-    assert texts == {"yes", "sure"}
-    again = bench.examples(0, "positive", None, 16)
-    assert again.right == drawn[0].right
-    bench.describe_train()
-    assert "have several right answers: each seed trains on one" in said[-1]
+def test_training_alone_leaves_the_heads(tmp_path):
+    chosen = small(seeds=[0], snapshots=[8], negatives=["random_choice"])
+    folders = train_heads(chosen, tmp_path / "heads", silent)
+    assert [str(folder.relative_to(tmp_path)) for folder in folders] == [
+        "heads/heads/positive/seed=0/n=8",
+        "heads/heads/negative/seed=0/source=random_choice/n=8",
+    ]
+    assert all((folder / "adapter_config.json").is_file() for folder in folders)
+    assert not (tmp_path / "heads" / "scores").exists()
+
+
+def test_the_report_of_a_mixture_names_its_parts(tmp_path):
+    """A part that gives nothing would otherwise be listed by name alone."""
+    (tmp_path / "wrong.jsonl").write_text('{"question": "Who?", "rejected": "x"}\n')
+    source = f"0.5 file:{tmp_path / 'wrong.jsonl'} + 0.5 random_choice"
+    lines = []
+    train_heads(small(seeds=[0], negatives=[source]), tmp_path / "heads", lines.append)
+    (line,) = [line for line in lines if "drawn from" in line]
+    assert "drawn from file 0, random_choice 16; candidates refused: file: nothing for a" in line
+
+
+def test_the_prior_has_the_token_counts_of_its_own_strings(tmp_path, pocket):
+    """Without the question before it, an answer may fall into other tokens."""
+    study = small(seeds=[0], snapshots=[8], modes=["base", "pmi"])
+    run, _ = run_study(study, tmp_path / "run", silent)
+    table = pq.read_table(run.scores_path(PRIOR)).to_pylist()
+    task = load_task("pocket")
+    choices = [choice for question in task.questions("test") for choice in question.choices]
+    for row, choice in zip(table, choices, strict=True):
+        tokens = pocket.tokenizer(choice.continuation, add_special_tokens=False)["input_ids"]
+        assert row["n_tokens"] == len(tokens)
+
+
+def test_settings_of_a_run_hold_wherever_the_process_was_started(tmp_path, monkeypatch):
+    shutil.copytree(POCKET, tmp_path / "here" / "model")
+    monkeypatch.chdir(tmp_path / "here")
+    train_heads(small(model="model", seeds=[0], snapshots=[8]), Path("heads"), silent)
+    monkeypatch.chdir(tmp_path)
+    assert usable_path("model", Path("here/heads")) == str(tmp_path / "here" / "model")
+    assert usable_path("pocket", Path("here/heads")) == "pocket"

@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+from likra.study.workbench import Workbench
 
-from likra.data.card import card_names, local_files
+from likra.data.card import CARDS, card_names, check_card_is_safe, local_files
 from likra.data.leakage import find_leaks
 from likra.data.load import load_task
 from likra.data.rendering import Rendering
 from likra.errors import LikraError
 from likra.study.config import parse_study
-from likra.study.workbench import Workbench
 
 CARD = """
 task: mine
@@ -283,6 +283,113 @@ def test_the_same_question_about_another_passage_is_no_leak(card):
     assert find_leaks(task.questions("train"), task.questions("test")) == []
     task.hold_out(0.3, seed=0)  # or all had to stay together
     assert len(task.questions("held-out")) == 3
+
+
+# --------------------------------------------------------------------------------------------
+# Cards that would run code
+
+SHELL = "{{ cycler.__init__.__globals__.os.popen('touch %s').read() }}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("Q: {{question}} A:", "{{question}}SHELL"),
+        ("{{choices.text}}", "SHELL{{choices.text}}"),
+        ("{{choices.label.index(answerKey)}}", "SHELL{{choices.label.index(answerKey)}}"),
+        ("Q: {{question}} A:", "{% if question == 'Capital of Gaul?' %}SHELL{% endif %}"),
+        ("test_split: test", 'test_split: test\ngen_prefix: "SHELL"'),
+        (
+            "test_split: test",
+            "test_split: test\nfewshot_config: {sampler: first_n, doc_to_text: 'X'}",
+        ),
+    ],
+)
+def test_a_cards_text_runs_no_shell(card, tmp_path, old, new):
+    touched = tmp_path / "touched"
+    text = CARD.replace(old, new.replace("'X'", '"{{question}}SHELL"'))
+    assert text != CARD
+    card.write_text(text.replace("SHELL", SHELL % touched))
+    with pytest.raises(LikraError, match="SecurityError: access to attribute '__init__'"):
+        load_task(str(card)).questions("train", 1)
+    assert not touched.exists()
+
+
+def test_filters_of_the_harness_work_in_a_card(card):
+    card.write_text(CARD.replace("{{question}}", "{{question | regex_replace('a.', 'b')}}"))
+    (question,) = load_task(str(card)).questions("test")
+    assert question.choices[0].context == "Q: Cbitb of Frbce? A:"
+
+
+CODE = """
+from pathlib import Path
+Path(__file__).with_name("touched").touch()
+def text(document):
+    return "Q: " + document["question"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ('"Q: {{question}} A:"', "!function code.text", r"!function code\.text"),
+        ("test_split: test", "test_split: test\nprocess_docs: !function code.text", "!function"),
+        (
+            "test_split: test",
+            "test_split: test\nfewshot_config: {samples: !function code.text}",
+            "!f",
+        ),
+        ("metric: acc,", "metric: !function code.text,", "!function"),
+        ("metric: acc,", "metric: ./code.py,", r"metric: ./code\.py"),
+        ("metric: acc,", "metric: acc, hf_evaluate: true,", "metric: acc"),
+        ("dataset_path: json", "dataset_path: code.py", r"dataset_path: code\.py"),
+        ("dataset_path: json", "dataset_path: pandas", "dataset_path: pandas"),
+        ("  data_files", "  trust_remote_code: true\n  data_files", "trust_remote_code"),
+        ("dataset_path: json", "dataset_path: json\ncustom_dataset: code.text", "custom_dataset"),
+        ("dataset_path: json", "dataset_path: json\nunsafe_code: true", "unsafe_code"),
+        ("dataset_path: json", "dataset_path: json\nuse_prompt: promptsource:a", "use_prompt"),
+        ("task: mine", "task: mine\ninclude: code.yaml", "!function code"),
+    ],
+)
+def test_a_card_that_comes_from_a_path_runs_no_code(card, old, new, reason):
+    (card.parent / "code.py").write_text(CODE)
+    (card.parent / "code.yaml").write_text("doc_to_text: !function code.text\n")
+    text = CARD.replace(old, new)
+    assert text != CARD
+    card.write_text(text)
+    with pytest.raises(LikraError, match=rf"runs Python code \({reason}.*--allow-code"):
+        load_task(str(card))
+    assert not (card.parent / "touched").exists()
+
+
+@pytest.mark.parametrize("tag", ["!!python/name:os.system", "!!python/object/apply:os.system"])
+def test_a_card_makes_no_python_objects(card, tag):
+    card.write_text(CARD.replace('"Q: {{question}} A:"', f"{tag} [ls]"))
+    with pytest.raises(LikraError, match="cannot read the task card .*python"):
+        load_task(str(card))
+
+
+def test_code_that_the_user_allows_is_run(card):
+    (card.parent / "code.py").write_text(CODE)
+    card.write_text(CARD.replace('"Q: {{question}} A:"', "!function code.text"))
+    (question,) = load_task(str(card), allow_code=True).questions("test")
+    assert question.choices[0].context == "Q: Capital of France?"
+    assert (card.parent / "touched").exists()
+
+
+def test_a_group_by_its_path_is_checked_as_a_card(tmp_path):
+    """As `likra eval` takes it."""
+    inner = "{task: a, doc_to_text: !function code.text}"
+    (tmp_path / "group.yaml").write_text(f"group: g\ntask: [arc_easy, {inner}]\n")
+    with pytest.raises(LikraError, match=r"group.yaml' runs Python code \(!function code.text"):
+        check_card_is_safe(tmp_path / "group.yaml")
+    check_card_is_safe(tmp_path / "group.yaml", allow_code=True)
+    (tmp_path / "group.yaml").write_text("group: g\ntask: [arc_easy, {include: a.yaml}]\n")
+    (tmp_path / "a.yaml").write_text("custom_dataset: code.text\n")
+    with pytest.raises(LikraError, match=r"runs Python code \(custom_dataset\)"):
+        check_card_is_safe(tmp_path / "group.yaml")
+    for own in CARDS.glob("*.yaml"):
+        check_card_is_safe(own)
 
 
 # --------------------------------------------------------------------------------------------

@@ -1,20 +1,32 @@
-"""Heads: the base is untouched, the head is not; snapshots, seeds and layouts."""
+"""Heads: the base is untouched, the head is not; snapshots, seeds, layouts and stamps."""
 
+import hashlib
+import json
+import logging
+import os
 import random
+import resource
+import socket
+import subprocess
+import sys
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_base
+from conftest import tiny_base, tiny_model
+from peft import PeftModel
 from safetensors.torch import load_file
+from transformers import TrainingArguments
 
 from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
 from likra.heads.base import weights_digest
-from likra.heads.lora import fresh_head, saved_head
-from likra.heads.score import score_pairs
+from likra.heads.lora import Head, fresh_head
+from likra.heads.score import score
 from likra.heads.settings import LoraSettings, TrainingSettings
+from likra.heads.stamp import read_stamp
 from likra.heads.train import train_head
 
 
@@ -43,23 +55,23 @@ def adapter(folder: Path) -> bytes:
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma3"])
 def test_the_base_comes_back_bit_identical_and_the_head_did_change(kind, tmp_path):
     base = tiny_base(kind)
-    before, scores = weights_digest(base.model), score_pairs(base, PAIRS)
+    before, scores = weights_digest(base.model), score(Head(base), PAIRS).logprobs
     losses, folders = train(base, tmp_path)
     assert weights_digest(base.model) == before
-    assert (score_pairs(base, PAIRS) == scores).all()
+    assert (score(Head(base), PAIRS).logprobs == scores).all()
     assert not base.model.training
     assert losses[-1] < losses[0]
-    with saved_head(base, folders[12]):
-        assert abs(score_pairs(base, PAIRS) - scores).min() > 0.01  # nats
+    head = Head(base, folders[12])
+    assert abs(score(head, PAIRS).logprobs - scores).min() > 0.01  # nats
     assert weights_digest(base.model) == before
-    assert (score_pairs(base, PAIRS) == scores).all()
+    assert (score(Head(base), PAIRS).logprobs == scores).all()
 
 
 def test_a_fresh_head_scores_as_the_base():
     base = tiny_base("llama")
-    scores = score_pairs(base, PAIRS)
+    scores = score(Head(base), PAIRS).logprobs
     with fresh_head(base, LoraSettings(), seed=0):
-        assert (score_pairs(base, PAIRS) == scores).all()
+        assert (score(Head(base), PAIRS).logprobs == scores).all()
 
 
 def test_a_snapshot_equals_a_run_on_the_first_n(tmp_path):
@@ -163,29 +175,29 @@ def test_a_score_that_is_no_number_is_said():
     base = tiny_base("llama")
     base.model.lm_head.weight.data.fill_(float("nan"))
     with pytest.raises(LikraError, match="the log-likelihood of answer 0 is nan"):
-        score_pairs(base, PAIRS)
+        score(Head(base), PAIRS)
 
 
 def test_a_damaged_head_is_named_and_the_base_stays_usable(tmp_path):
     base = tiny_base("llama")
-    scores, before = score_pairs(base, PAIRS), weights_digest(base.model)
+    scores, before = score(Head(base), PAIRS).logprobs, weights_digest(base.model)
     _, folders = train(base, tmp_path)
     file = folders[12] / "adapter_model.safetensors"
     file.write_bytes(file.read_bytes()[:200])
     with (
         pytest.raises(LikraError, match=r"cannot read the head in '.*n=12'"),
-        saved_head(base, folders[12]),
+        Head(base, folders[12]).on(),
     ):
         pass
     assert weights_digest(base.model) == before
-    assert (score_pairs(base, PAIRS) == scores).all()
+    assert (score(Head(base), PAIRS).logprobs == scores).all()
     train(base, tmp_path / "again")
 
 
 def test_a_folder_without_a_head_is_named(tmp_path):
     with (
         pytest.raises(LikraError, match="there is no adapter_config.json"),
-        saved_head(tiny_base("llama"), tmp_path),
+        Head(tiny_base("llama"), tmp_path).on(),
     ):
         pass
 
@@ -196,3 +208,198 @@ def test_gpt2_heads_are_on_the_mlp_alone(tmp_path):
     names = load_file(folders[12] / "adapter_model.safetensors")
     assert names
     assert all(".mlp." in name for name in names)
+
+
+# --------------------------------------------------------------------------------------------
+# Losses and stamps
+
+
+def test_the_losses_are_there_before_the_last_snapshot(tmp_path, monkeypatch):
+    """A kill between the two would leave a training that looks complete, without its losses."""
+    from likra.heads import train as module
+
+    losses, save = tmp_path / "losses.csv", module.save_head
+
+    def killed_at_the_last(head, folder, *stamp):
+        assert losses.exists() == (folder.name == "n=12")
+        if folder.name == "n=12":
+            raise KeyboardInterrupt
+        save(head, folder, *stamp)
+
+    monkeypatch.setattr(module, "save_head", killed_at_the_last)
+    folders = {n: tmp_path / f"n={n}" for n in (4, 8, 12)}
+    with pytest.raises(KeyboardInterrupt):
+        train_head(tiny_base("llama"), PAIRS, folders, settings=SETTINGS, losses=losses)
+    lines = losses.read_text().splitlines()
+    assert lines[0] == "step,loss"
+    assert [line.split(",")[0] for line in lines[1:]] == ["1", "2", "3"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["losses.csv", "n=4", "n=8"]
+
+
+STAMP = {"inputs": {"base": "abc", "n": 12}, "versions": {"likra": "1"}}
+
+
+@pytest.fixture
+def stamped(tmp_path) -> Path:
+    """A head with a stamp."""
+    folder = tmp_path / "stamped"
+    snapshots, stamps = {8: tmp_path / "early", 12: folder}, {12: STAMP}
+    train_head(tiny_base("llama"), PAIRS, snapshots, settings=SETTINGS, stamps=stamps)
+    return folder
+
+
+def test_a_stamp_is_read_back_with_the_digests_of_the_files(stamped):
+    stamp = read_stamp(stamped)
+    config = hashlib.sha256((stamped / "adapter_config.json").read_bytes()).hexdigest()
+    assert stamp == {**STAMP, "config": config, "weights": stamp["weights"]}
+    assert set(read_stamp(stamped.with_name("early"))) == {"config", "weights"}
+
+
+def test_a_stamp_is_written_in_one_order_and_the_tensors_stay_aligned(stamped):
+    content = (stamped / "adapter_model.safetensors").read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + length])["__metadata__"]
+    assert list(metadata) == ["format", "likra"]
+    assert metadata["format"] == "pt"
+    assert metadata["likra"] == json.dumps(json.loads(metadata["likra"]), sort_keys=True)
+    assert length % 8 == 0
+
+
+def test_a_stamped_head_is_a_head_to_the_libraries(stamped, caplog):
+    base = tiny_base("llama")
+    expected = score(Head(base, stamped), PAIRS).logprobs
+    assert abs(expected - score(Head(base), PAIRS).logprobs).min() > 0.01  # nats
+    by_transformers = tiny_model("llama")
+    with caplog.at_level(logging.WARNING):
+        by_peft = PeftModel.from_pretrained(tiny_model("llama"), str(stamped)).eval()
+        by_transformers.load_adapter(str(stamped))
+    assert not caplog.records
+    for model in (by_peft, by_transformers):
+        scores = score(Head(replace(base, model=model)), PAIRS).logprobs
+        assert scores == pytest.approx(expected, abs=1e-6)
+
+
+def test_an_edited_config_is_caught(stamped):
+    path = stamped / "adapter_config.json"
+    path.write_text(path.read_text().replace('"lora_alpha": 8', '"lora_alpha": 16'))
+    with pytest.raises(LikraError, match=r"adapter_config.json' was changed after training"):
+        read_stamp(stamped)
+
+
+@pytest.mark.parametrize("place", [-1, -1000])
+def test_changed_weights_are_caught(stamped, place):
+    path = stamped / "adapter_model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(LikraError, match=r"safetensors' was changed after training"):
+        read_stamp(stamped)
+
+
+def test_weights_under_other_names_are_caught(stamped):
+    path = stamped / "adapter_model.safetensors"
+    first, second, other = (b"layers.%d.mlp.up_proj.lora_A" % n for n in (0, 1, 9))
+    content = path.read_bytes().replace(first, other).replace(second, first)
+    path.write_bytes(content.replace(other, second))
+    with pytest.raises(LikraError, match="was changed after training"):
+        read_stamp(stamped)
+
+
+@pytest.mark.parametrize("length", [0, 5, 200])
+def test_a_damaged_file_has_no_stamp(stamped, length):
+    path = stamped / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(LikraError, match="cannot read the head in"):
+        read_stamp(stamped)
+
+
+def test_a_head_without_a_stamp_is_refused(tmp_path):
+    with fresh_head(tiny_base("llama"), LoraSettings(), seed=0) as head:
+        head.save_pretrained(str(tmp_path))
+    with pytest.raises(LikraError, match="was not written by likra, or by an older version"):
+        read_stamp(tmp_path)
+    with pytest.raises(LikraError, match="there is no adapter_config.json"):
+        read_stamp(tmp_path / "nowhere")
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    base = tiny_base("llama")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(LikraError, match="cannot write the head to '.*n=12'"):
+            train(base, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
+    train(base, tmp_path)
+
+
+# --------------------------------------------------------------------------------------------
+# Where training would go wrong
+
+
+def test_float16_is_scored_but_not_trained(tmp_path):
+    base = tiny_base("llama")
+    base.model.to(torch.float16)
+    with pytest.raises(LikraError, match="training in float16 is not supported: choose bfloat16"):
+        train(base, tmp_path)
+    assert len(score(Head(base), PAIRS).logprobs) == len(PAIRS)
+
+
+def test_several_gpus_do_not_make_several_models(tmp_path, monkeypatch):
+    """What the library finds where two GPUs are visible; it would wrap the model for both."""
+
+    def two_devices(arguments: TrainingArguments) -> torch.device:
+        real.func(arguments)
+        arguments._n_gpu = 2
+        return torch.device("cpu")
+
+    base = tiny_base("llama")
+    alone, _ = train(base, tmp_path / "one")
+    real = TrainingArguments.__dict__["_setup_devices"]
+    found_two = cached_property(two_devices)
+    found_two.__set_name__(TrainingArguments, "_setup_devices")
+    monkeypatch.setattr(TrainingArguments, "_setup_devices", found_two)
+    losses, _ = train(base, tmp_path / "two")
+    assert losses == alone
+
+
+WORKER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import torch
+from test_training import PAIRS, tiny_base, train
+from likra.errors import LikraError
+torch.distributed.init_process_group("gloo")
+try:
+    train(tiny_base("llama"), Path(sys.argv[2]))
+except LikraError as error:
+    print(error)
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_refuse_to_train(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-c", WORKER, str(Path(__file__).parent), str(tmp_path / "out")]
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    processes = [
+        subprocess.Popen(
+            command,
+            env=os.environ | group | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for process in processes:
+        out, err = process.communicate(timeout=120)
+        assert "training runs in one process: start it without" in out, err
+    assert not (tmp_path / "out").exists()

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from likra.errors import LikraError as LikraError
     from likra.heads.base import BaseModel as BaseModel
     from likra.heads.base import open_model as open_model
-    from likra.heads.lora import saved_head as saved_head
+    from likra.heads.lora import Head as Head
     from likra.heads.score import encode_questions as encode_questions
-    from likra.heads.score import score_pairs as score_pairs
+    from likra.heads.score import score as score
     from likra.heads.settings import LoraSettings as LoraSettings
     from likra.heads.settings import TrainingSettings as TrainingSettings
     from likra.heads.train import train_head as train_head
@@ -31,15 +31,16 @@ if TYPE_CHECKING:
     from likra.negatives.mixture import draw_negatives as draw_negatives
     from likra.questions import Choice as Choice
     from likra.questions import Question as Question
+    from likra.report.results import run_study as run_study
     from likra.scores.ratio import likelihood_ratio as likelihood_ratio
     from likra.study.config import Study as Study
     from likra.study.config import read_study as read_study
-    from likra.study.run import run_study as run_study
     from likra.study.run import train_heads as train_heads
 
 _HOMES = {
     "BaseModel": "heads.base",
     "Choice": "questions",
+    "Head": "heads.lora",
     "LikraBaseLM": "integrations.lm_eval",
     "LikraError": "errors",
     "LikraLM": "integrations.lm_eval",
@@ -59,9 +60,8 @@ _HOMES = {
     "load_task": "data.load",
     "open_model": "heads.base",
     "read_study": "study.config",
-    "run_study": "study.run",
-    "saved_head": "heads.lora",
-    "score_pairs": "heads.score",
+    "run_study": "report.results",
+    "score": "heads.score",
     "token_logprobs": "engine.logprobs",
     "train_head": "heads.train",
     "train_heads": "study.run",

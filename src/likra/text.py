@@ -16,6 +16,11 @@ def normalised(text: str) -> str:
     return " ".join(_WORD.findall("".join(map(_kept, folded))))
 
 
+def comparable(text: str) -> str:
+    """What two texts are compared by: normalised, or the text itself if it is punctuation alone."""
+    return normalised(text) or text.strip()
+
+
 # a minus is a sign of arithmetic beside a number or between spaces
 _WORD = re.compile(r"[^\s+*/=<>^%()-]+|[+*/=<>^%]|(?<![^\s\d)])-(?=[\s\d(])")
 

@@ -74,11 +74,11 @@ def run(overrides: Overrides, study: StudyName = None, output: Output = None) ->
     chosen = _chosen(study, overrides)
     quiet()
     if chosen.models or chosen.tasks:
-        from likra.study.grid import run_table
+        from likra.report.results import run_grid
 
-        show_grid(chosen, *run_table(chosen, output, log))
+        show_grid(chosen, *run_grid(chosen, output, log))
     else:
-        from likra.study.run import run_study
+        from likra.report.results import run_study
 
         show_run(*run_study(chosen, output, log))
 
@@ -107,10 +107,10 @@ def plan(
 
     cells = [(chosen, output)]
     if chosen.models or chosen.tasks:
-        from likra.study.grid import table_studies
+        from likra.study.grid import grid_studies
 
         folder = output or Path("runs") / chosen.name
-        cells = [(cell, folder / cell.name) for cell in table_studies(chosen)]
+        cells = [(cell, folder / cell.name) for cell in grid_studies(chosen)]
     for cell, place in cells:
         for line in plan_lines(plan_study(cell, place, log, calibrate=calibrate)):
             log(line)
@@ -159,10 +159,8 @@ def train(
     quiet()
     from likra.study.run import train_heads
 
-    finished = train_heads(study, output, log)
-    for keys in finished.trainings:
-        for head in keys:
-            log(f"head   {finished.head_folder(head)}")
+    for folder in train_heads(study, output, log):
+        log(f"head   {folder}")
 
 
 @with_settings(*AnalysisSettings.model_fields, example="weight=0.5")
@@ -175,7 +173,8 @@ def plot(
     Reads the score tables only: nothing is trained or scored. Without options, the results are
     those of the run's own settings.
     """
-    from likra.study.run import read_run, write_results
+    from likra.report.results import write_results
+    from likra.study.folder import read_run
 
     finished = read_run(run_folder)
     if overrides:

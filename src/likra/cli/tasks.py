@@ -72,11 +72,11 @@ def show(
 
 def negatives() -> None:
     """Describe the samplers of wrong answers."""
-    from likra.negatives.mixture import described_sources
+    from likra.negatives.mixture import described_samplers
 
     print_table(
         ("sampler", "gives"),
-        described_sources(),
+        described_samplers(),
         caption="Mixtures: --negatives '0.5 random_choice + 0.5 generated'",
         width=120,
     )
@@ -134,16 +134,17 @@ def show_task(study: Study, split: str | None, count: int, *, tokens: bool) -> I
         LikraError: as `likra.data.load.load_task` and `Task.questions`.
 
     """
-    from likra.study.workbench import Workbench
+    from likra.heads.base import open_tokenizer
+    from likra.study.prepare import open_task, rendering
 
-    bench = Workbench(study, evaluates=False)
-    task = bench.task
+    task = open_task(study, study.task, study.data)
     split = split or task.eval_split or task.train_split or task.splits[0]
-    questions = task.questions(split, study.num_fewshot, bench.rendering(task))
+    questions = task.questions(split, study.num_fewshot, rendering(study, task))
     shown = [questions[number] for number in range(min(count, len(questions)))]
     yield from _describe(task, split, len(questions))
+    tokenizer = open_tokenizer(study.model) if tokens else None
     for question in shown:
-        yield from _lines(question, bench.base.tokenizer if tokens else None)
+        yield from _lines(question, tokenizer)
 
 
 def _describe(task: "Task", split: str, count: int) -> Iterator[str]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from likra.study.config import Study
-    from likra.study.run import Run
+    from likra.study.folder import Run
 
 
 def log(line: str) -> None:

@@ -17,6 +17,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from likra.data.card_code import code_in_card
 from likra.errors import LikraError, unknown
 from likra.text import one_line
 
@@ -46,16 +47,37 @@ def card_path(name: str) -> Path:
     raise unknown("task", name, card_names())
 
 
-def read_card(path: Path) -> dict[str, Any]:
+def check_card_is_safe(path: str | Path, allow_code: bool = False) -> None:
+    """Refuse a card that would run Python code when it is opened; likra's own are trusted.
+
+    Args:
+        path: of the card: a task or group in the harness's YAML.
+        allow_code: whether it may.
+
+    Raises:
+        LikraError: it would, or it cannot be read.
+
+    """
+    if allow_code or Path(path).resolve().parent == CARDS.resolve():
+        return
+    for reason in code_in_card(Path(path)):
+        raise LikraError(
+            f"task card '{path}' runs Python code ({reason}): pass --allow-code if you trust it"
+        )
+
+
+def read_card(path: Path, allow_code: bool = False) -> dict[str, Any]:
     """The harness's configuration in a card, its data files found beside it.
 
     Raises:
-        LikraError: no YAML, an unknown key, or not a multiple-choice task.
+        LikraError: no YAML, an unknown key, not a multiple-choice task, or one with Python code
+            (`check_card_is_safe`).
 
     """
     import yaml
     from lm_eval.tasks._yaml_loader import load_yaml
 
+    check_card_is_safe(path, allow_code)
     try:
         config = load_yaml(path)
     except (yaml.YAMLError, OSError, ImportError, AttributeError, ValueError) as error:
@@ -73,19 +95,26 @@ def read_card(path: Path) -> dict[str, Any]:
     return config
 
 
-def card_config(name: str, data: str | None = None, configuration: str | None = None) -> Any:
+def card_config(
+    name: str,
+    data: str | None = None,
+    configuration: str | None = None,
+    *,
+    allow_code: bool = False,
+) -> dict[str, Any]:
     """A card as the plain mapping that the harness's ``ConfigurableTask`` takes.
 
     Args:
         name: a card's name or path.
         data: a local folder to read instead of the card's data set.
         configuration: the part of the data set, instead of the card's ``dataset_name``.
+        allow_code: whether a card that comes from a path may run Python code.
 
     Raises:
         LikraError: as `read_card`; or the folder holds no data for it.
 
     """
-    config = read_card(card_path(name))
+    config = read_card(card_path(name), allow_code)
     if configuration is not None:
         config["dataset_name"] = configuration
     if data is not None:

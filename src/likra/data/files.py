@@ -16,7 +16,7 @@ from likra.data.rows import READABLE, BadRowError, Row, read_rows
 from likra.data.splits import TRAIN, hold_out
 from likra.errors import LikraError, unknown
 from likra.questions import Choice, Question
-from likra.text import common_length, normalised, one_line, shuffled
+from likra.text import common_length, comparable, one_line, shuffled
 
 
 class Questions(Sequence[Question]):
@@ -385,7 +385,7 @@ def _notes(source: str, table: Table) -> list[str]:
 
 
 def read_wrong_answers(name: str) -> Iterator[tuple[str, list[str]]]:
-    """Wrong answers in a file: (question's id or normalised text, texts) of each row.
+    """Wrong answers in a file: (question's id or its `comparable` text, texts) of each row.
 
     Columns: ``id``, or ``prompt`` or ``question``; and ``rejected``, a text or a list.
 
@@ -400,7 +400,7 @@ def read_wrong_answers(name: str) -> Iterator[tuple[str, list[str]]]:
         key = row.get("id")
         if key is None:
             asked = row.get("prompt") or row.get("question")
-            key = normalised(str(asked)) if asked else None
+            key = comparable(str(asked)) if asked else None
         texts = row.get("rejected")
         if key is None or not texts:
             raise LikraError(f"{where}: wanted id (or prompt, or question) and rejected")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from likra.data.card import card_config, card_path, read_card
 from likra.data.pool import Answers
@@ -18,20 +18,40 @@ from likra.errors import LikraError, unknown
 from likra.questions import Choice, Question, check_question, check_questions
 from likra.text import common_length, one_line
 
+if TYPE_CHECKING:
+    from jinja2.sandbox import SandboxedEnvironment
+
 FEWSHOT_SEED = 1234  # the harness's own default
 
 
 @contextmanager
-def templates_compiled_once() -> Iterator[None]:
-    """The harness compiles a card's templates for each use: nine tenths of its rendering time."""
-    from lm_eval.utils import env
+def sandboxed_templates() -> Iterator[None]:
+    """Within it, the harness renders cards in Jinja's sandbox, for a card's text is not code.
 
-    compile_template = env.from_string
-    env.from_string = functools.lru_cache(1024)(compile_template)
+    Templates are compiled once each; the harness compiles them for each use, which takes nine
+    tenths of its rendering time.
+    """
+    from lm_eval import utils
+
+    saved, utils.env = utils.env, _sandbox()
     try:
         yield
     finally:
-        env.from_string = compile_template
+        utils.env = saved
+
+
+@functools.cache
+def _sandbox() -> "SandboxedEnvironment":
+    """The harness's environment, sandboxed."""
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import SandboxedEnvironment
+    from lm_eval.utils import regex_replace
+
+    sandbox = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    sandbox.filters["regex_replace"] = regex_replace
+    compiled: Any = functools.lru_cache(1024)(sandbox.from_string)
+    sandbox.from_string = compiled  # type: ignore[method-assign]
+    return sandbox
 
 
 @dataclass
@@ -181,7 +201,7 @@ class HarnessTask:
         """The questions of a split of the data set or the card, without distractors."""
         rendered: list[Question] = []
         dropped: list[str] = []
-        with templates_compiled_once():
+        with sandboxed_templates():
             for name, source, prefix in self._members(split):
                 for question in self._render(name, source, prefix, num_fewshot, rendering):
                     try:
@@ -351,9 +371,8 @@ def _stem(part: Any, document: dict[str, Any], texts: list[str]) -> str:
 def _fields(template: str) -> frozenset[str]:
     """What a template takes from a document."""
     from jinja2 import meta
-    from lm_eval.utils import env
 
-    return frozenset(meta.find_undeclared_variables(env.parse(template)))
+    return frozenset(meta.find_undeclared_variables(_sandbox().parse(template)))
 
 
 def _are_choices(value: Any, count: int) -> bool:
@@ -373,16 +392,21 @@ def _with_distractors(question: Question, pool: Answers, count: int) -> Question
 # Opening
 
 
-def open_card(name: str, data: str | None = None) -> HarnessTask:
+def open_card(name: str, data: str | None = None, *, allow_code: bool = False) -> HarnessTask:
     """Open a card, or one configuration of its data set (``NAME:CONFIGURATION``).
 
+    Args:
+        name: a card's name or path.
+        data: a local folder to read instead of the card's data set.
+        allow_code: whether a card that comes from a path may run Python code.
+
     Raises:
-        LikraError: no such card or configuration, a card that the harness does not understand,
-            or no such data.
+        LikraError: no such card or configuration, a card that the harness does not understand or
+            that runs code, or no such data.
 
     """
     card, _, configuration = (name, "", "") if Path(name).is_file() else name.partition(":")
-    config = read_card(card_path(card))
+    config = read_card(card_path(card), allow_code)
     metadata = config.get("metadata") or {}
     parts = tuple(metadata.get("configurations", ())) or (config.get("dataset_name") or "",)
     if configuration:
@@ -391,7 +415,8 @@ def open_card(name: str, data: str | None = None) -> HarnessTask:
         parts = (configuration,)
 
     def open_part(part: str) -> Any:
-        return configurable_task(training_only(card_config(card, data, part or None)))
+        config = card_config(card, data, part or None, allow_code=allow_code)
+        return configurable_task(training_only(config))
 
     task = HarnessTask(f"{config['task']}{f':{configuration}' if configuration else ''}", open_part)
     task.part_names, task.metadata = parts, metadata
@@ -441,7 +466,8 @@ def configurable_task(config: dict[str, Any]) -> Any:
     bars = datasets.utils.logging.is_progress_bar_enabled()
     datasets.utils.logging.disable_progress_bar()
     try:
-        return ConfigurableTask(config=dict(config))
+        with sandboxed_templates():
+            return ConfigurableTask(config=dict(config))
     except Exception as error:  # whatever the data set's reader or the card's templates raise
         source = (config.get("dataset_kwargs") or {}).get("data_files")
         where = (

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from likra.questions import Question
-from likra.text import normalised
+from likra.text import comparable
 
 NEAR = 0.8  # from this similarity on, two stems are near-duplicates
 
@@ -15,8 +15,9 @@ NEAR = 0.8  # from this similarity on, two stems are near-duplicates
 class Leak:
     """A training question that gives an evaluation question away.
 
-    ``similarity`` is 1 for stems that are the same but for case and punctuation, else the share
-    of their words' weight that two near-duplicates have in common.
+    ``similarity`` is 1 for stems that are the same but for case and punctuation (stems of
+    punctuation alone: character by character), else the share of their words' weight that two
+    near-duplicates have in common.
     """
 
     train_id: str
@@ -43,8 +44,8 @@ def find_leaks(train: Sequence[Question], evaluation: Sequence[Question]) -> lis
     """
     by_stem: dict[str, list[str]] = defaultdict(list)
     for question in train:
-        by_stem[normalised(question.stem)].append(question.id)
-    asked = [(question.id, normalised(question.stem)) for question in evaluation]
+        by_stem[comparable(question.stem)].append(question.id)
+    asked = [(question.id, comparable(question.stem)) for question in evaluation]
     exact = [
         Leak(train_id, name, 1.0) for name, stem in asked for train_id in by_stem.get(stem, ())
     ]

@@ -18,6 +18,7 @@ def load_task(
     *,
     columns: Mapping[str, str] | None = None,
     on_bad_row: str = "error",
+    allow_code: bool = False,
 ) -> Task:
     """Open a task.
 
@@ -29,6 +30,7 @@ def load_task(
         data: a local folder to read instead of a card's data set.
         columns: of a file, by role, where it calls them otherwise (see `likra.data.formats`).
         on_bad_row: of a file: "error", or "skip" to leave bad rows out and count them.
+        allow_code: whether a card that comes from a path may run Python code (``!function``).
 
     Raises:
         LikraError: no such task, one that the harness does not understand, or no such data.
@@ -43,7 +45,7 @@ def load_task(
         raise LikraError(f"task '{name}' is no file: --columns names the columns of one")
     if name.startswith(HARNESS):
         return open_harness_task(name.removeprefix(HARNESS), data)
-    return open_card(name, data)
+    return open_card(name, data, allow_code=allow_code)
 
 
 def is_task(name: str) -> bool:

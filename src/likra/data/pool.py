@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from likra.questions import Choice, Question
-from likra.text import normalised, shuffled
+from likra.text import comparable, shuffled
 
 
 class Answers:
@@ -25,8 +25,8 @@ class Answers:
         self._stems: list[int] = []
         self._texts: list[int | None] = []  # None where there is no right answer
         for question in pool:
-            answers = [normalised(choice.continuation) for choice in question.right[:1]]
-            self._stems.append(number(normalised(question.stem)))
+            answers = [comparable(choice.continuation) for choice in question.right[:1]]
+            self._stems.append(number(comparable(question.stem)))
             self._texts.append(number(answers[0]) if answers and answers[0] else None)
         self._distinct = {text for text in self._texts if text is not None}
 
@@ -36,9 +36,9 @@ class Answers:
         Texts are the same up to case and punctuation. A question with the same stem gives none:
         its answers may be right here, too.
         """
-        right = {self._numbers.get(normalised(choice.continuation)) for choice in question.right}
+        right = {self._numbers.get(comparable(choice.continuation)) for choice in question.right}
         left = self._distinct - right
-        stem = self._numbers.get(normalised(question.stem))
+        stem = self._numbers.get(comparable(question.stem))
         context = (question.right or question.choices)[0].context
         for index in shuffled(len(self.pool), generator):
             if not left:

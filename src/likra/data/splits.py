@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterable
 
 from likra.errors import LikraError
-from likra.text import normalised
+from likra.text import comparable
 
 TRAIN, HELD_OUT = "train", "held-out"
 
@@ -43,8 +43,8 @@ def hold_out(stems: Iterable[str], fraction: float, seed: int) -> dict[str, list
 
 
 def hash_of(stem: str) -> int:
-    """A number for a normalised stem, the same in every process."""
+    """A number for a stem up to case and punctuation, the same in every process."""
     import hashlib
 
-    digest = hashlib.blake2b(normalised(stem).encode("utf-8", "surrogatepass"), digest_size=8)
+    digest = hashlib.blake2b(comparable(stem).encode("utf-8", "surrogatepass"), digest_size=8)
     return int.from_bytes(digest.digest(), "big")

@@ -1,21 +1,21 @@
 """The tensor mathematics: log-likelihoods of answers under a causal language model."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from likra.engine.packing import PADDING, Batch, Forest, Padded
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
-def token_logprobs(model: Any, batch: Batch) -> Tensor:
+def token_logprobs(model: PreTrainedModel, batch: Batch) -> Tensor:
     """Log-probability of every answer token given all before it.
 
-    Only the rows that predict an answer token go through the LM head, and their log-softmax is
-    taken in float32 whatever the model computes in: summed bf16 log-softmaxes are off by up to
+    Only the positions that predict an answer token go through the LM head, and their log-softmax
+    is taken in float32 whatever the model computes in: summed bf16 log-softmaxes are off by up to
     0.17 nats.
 
     Args:
@@ -26,33 +26,44 @@ def token_logprobs(model: Any, batch: Batch) -> Tensor:
         [pairs, answer tokens] float32, nats, 0 on padding; differentiable.
 
     """
-    return _token_logprobs(_row_logits(model, batch), batch)
+    return _token_logprobs(_logits(model, batch), batch)
 
 
-def answer_logprobs(model: Any, batch: Batch) -> Tensor:
-    """Log-likelihood of each answer given its context: [pairs] float32, nats; differentiable.
+@overload
+def answer_logprobs(model: PreTrainedModel, batch: Batch) -> Tensor: ...
+@overload
+def answer_logprobs(
+    model: PreTrainedModel, batch: Batch, *, greedy: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+def answer_logprobs(
+    model: PreTrainedModel, batch: Batch, *, greedy: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Log-likelihood of each answer given its context.
 
     This is the ``L`` of the likelihood ratio ``L+ - w L-`` (arXiv:2503.14391, section 2): the sum
     over the answer's tokens, not their mean.
-    """
-    return token_logprobs(model, batch).sum(-1)
 
-
-def answer_logprobs_and_greedy(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Log-likelihood of each answer, and whether greedy decoding would give it, in one pass.
+    Args:
+        model: as in `token_logprobs`.
+        batch: as in `token_logprobs`.
+        greedy: return as well whether greedy decoding would give each answer.
 
     Returns:
-        As `answer_logprobs`: [pairs] float32, nats; and [pairs] bool: every token of the answer
-        is the most likely one after those before it.
+        [pairs] float32, nats; differentiable. With ``greedy`` also [pairs] bool: every token of
+        the answer is the most likely one after those before it.
 
     """
-    logits = _row_logits(model, batch)
-    likeliest = logits.argmax(-1)[batch.answer_rows]
-    greedy = (likeliest == batch.answers) | (batch.answers == PADDING)
-    return _token_logprobs(logits, batch).sum(-1), greedy.all(-1)
+    logits = _logits(model, batch)
+    logprobs = _token_logprobs(logits, batch).sum(-1)
+    if not greedy:
+        return logprobs
+    likeliest = logits.argmax(-1)[batch.answer_positions]
+    return logprobs, ((likeliest == batch.answers) | (batch.answers == PADDING)).all(-1)
 
 
-def answer_loss(model: Any, batch: Batch, n_tokens: Tensor | int | None = None) -> Tensor:
+def answer_loss(
+    model: PreTrainedModel, batch: Batch, n_tokens: Tensor | int | None = None
+) -> Tensor:
     """Next-token loss on the answers: their mean negative log-probability per token (eq. 1).
 
     Args:
@@ -66,68 +77,73 @@ def answer_loss(model: Any, batch: Batch, n_tokens: Tensor | int | None = None) 
     return -token_logprobs(model, batch).sum() / count
 
 
-def _row_logits(model: Any, batch: Batch) -> Tensor:
-    """[rows, vocabulary] float32, of the rows that predict an answer token."""
+def _logits(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """[positions, vocabulary] float32, where an answer token is predicted."""
     if isinstance(batch, Forest):
         return _forest_logits(model, batch).float()
     return _padded_logits(model, batch).float()
 
 
 def _token_logprobs(logits: Tensor, batch: Batch) -> Tensor:
-    """[pairs, answer tokens] from [rows, vocabulary], 0 on padding."""
+    """[pairs, answer tokens] from [positions, vocabulary], 0 on padding."""
     padding = batch.answers == PADDING
     answers = batch.answers.masked_fill(padding, 0)
-    chosen = logits[batch.answer_rows, answers]
-    return (chosen - logits.logsumexp(-1)[batch.answer_rows]).masked_fill(padding, 0.0)
+    chosen = logits[batch.answer_positions, answers]
+    return (chosen - logits.logsumexp(-1)[batch.answer_positions]).masked_fill(padding, 0.0)
 
 
-def _forest_logits(model: Any, batch: Forest) -> Tensor:
-    """[rows, vocabulary], in one pass over the tries' nodes."""
+def _forest_logits(model: PreTrainedModel, batch: Forest) -> Tensor:
+    """[positions, vocabulary], in one pass over the tries' nodes."""
     output = model(
         input_ids=batch.input_ids[None],
         position_ids=batch.depth[None],
         attention_mask=attention_masks(model, batch),
-        logits_to_keep=batch.rows,
+        logits_to_keep=batch.logit_positions,
         use_cache=False,
     )
     logits: Tensor = output.logits[0]
     return logits
 
 
-def _padded_logits(model: Any, batch: Padded) -> Tensor:
-    """[rows, vocabulary], one sequence per pair."""
+def _padded_logits(model: PreTrainedModel, batch: Padded) -> Tensor:
+    """[positions, vocabulary], one sequence per pair."""
     output = model(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
-        logits_to_keep=batch.rows,
+        logits_to_keep=batch.logit_positions,
         use_cache=False,
     )
     logits: Tensor = output.logits
     return logits
 
 
-def attention_masks(model: Any, batch: Forest) -> Tensor | dict[str, Tensor]:
+def attention_masks(model: PreTrainedModel, batch: Forest) -> Tensor | dict[str, Tensor]:
     """The forest's additive attention mask [1, 1, tokens, tokens], in the model's dtype.
 
     For a model whose layers differ, a mask by layer type. On a sliding layer a node sees only the
     ancestors less than a window of *depths* away, not of places in the flat sequence.
     """
-    config = model.config.get_text_config()
     place = torch.arange(len(batch.end), device=batch.end.device)
     ancestor = (place[None, :] <= place[:, None]) & (place[:, None] < batch.end[None, :])
-    additive = _additive(model.dtype)
-    window = getattr(config, "sliding_window", None)
-    if window is None or getattr(config, "use_sliding_window", True) is False:
-        return additive(ancestor)
+    dtype, config = model.dtype, model.config.get_text_config()
+    window = sliding_window(config)
+    if window is None:
+        return _additive(ancestor, dtype)
     near = ancestor & (batch.depth[:, None] - batch.depth[None, :] < window)
     if SLIDING in (getattr(config, "layer_types", None) or ()):
-        return {FULL: additive(ancestor), SLIDING: additive(near)}
-    return additive(near)
+        return {FULL: _additive(ancestor, dtype), SLIDING: _additive(near, dtype)}
+    return _additive(near, dtype)
 
 
-def _additive(dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    def mask(allowed: Tensor) -> Tensor:
-        hidden = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
-        return hidden.masked_fill_(~allowed, torch.finfo(dtype).min)[None, None]
+def sliding_window(config: PreTrainedConfig) -> int | None:
+    """How many tokens a sliding layer sees, its own among them; None without such layers."""
+    if getattr(config, "use_sliding_window", True) is False:
+        return None
+    window: int | None = getattr(config, "sliding_window", None)
+    return window
 
-    return mask
+
+def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    """[1, 1, tokens, tokens] from bool [tokens, tokens]: 0 where allowed, else the least number."""
+    hidden = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
+    return hidden.masked_fill_(~allowed, torch.finfo(dtype).min)[None, None]

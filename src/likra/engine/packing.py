@@ -1,4 +1,4 @@
-"""From text to tokens to batches: a forest of token tries, and the padded layout beside it.
+"""From tokens to batches: a forest of token tries, and the padded layout beside it.
 
 Answers to one question share its prompt, and questions may share few-shot examples. Inserted into
 a trie, every shared prefix stands once. The trie's nodes, laid out in pre-order, are one flat
@@ -18,12 +18,18 @@ from likra.engine.tokens import TokenPair
 PADDING = -100  # in the place of an answer token
 
 
-# --------------------------------------------------------------------------------------------
-# Text to tokens
+# Tokens of one forward pass. On a CPU a short sequence keeps the attention matrix in cache; a GPU
+# wants more work at once; its number is a guess that no benchmark here has measured.
+BUDGET = {"cpu": 512, "cuda": 8192, "mps": 2048}
+
+
+def token_budget(device: str) -> int:
+    """Tokens of one forward pass on that type of device."""
+    return BUDGET.get(device, 2048)
 
 
 # --------------------------------------------------------------------------------------------
-# Tokens to batches
+# One batch
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,9 @@ class Forest:
         input_ids: [tokens], the tries' nodes in pre-order.
         depth: [tokens], a node's distance from its root: its position id.
         end: [tokens], one past the last index of a node's subtree.
-        rows: [rows], the nodes whose next-token distribution is needed, ascending.
-        answer_rows: [pairs, answer tokens], for each answer token its index into ``rows``.
+        logit_positions: [positions], the nodes whose next-token distribution is needed, ascending.
+        answer_positions: [pairs, answer tokens], each answer token's index into
+            ``logit_positions``.
         answers: [pairs, answer tokens], the answers' tokens, padded with PADDING.
 
     """
@@ -43,32 +50,38 @@ class Forest:
     input_ids: Tensor
     depth: Tensor
     end: Tensor
-    rows: Tensor
-    answer_rows: Tensor
+    logit_positions: Tensor
+    answer_positions: Tensor
     answers: Tensor
 
 
 @dataclass(frozen=True)
 class Padded:
-    """The same pairs the usual way: one right-padded row each. For models that cannot branch.
+    """The same pairs, one right-padded sequence each. For models that cannot branch.
 
     Attributes:
         input_ids: [pairs, tokens] int64.
         attention_mask: [pairs, tokens] int64, 0 on padding.
-        rows: [pairs, tokens] bool, where the next-token distribution is needed.
-        answer_rows: [pairs, answer tokens] int64, index into the True places of ``rows``.
+        logit_positions: [pairs, tokens] bool, where the next-token distribution is needed.
+        answer_positions: [pairs, answer tokens] int64, index into the True places of
+            ``logit_positions``.
         answers: [pairs, answer tokens] int64, padded with PADDING.
 
     """
 
     input_ids: Tensor
     attention_mask: Tensor
-    rows: Tensor
-    answer_rows: Tensor
+    logit_positions: Tensor
+    answer_positions: Tensor
     answers: Tensor
 
 
 Batch = Forest | Padded
+
+
+def moved(batch: Batch, device: torch.device) -> Batch:
+    """The batch on a device."""
+    return type(batch)(**{name: tensor.to(device) for name, tensor in vars(batch).items()})
 
 
 def _shared(left: list[int], right: list[int]) -> int:
@@ -110,35 +123,35 @@ def build_forest(pairs: Sequence[TokenPair]) -> Forest:
     end[path] = len(input_ids)
     answers = _answers(pairs)
     used = answers.numpy() != PADDING
-    rows = np.unique(parents[used])
-    answer_rows = np.where(used, np.searchsorted(rows, parents), 0)
+    positions = np.unique(parents[used])
+    answer_positions = np.where(used, np.searchsorted(positions, parents), 0)
     return Forest(
         torch.tensor(input_ids),
         torch.tensor(depth),
         torch.from_numpy(end[: len(input_ids)]),
-        torch.from_numpy(rows),
-        torch.from_numpy(answer_rows),
+        torch.from_numpy(positions),
+        torch.from_numpy(answer_positions),
         answers,
     )
 
 
 def build_padded(pairs: Sequence[TokenPair]) -> Padded:
-    """Lay pairs out as right-padded rows, in their order."""
+    """Lay pairs out as right-padded sequences, in their order."""
     width = max(len(pair.tokens) for pair in pairs)
     input_ids = torch.zeros((len(pairs), width), dtype=torch.int64)
     attention_mask = torch.zeros_like(input_ids)
-    rows = torch.zeros_like(input_ids, dtype=torch.bool)
+    positions = torch.zeros_like(input_ids, dtype=torch.bool)
     answers = _answers(pairs)
-    answer_rows = torch.zeros_like(answers)
-    n_rows = 0
+    answer_positions = torch.zeros_like(answers)
+    n_positions = 0
     for index, pair in enumerate(pairs):
         length, n_answer = len(pair.tokens), len(pair.continuation)
         input_ids[index, :length] = torch.tensor(pair.tokens)
         attention_mask[index, :length] = 1
-        rows[index, length - n_answer : length] = True
-        answer_rows[index, :n_answer] = torch.arange(n_rows, n_rows + n_answer)
-        n_rows += n_answer
-    return Padded(input_ids, attention_mask, rows, answer_rows, answers)
+        positions[index, length - n_answer : length] = True
+        answer_positions[index, :n_answer] = torch.arange(n_positions, n_positions + n_answer)
+        n_positions += n_answer
+    return Padded(input_ids, attention_mask, positions, answer_positions, answers)
 
 
 LAYOUTS: dict[str, Callable[[Sequence[TokenPair]], Batch]] = {
@@ -147,7 +160,36 @@ LAYOUTS: dict[str, Callable[[Sequence[TokenPair]], Batch]] = {
 }
 
 
-def pack(pairs: Sequence[TokenPair], layout: str, budget: int) -> Iterator[list[int]]:
+# --------------------------------------------------------------------------------------------
+# Many batches
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A list of pairs, sorted and built into batches once, to be scored under many heads.
+
+    Attributes:
+        indices: of each batch, which pairs of the list it holds, in its order.
+        batches: the batches, on the CPU.
+
+    """
+
+    indices: tuple[list[int], ...]
+    batches: tuple[Batch, ...]
+
+    def __len__(self) -> int:
+        """The number of pairs."""
+        return sum(map(len, self.indices))
+
+
+def pack(pairs: Sequence[TokenPair], layout: str, budget: int) -> Packed:
+    """Build the batches of about ``budget`` tokens (`batch_indices`) of a layout."""
+    indices = tuple(batch_indices(pairs, layout, budget))
+    build = LAYOUTS[layout]
+    return Packed(indices, tuple(build([pairs[index] for index in part]) for part in indices))
+
+
+def batch_indices(pairs: Sequence[TokenPair], layout: str, budget: int) -> Iterator[list[int]]:
     """Group pairs into batches of about ``budget`` tokens; yields their indices.
 
     Pairs with a common prefix come together, whatever question they belong to. A batch goes over
@@ -155,7 +197,7 @@ def pack(pairs: Sequence[TokenPair], layout: str, budget: int) -> Iterator[list[
     times that pair's length: to start a new batch there would compute the prefix once more.
     """
     if layout == "padded":
-        yield from _pack_padded(pairs, budget)
+        yield from _padded_indices(pairs, budget)
         return
     order = sorted(range(len(pairs)), key=lambda index: pairs[index].tokens)
     batch: list[int] = []
@@ -175,8 +217,8 @@ def pack(pairs: Sequence[TokenPair], layout: str, budget: int) -> Iterator[list[
         yield batch
 
 
-def _pack_padded(pairs: Sequence[TokenPair], budget: int) -> Iterator[list[int]]:
-    """Rows of similar length together, padding counted."""
+def _padded_indices(pairs: Sequence[TokenPair], budget: int) -> Iterator[list[int]]:
+    """Pairs of similar length together, padding counted."""
     order = sorted(range(len(pairs)), key=lambda index: -len(pairs[index].tokens))
     batch: list[int] = []
     for index in order:

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from transformers import PreTrainedTokenizerBase
 
 from likra.errors import LikraError
 from likra.questions import Choice
@@ -25,14 +26,18 @@ class TokenPair:
         return self.context + self.continuation[:-1]
 
 
-def prefix_token(tokenizer: Any) -> int:
+def prefix_token(tokenizer: PreTrainedTokenizerBase) -> int:
     """What stands before an empty context: BOS, or EOS where the tokenizer has no BOS."""
     token = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     return int(token)
 
 
 def encode(
-    tokenizer: Any, choices: Sequence[Choice], max_length: int, *, truncate: bool = False
+    tokenizer: PreTrainedTokenizerBase,
+    choices: Sequence[Choice],
+    max_length: int,
+    *,
+    truncate: bool = False,
 ) -> list[TokenPair]:
     """Tokenize each (context, continuation) exactly as lm-evaluation-harness does.
 
@@ -55,7 +60,9 @@ def encode(
     return pairs
 
 
-def encode_texts(tokenizer: Any, texts: Sequence[tuple[str, str]]) -> list[TokenPair]:
+def encode_texts(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str, str]]
+) -> list[TokenPair]:
     """Tokenize (context, continuation) texts, all at once, whatever their length.
 
     Context and continuation are encoded together, spaces at the end of the context counted to the
@@ -83,9 +90,9 @@ def _split(context: str, continuation: str) -> tuple[str, str]:
     return stripped, context[len(stripped) :] + continuation
 
 
-def tokens_of(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+def tokens_of(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Tokenize whole texts; one that begins with the tokenizer's BOS gets no second one."""
-    prefix = tokenizer.decode([prefix_token(tokenizer)])
+    prefix = str(tokenizer.decode([prefix_token(tokenizer)]))
     opened = [bool(prefix) and text.startswith(prefix) for text in texts]
     result: list[list[int]] = [[] for _ in texts]
     for already, options in ((False, {}), (True, {"add_special_tokens": False})):
@@ -97,7 +104,7 @@ def tokens_of(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     return result
 
 
-def _without_context(tokenizer: Any, continuation: str) -> TokenPair:
+def _without_context(tokenizer: PreTrainedTokenizerBase, continuation: str) -> TokenPair:
     tokens = tokenizer(continuation, add_special_tokens=False, verbose=False)["input_ids"]
     prefix = prefix_token(tokenizer)
     if tokens and tokens[0] == prefix:

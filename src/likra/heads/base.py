@@ -1,23 +1,29 @@
-"""The base model and its heads: opening, adding, loading and taking off, leaving no trace."""
+"""The base model: opening it, and the choice of its layout by a probe."""
 
 import hashlib
+import logging
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from likra.engine.logprobs import answer_logprobs
-from likra.engine.packing import LAYOUTS, Batch
+from likra.engine.logprobs import answer_logprobs, sliding_window
+from likra.engine.packing import LAYOUTS, Batch, Packed, moved, pack, token_budget
 from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
 
 POCKET = Path(__file__).parent.parent / "pocket" / "model"
-# Threads bring a small model nothing: on a busy machine they wait for one another, and with their
-# number the order of sums changes. With one, the numbers are the same on any number of cores.
+# More threads do not speed up a small model: on a busy machine they wait for one another, and with
+# their number the order of sums changes. With one, scores are the same on any number of cores.
 ONE_THREAD_BELOW = 10_000_000  # parameters
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+MAX_PROBE = 256  # a longer window is left only when pairs that long come: see `checked_layout`
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,15 +37,17 @@ class BaseModel:
         max_length: its context, in tokens.
         layout: "forest", or "padded" where the model cannot branch.
         layout_reason: how that was decided, in words for the user.
+        probed_to: tokens of the longest pair that both layouts were compared on.
 
     """
 
     name: str
-    model: Any
-    tokenizer: Any
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
     max_length: int
     layout: str = "padded"
     layout_reason: str = "not probed"
+    probed_to: int = 0
 
     @property
     def device(self) -> torch.device:
@@ -47,11 +55,20 @@ class BaseModel:
         device: torch.device = self.model.device
         return device
 
-    def batch(self, pairs: list[TokenPair], layout: str | None = None) -> Batch:
+    def batch(self, pairs: Sequence[TokenPair], layout: str | None = None) -> Batch:
         """Lay pairs out for this model, on its device."""
-        built = LAYOUTS[layout or self.layout](pairs)
-        moved = {name: tensor.to(self.device) for name, tensor in vars(built).items()}
-        return type(built)(**moved)
+        return moved(LAYOUTS[layout or self.layout](pairs), self.device)
+
+    def pack(self, pairs: Sequence[TokenPair], budget: int | None = None) -> Packed:
+        """Build the batches of a list of pairs once, to score many heads on them.
+
+        Args:
+            pairs: what to score, in the layout that `checked_layout` finds for them.
+            budget: tokens of one forward pass; by default what suits the device.
+
+        """
+        layout = checked_layout(self, pairs).layout
+        return pack(pairs, layout, budget or token_budget(self.device.type))
 
 
 # --------------------------------------------------------------------------------------------
@@ -81,7 +98,7 @@ def open_model(
         layout: "forest" or "padded" to skip the probe.
 
     Raises:
-        LikraError: no such model, or one that cannot be read.
+        LikraError: no such model, one that cannot be read, or one with missing weights.
 
     """
     device = device or default_device()
@@ -90,7 +107,8 @@ def open_model(
     model.eval()
     base = BaseModel(name, model, tokenizer, _max_length(model, tokenizer))
     if layout is not None:
-        return replace(base, layout=layout, layout_reason="as asked for")
+        reason = "as asked for"
+        return replace(base, layout=layout, layout_reason=reason, probed_to=base.max_length)
     return probe(base)
 
 
@@ -120,22 +138,73 @@ def open_without_weights(name: str = "pocket", *, dtype: str | None = None) -> B
     return BaseModel(name, model, tokenizer, _max_length(model, tokenizer), "forest", reason)
 
 
-def settle_threads(base: BaseModel) -> None:
+def open_tokenizer(name: str = "pocket") -> PreTrainedTokenizerBase:
+    """A model's tokenizer alone.
+
+    Raises:
+        LikraError: no such model, or one that cannot be read.
+
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            str(POCKET) if name == "pocket" else name
+        )
+    except Exception as error:  # as in _load
+        raise cannot_open(name, error) from error
+    return tokenizer
+
+
+def limit_threads(base: BaseModel) -> None:
     """Compute with one thread from now on, where that is as fast: a small model on a CPU."""
     if base.device.type == "cpu" and base.model.num_parameters() < ONE_THREAD_BELOW:
         torch.set_num_threads(1)
 
 
-def _load(source: str, name: str, dtype: str | None, device: str) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def _load(
+    source: str, name: str, dtype: str | None, device: str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    from transformers import AutoTokenizer
 
     kind = compute_dtype(dtype, device)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=kind).to(device)
+        model: Any = load_complete(source, dtype=kind)
+        return model.to(device), tokenizer
+    except LikraError:
+        raise
     except Exception as error:  # the hub, the folder, the config or the weights: many types
         raise cannot_open(name, error) from error
-    return model, tokenizer
+
+
+def load_complete(source: str, **options: Any) -> PreTrainedModel:
+    """``AutoModelForCausalLM.from_pretrained``, which fills missing weights with random numbers.
+
+    Args:
+        source: a folder, or a name on the hub.
+        options: as there.
+
+    Raises:
+        LikraError: a weight is missing from the checkpoint, or has another shape there.
+
+    """
+    from transformers import AutoModelForCausalLM
+
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        source, output_loading_info=True, ignore_mismatched_sizes=True, **options
+    )
+    model: PreTrainedModel = loaded[0]
+    faults = [f"{key} is missing" for key in sorted(loaded[1]["missing_keys"])]
+    for key, stored, shape in sorted(loaded[1]["mismatched_keys"]):
+        faults.append(f"{key} is {list(stored)} and not {list(shape)}")
+    if faults:
+        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise LikraError(
+            f"the checkpoint '{source}' lacks weights that its config.json asks for: "
+            f"{', '.join(faults[:3])}{more}"
+        )
+    return model
 
 
 def compute_dtype(dtype: str | None, device: str) -> torch.dtype | Literal["auto"]:
@@ -153,7 +222,7 @@ def compute_dtype(dtype: str | None, device: str) -> torch.dtype | Literal["auto
 
 
 def cannot_open(name: str, error: Exception) -> LikraError:
-    """Say why a model cannot be had."""
+    """The error for a model that cannot be opened."""
     text = " ".join(str(error).split())
     if Path(name).is_dir():
         return LikraError(f"cannot open the model in '{name}': {text[:300]}")
@@ -164,8 +233,8 @@ def cannot_open(name: str, error: Exception) -> LikraError:
         )
     near = "did you mean 'pocket'? " if _resembles_pocket(name) else ""
     return LikraError(
-        f"unknown model '{name}': {near}it is neither a folder here "
-        f"nor to be had from the Hugging Face hub ({text[:160]})"
+        f"unknown model '{name}': {near}it is neither a local folder "
+        f"nor found on the Hugging Face hub ({text[:160]})"
     )
 
 
@@ -186,7 +255,7 @@ def _resembles_pocket(name: str) -> bool:
     return bool(difflib.get_close_matches(name, ["pocket"], cutoff=0.6))
 
 
-def _max_length(model: Any, tokenizer: Any) -> int:
+def _max_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """The context in tokens, found where lm-evaluation-harness looks for it."""
     config = model.config.get_text_config()
     for attribute in ("n_positions", "max_position_embeddings", "n_ctx"):
@@ -201,44 +270,75 @@ def _max_length(model: Any, tokenizer: Any) -> int:
 
 
 def probe(base: BaseModel) -> BaseModel:
-    """Score fixed pairs in both layouts; the forest is used only where they agree.
+    """Score fixed pairs in both layouts; the forest is used only where they agree."""
+    return _compared(base, _probe_pairs(base))
 
-    They must agree to 1e-4 nats in float32; in half precision, where even two batch sizes of one
-    layout differ, to 0.1 nats per answer token. Attention across branches is off by far more.
+
+def checked_layout(base: BaseModel, pairs: Sequence[TokenPair]) -> BaseModel:
+    """The base, probed again where pairs leave a sliding window that no probe has left before.
+
+    The probe's own pairs leave a window of up to `MAX_PROBE` tokens. With a longer one, the longest
+    of the pairs is scored in both layouts, beside another answer to its prompt.
+
+    Returns:
+        The base itself; or one that remembers the length probed, in the padded layout where the
+        two differed.
+
     """
-    pairs = _probe_pairs(base)
-    tolerance = 1e-4 if base.model.dtype == torch.float32 else 0.1 * len(pairs[0].continuation)
+    window = sliding_window(base.model.config.get_text_config())
+    if base.layout != "forest" or window is None or base.probed_to > window or not pairs:
+        return base
+    longest = max(pairs, key=lambda pair: len(pair.tokens))
+    if len(longest.tokens) <= window:
+        return base
+    size = base.model.config.get_text_config().vocab_size
+    other = [(token + 1) % size for token in longest.continuation]
+    checked = _compared(base, [longest, replace(longest, continuation=other)])
+    if checked.layout != base.layout:
+        logger.warning("'%s' uses the padded layout: %s", base.name, checked.layout_reason)
+    return checked
+
+
+def _compared(base: BaseModel, pairs: Sequence[TokenPair]) -> BaseModel:
+    """The base with the forest if it scores the pairs as the padded layout does.
+
+    They must agree to 1e-4 nats in float32, and a millionth of longer sums; in half precision,
+    where even two batch sizes of one layout differ, to 0.1 nats per answer token. Attention across
+    branches is off by far more.
+    """
+    probed_to = max(len(pair.tokens) for pair in pairs)
     with torch.no_grad():
         plain = answer_logprobs(base.model, base.batch(pairs, "padded"))
         try:
             forest = answer_logprobs(base.model, base.batch(pairs, "forest"))
         except Exception as error:  # a model that takes no such mask may fail in any way
             reason = f"the model cannot take a branching mask ({type(error).__name__})"
-            return replace(base, layout="padded", layout_reason=reason)
+            return replace(base, layout="padded", layout_reason=reason, probed_to=probed_to)
     difference = float((plain - forest).abs().max())
-    if not difference <= tolerance:
+    n_tokens = max(len(pair.continuation) for pair in pairs)
+    in_full = 1e-4 + 1e-6 * float(plain.abs().max())
+    if difference <= (in_full if base.model.dtype == torch.float32 else 0.1 * n_tokens):
+        layout = "forest"
+        reason = f"same scores as the padded layout (largest difference {difference:.1g} nats)"
+    else:
+        layout = "padded"
         reason = f"the model's attention cannot branch (scores differ by {difference:.2g} nats)"
-        return replace(base, layout="padded", layout_reason=reason)
-    reason = f"probe: same scores as the padded layout (largest difference {difference:.1g} nats)"
-    return replace(base, layout="forest", layout_reason=reason)
+    reason = f"probe of {probed_to} tokens: {reason}"
+    return replace(base, layout=layout, layout_reason=reason, probed_to=probed_to)
 
 
 def _probe_pairs(base: BaseModel) -> list[TokenPair]:
     """Two prompts with three answers each, long enough to leave a short sliding window."""
     config = base.model.config.get_text_config()
-    window = getattr(config, "sliding_window", None) or 0
-    length = max(2, min(max(24, window + 8 if window <= 256 else 24), base.max_length - 8))
+    window = sliding_window(config) or 0
+    length = max(2, min(max(24, window + 8 if window <= MAX_PROBE else 24), base.max_length - 8))
     draw = random.Random(0)
     vocabulary = range(config.vocab_size)
     prompts = [draw.choices(vocabulary, k=n) for n in (length, max(2, length // 2))]
     return [TokenPair(p, draw.choices(vocabulary, k=4)) for p in prompts for _ in range(3)]
 
 
-# --------------------------------------------------------------------------------------------
-# Heads
-
-
-def weights_digest(model: Any) -> str:
+def weights_digest(model: PreTrainedModel) -> str:
     """SHA-256 of all parameters and buffers, in name order: has anything changed?"""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

@@ -4,20 +4,61 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
 
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import SafetensorError
+from transformers import PreTrainedModel, set_seed
+from transformers.pytorch_utils import Conv1D
 
 from likra.errors import LikraError
 from likra.heads.base import BaseModel
 from likra.heads.settings import MLP, LoraSettings
+from likra.heads.stamp import CONFIG, write_stamp
+
+NO_STAMP: Mapping[str, object] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Head:
+    """A saved head of a base model; without a folder, the base itself.
+
+    Attributes:
+        base: the base model.
+        folder: a plain PEFT folder.
+
+    """
+
+    base: BaseModel
+    folder: Path | None = None
+
+    @contextmanager
+    def on(self) -> Iterator[PreTrainedModel]:
+        """The model with the head on it; it is taken off at the end.
+
+        Raises:
+            LikraError: there is no head in the folder, its file is damaged, or it is of another
+                base.
+
+        """
+        if self.folder is None:
+            yield self.base.model
+            return
+        head = _load(self.base, self.folder)
+        try:
+            yield self.base.model  # the adapter's layers are in it
+        finally:
+            _take_off(self.base, head)
 
 
 @contextmanager
-def fresh_head(base: BaseModel, settings: LoraSettings, seed: int) -> Iterator[Any]:
+def fresh_head(base: BaseModel, settings: LoraSettings, seed: int) -> Iterator[PeftModel]:
     """A new LoRA head on the base, trainable, in float32; taken off at the end.
 
     A fresh head changes no score. Its initialisation depends on the seed alone, so the positive
@@ -27,9 +68,6 @@ def fresh_head(base: BaseModel, settings: LoraSettings, seed: int) -> Iterator[A
         LikraError: the base has no layers of the names in ``settings.target_modules``.
 
     """
-    from peft import LoraConfig, get_peft_model
-    from transformers import set_seed
-
     config = LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,
@@ -49,20 +87,9 @@ def fresh_head(base: BaseModel, settings: LoraSettings, seed: int) -> Iterator[A
         _take_off(base, head)
 
 
-@contextmanager
-def saved_head(base: BaseModel, folder: Path | str) -> Iterator[Any]:
-    """The head in ``folder`` (a plain PEFT folder) on the base; taken off at the end.
-
-    Raises:
-        LikraError: there is no head in the folder, its file is damaged, or it is of another base.
-
-    """
-    from peft import PeftModel
-    from safetensors import SafetensorError
-
-    if not (Path(folder) / "adapter_config.json").is_file():
-        raise LikraError(f"no head in '{folder}': there is no adapter_config.json")
-    head = None
+def _load(base: BaseModel, folder: Path) -> PeftModel:
+    if not (folder / CONFIG).is_file():
+        raise LikraError(f"no head in '{folder}': there is no {CONFIG}")
     try:
         head = PeftModel.from_pretrained(base.model, str(folder))
         head.eval()
@@ -72,13 +99,10 @@ def saved_head(base: BaseModel, folder: Path | str) -> Iterator[Any]:
             f"cannot read the head in '{folder}': {' '.join(str(error).split())[:200]}; "
             "delete the folder to train it again"
         ) from error
-    try:
-        yield head
-    finally:
-        _take_off(base, head)
+    return head
 
 
-def _take_off(base: BaseModel, head: Any) -> None:
+def _take_off(base: BaseModel, head: PeftModel) -> None:
     head.unload()
     base.model.requires_grad_(False)
     base.model.eval()
@@ -89,8 +113,6 @@ def _take_off(base: BaseModel, head: Any) -> None:
 
 def _remove_leftovers(base: BaseModel) -> None:
     """Undo a head whose loading failed half way: PEFT leaves its layers in the base."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
     for parent in list(base.model.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, BaseTunerLayer):
@@ -99,15 +121,13 @@ def _remove_leftovers(base: BaseModel) -> None:
         del base.model.peft_config
 
 
-def _linear_layers(model: Any) -> dict[str, Any]:
-    from transformers.pytorch_utils import Conv1D
-
+def _linear_layers(model: PreTrainedModel) -> dict[str, torch.nn.Module]:
     kinds = (torch.nn.Linear, Conv1D)
     return {name: layer for name, layer in model.named_modules() if isinstance(layer, kinds)}
 
 
-def _targets(model: Any, wanted: str | tuple[str, ...]) -> list[str] | str:
-    """What PEFT is to adapt: names of layers, or a pattern where names alone would say too much."""
+def _targets(model: PreTrainedModel, wanted: str | tuple[str, ...]) -> list[str] | str:
+    """What PEFT is to adapt: names of layers, or a pattern where the names are ambiguous."""
     if wanted != MLP:
         return [wanted] if isinstance(wanted, str) else list(wanted)
     names = list(_linear_layers(model))
@@ -124,26 +144,45 @@ def _targets(model: Any, wanted: str | tuple[str, ...]) -> list[str] | str:
     return sorted(inside)
 
 
-def _stores_transposed(model: Any) -> bool:
+def _stores_transposed(model: PreTrainedModel) -> bool:
     """GPT-2's Conv1D stores its weight [in, out]; PEFT wants to know."""
-    return any(type(layer).__name__ == "Conv1D" for layer in _linear_layers(model).values())
+    return any(isinstance(layer, Conv1D) for layer in _linear_layers(model).values())
 
 
-def save_head(head: Any, folder: Path) -> None:
-    """Write the head as a plain PEFT folder, whole or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+def save_head(head: PeftModel, folder: Path, stamp: Mapping[str, object] = NO_STAMP) -> None:
+    """Write the head as a plain PEFT folder, whole or not at all.
+
+    Args:
+        head: what to save.
+        folder: where to; one that exists is replaced.
+        stamp: what decided the head, as JSON values: see `likra.heads.stamp`.
+
+    Raises:
+        LikraError: the folder cannot be written.
+
+    """
+    temporary: Path | None = None
     try:
-        head.save_pretrained(str(temporary))
-        _sort_targets(temporary / "adapter_config.json")
-        (temporary / "README.md").unlink(missing_ok=True)  # PEFT's empty form, for people to fill
-        temporary.chmod(0o755)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        _write(head, temporary, stamp)
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(temporary, folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    except (OSError, SafetensorError) as error:  # the latter for a full disk, too
+        text = " ".join(str(error).split())
+        raise LikraError(f"cannot write the head to '{folder}': {text}") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(head: PeftModel, folder: Path, stamp: Mapping[str, object]) -> None:
+    head.save_pretrained(str(folder))
+    _sort_targets(folder / CONFIG)
+    write_stamp(folder, stamp)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form, for people to fill
+    folder.chmod(0o755)
 
 
 def _sort_targets(path: Path) -> None:

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
 
 from likra.engine.tokens import prefix_token, tokens_of
 from likra.errors import LikraError
 from likra.heads.base import BaseModel
+from likra.progress import progress
 
 BATCH = 16  # prompts of one call
 
@@ -28,11 +29,11 @@ def sample_answers(
     Args:
         base: the model.
         contexts: the prompts.
-        samples: how many of each.
+        samples: how many for each context.
         temperature: of the sampling; the whole vocabulary takes part.
         max_new_tokens: where an answer without an end is cut.
         seed: the same seed gives the same texts, for the same contexts in the same order.
-        name: shows a progress bar of that name.
+        name: of the work, to show its progress.
 
     Returns:
         For each context its texts, without surrounding white space; some may be empty or the same.
@@ -44,13 +45,12 @@ def sample_answers(
     check_room(base, max_new_tokens)
     torch.manual_seed(seed)
     texts: list[list[str]] = []
-    bar = tqdm(total=len(contexts), desc=name, unit=" prompts", leave=False, disable=name is None)
-    with torch.inference_mode(), bar:
+    with torch.inference_mode(), progress(len(contexts), name, "prompts") as advance:
         for start in range(0, len(contexts), BATCH):
             batch = list(contexts[start : start + BATCH])
             lines = _generate(base, batch, samples, temperature, max_new_tokens)
             texts += [lines[i * samples : (i + 1) * samples] for i in range(len(batch))]
-            bar.update(len(batch))
+            advance(len(batch))
     return texts
 
 
@@ -71,7 +71,7 @@ def check_room(base: BaseModel, max_new_tokens: int) -> None:
 def _generate(
     base: BaseModel, contexts: list[str], samples: int, temperature: float, max_new_tokens: int
 ) -> list[str]:
-    tokenizer: Any = base.tokenizer
+    tokenizer = base.tokenizer
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else _end(tokenizer)
     rows = [row or [prefix_token(tokenizer)] for row in tokens_of(tokenizer, contexts)]
     rows = [row[-(base.max_length - max_new_tokens) :] for row in rows]
@@ -81,7 +81,8 @@ def _generate(
     for place, row in enumerate(rows):  # on the left, so that all prompts end together
         ids[place, width - len(row) :] = torch.tensor(row)
         mask[place, width - len(row) :] = 1
-    output = base.model.generate(
+    generate: Any = base.model.generate  # of a mixin that the checker does not see
+    output = generate(
         input_ids=ids.to(base.device),
         attention_mask=mask.to(base.device),
         do_sample=True,
@@ -96,5 +97,5 @@ def _generate(
     return [text.strip().split("\n")[0].strip() for text in decoded]
 
 
-def _end(tokenizer: Any) -> int:
+def _end(tokenizer: PreTrainedTokenizerBase) -> int:
     return int(tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0)

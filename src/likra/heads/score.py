@@ -1,31 +1,42 @@
 """Log-likelihoods of every choice of every question under one model: one pass per head."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import isfinite
 
 import numpy as np
 import torch
-from tqdm import tqdm
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
 
-from likra.engine.logprobs import answer_logprobs, answer_logprobs_and_greedy
-from likra.engine.packing import Batch, pack
+from likra.engine.logprobs import answer_logprobs
+from likra.engine.packing import Batch, Packed, moved
 from likra.engine.tokens import TokenPair, encode
 from likra.errors import LikraError
 from likra.heads.base import BaseModel
+from likra.heads.lora import Head
+from likra.progress import progress
 from likra.questions import Choice, Question
 
-# Tokens of one forward pass. On a CPU a short sequence keeps the attention matrix in cache; a GPU
-# wants more work at once; its number is a guess that no benchmark here has measured.
-BUDGET = {"cpu": 512, "cuda": 8192, "mps": 2048}
-
-T = TypeVar("T")
-# Is given a batch when it is scored: its pairs' indices, log-likelihoods [batch] and flags [batch].
-Done = Callable[[list[int], np.ndarray, np.ndarray], None]
+Floats = NDArray[np.float64]
 
 
-def token_budget(device: str) -> int:
-    """Tokens of one forward pass on that type of device."""
-    return BUDGET.get(device, 2048)
+@dataclass(frozen=True)
+class Scored:
+    """The scores of a list of pairs.
+
+    Attributes:
+        logprobs: [pairs] float64, nats.
+        greedy: [pairs] bool, whether every token of the continuation is the most likely one; None
+            where this was not asked for.
+
+    """
+
+    logprobs: Floats
+    greedy: NDArray[np.bool_] | None = None
+
+
+Done = Callable[[list[int], Scored], None]
 
 
 def encode_questions(
@@ -62,9 +73,7 @@ def encode_answers(
     try:
         return encode(base.tokenizer, choices, base.max_length, truncate=truncate)
     except LikraError:
-        for question, choice in zip(
-            questions, choices, strict=True
-        ):  # to name the first that fails
+        for question, choice in zip(questions, choices, strict=True):  # to name the first
             try:
                 encode(base.tokenizer, [choice], base.max_length, truncate=truncate)
             except LikraError as error:
@@ -72,97 +81,63 @@ def encode_answers(
         raise
 
 
-def score_pairs(
-    base: BaseModel,
-    pairs: Sequence[TokenPair],
+def score(
+    head: Head,
+    pairs: Sequence[TokenPair] | Packed,
     *,
-    budget: int | None = None,
-    name: str | None = None,
-) -> np.ndarray:
-    """Log-likelihood of each pair's continuation under the base, or under the head now on it.
-
-    Args:
-        base: the model; inside `saved_head` or `fresh_head` that head is on.
-        pairs: what to score.
-        budget: tokens of one forward pass; by default what suits the device.
-        name: shows a progress bar of that name.
-
-    Returns:
-        [pairs] float64, nats.
-
-    Raises:
-        LikraError: a score is not a finite number.
-
-    """
-    scores = np.zeros(len(pairs), dtype=np.float64)
-    for indices, logprobs in _batches(base, pairs, answer_logprobs, budget, name):
-        scores[indices] = logprobs.double().cpu().numpy()
-    _check_finite(scores, np.arange(len(scores)))
-    return scores
-
-
-def score_pairs_and_greedy(
-    base: BaseModel,
-    pairs: Sequence[TokenPair],
-    *,
-    budget: int | None = None,
+    greedy: bool = False,
     name: str | None = None,
     done: Done | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """As `score_pairs`, and whether greedy decoding would give each continuation.
+    budget: int | None = None,
+) -> Scored:
+    """Log-likelihood of each pair's continuation under a head, or under the base alone.
 
     Args:
-        base: as in `score_pairs`.
-        pairs: as in `score_pairs`.
-        budget: as in `score_pairs`.
-        name: as in `score_pairs`.
-        done: is given the indices, log-likelihoods and greedy flags of each batch when it is
-            scored.
+        head: whose scores; ``Head(base)`` is the base.
+        pairs: what to score; packed with `BaseModel.pack` if several heads score them.
+        greedy: find out as well whether greedy decoding would give each continuation.
+        name: of the work, to show its progress.
+        done: is given the pairs' indices and the scores of each batch when it is scored.
+        budget: tokens of one forward pass; by default what suits the device.
 
     Returns:
-        [pairs] float64, nats; and [pairs] bool.
+        The scores, in the order of the pairs.
 
     Raises:
-        LikraError: as `score_pairs`.
+        LikraError: the head cannot be read, or a score is not a finite number.
 
     """
-    scores = np.zeros(len(pairs), dtype=np.float64)
-    greedy = np.zeros(len(pairs), dtype=bool)
-    for indices, (logprobs, flags) in _batches(
-        base, pairs, answer_logprobs_and_greedy, budget, name
-    ):
-        scores[indices] = logprobs.double().cpu().numpy()
-        _check_finite(scores, np.array(indices))
-        greedy[indices] = flags.cpu().numpy()
-        if done is not None:
-            done(indices, scores[indices], greedy[indices])
-    return scores, greedy
+    packed = pairs if isinstance(pairs, Packed) else head.base.pack(pairs, budget)
+    logprobs = np.zeros(len(packed), dtype=np.float64)
+    flags = np.zeros(len(packed), dtype=bool) if greedy else None
+    with head.on() as model, progress(len(packed), name, "answers") as advance:
+        for indices, batch in zip(packed.indices, packed.batches, strict=True):
+            scored = _score_batch(model, moved(batch, head.base.device), greedy=greedy)
+            _check_finite(scored.logprobs, indices)
+            logprobs[indices] = scored.logprobs
+            if flags is not None:
+                flags[indices] = scored.greedy
+            if done is not None:
+                done(indices, scored)
+            advance(len(indices))
+    return Scored(logprobs, flags)
 
 
-def _batches(
-    base: BaseModel,
-    pairs: Sequence[TokenPair],
-    score: Callable[[Any, Batch], T],
-    budget: int | None,
-    name: str | None,
-) -> Iterator[tuple[list[int], T]]:
-    """Pack the pairs, and give ``score`` one batch after another, behind a progress bar."""
-    budget = budget or token_budget(base.device.type)
-    with tqdm(
-        total=len(pairs), desc=name, unit=" answers", leave=False, disable=name is None
-    ) as bar:
-        for indices in pack(pairs, base.layout, budget):
-            batch = base.batch([pairs[index] for index in indices])
-            with torch.inference_mode():  # not around the yield, where it would leak to the caller
-                scored = score(base.model, batch)
-            yield indices, scored
-            bar.update(len(indices))
+def _score_batch(model: PreTrainedModel, batch: Batch, *, greedy: bool) -> Scored:
+    with torch.inference_mode():
+        if not greedy:
+            return Scored(answer_logprobs(model, batch).double().cpu().numpy())
+        logprobs, flags = answer_logprobs(model, batch, greedy=True)
+        return Scored(logprobs.double().cpu().numpy(), flags.cpu().numpy())
 
 
-def _check_finite(scores: np.ndarray, indices: np.ndarray) -> None:
-    bad = indices[~np.isfinite(scores[indices])]
-    if bad.size:
+def _check_finite(logprobs: Floats, indices: Sequence[int]) -> None:
+    bad = {
+        index: value for index, value in zip(indices, logprobs, strict=True) if not isfinite(value)
+    }
+    if bad:
+        first = min(bad)
         raise LikraError(
-            f"the log-likelihood of answer {bad.min()} is {scores[bad.min()]}: the model's weights "
+            f"the log-likelihood of answer {first} is {bad[first]}: the model's weights "
             "or activations are not finite (in float16, try bfloat16)"
         )

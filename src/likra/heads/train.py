@@ -3,21 +3,55 @@
 import csv
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
-from tqdm import tqdm
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from accelerate.utils import get_int_from_env
+from peft import PeftModel
+from torch import Tensor
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from likra.engine.logprobs import answer_loss
 from likra.engine.packing import LAYOUTS, PADDING, Forest, Padded
 from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
-from likra.heads.base import BaseModel
-from likra.heads.lora import fresh_head, save_head
+from likra.heads.base import BaseModel, checked_layout
+from likra.heads.lora import NO_STAMP, fresh_head, save_head
 from likra.heads.settings import LoraSettings, TrainingSettings
+from likra.progress import Advance, progress
+
+# How many processes were started together, as accelerate finds it.
+WORLD = ["WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"]
+
+Example = TokenPair | Sequence[TokenPair]
+Arguments = TypeVar("Arguments", bound=TrainingArguments)
+
+
+def check_can_train(base: BaseModel) -> None:
+    """Refuse a base or a launch under which training would go wrong.
+
+    Raises:
+        LikraError: a base in float16, whose gradients vanish without a scaler; or several
+            processes, which would train the same head.
+
+    """
+    if base.model.dtype == torch.float16:
+        raise LikraError("training in float16 is not supported: choose bfloat16 or float32")
+    if get_int_from_env(WORLD, 1) > 1:
+        raise LikraError(
+            "training runs in one process: start it without `accelerate launch` and torchrun"
+        )
 
 
 def check_snapshots(snapshots: Sequence[int], batch_size: int, n_questions: int) -> None:
@@ -45,15 +79,17 @@ def check_snapshots(snapshots: Sequence[int], batch_size: int, n_questions: int)
             )
 
 
-def train_head(
+def train_head(  # noqa: PLR0913 - what is trained, how, and what is kept
     base: BaseModel,
-    pairs: Sequence[TokenPair] | Sequence[Sequence[TokenPair]],
+    pairs: Sequence[Example],
     snapshots: Mapping[int, Path | str],
     *,
     settings: TrainingSettings | None = None,
     lora: LoraSettings | None = None,
     seed: int = 0,
-    name: str = "head",
+    name: str | None = "head",
+    stamps: Mapping[int, Mapping[str, object]] | None = None,
+    losses: Path | None = None,
 ) -> list[float]:
     """Train one head on the pairs, in their order, and save it at the given numbers of examples.
 
@@ -68,36 +104,49 @@ def train_head(
         settings: learning rate and batch.
         lora: the shape of the head.
         seed: of the head's initialisation.
-        name: shown on the progress bar.
+        name: shown with the progress; None shows nothing.
+        stamps: by number of examples, what is written into the snapshot's metadata: see
+            `likra.heads.stamp`.
+        losses: a file for the losses as CSV; it is there before the last snapshot is.
 
     Returns:
         The loss of each optimizer step: nats per answer token.
 
     Raises:
-        LikraError: see `check_snapshots`; or the loss is not a number.
+        LikraError: see `check_snapshots` and `check_can_train`; or the loss is not a number.
 
     """
     settings = settings or TrainingSettings()
     folders = {n: Path(folder) for n, folder in snapshots.items()}
-    ends = sorted(folders)
-    check_snapshots(ends, settings.batch_size, len(pairs))
-    bar = tqdm(total=ends[-1], desc=name, unit=" examples", leave=False)
-    with fresh_head(base, lora or LoraSettings(), seed) as head, scratch_folder() as scratch, bar:
+    n_examples = max(folders, default=0)
+    check_snapshots(sorted(folders), settings.batch_size, len(pairs))
+    check_can_train(base)
+    examples = [[e] if isinstance(e, TokenPair) else list(e) for e in pairs[:n_examples]]
+    layout = checked_layout(base, [pair for example in examples for pair in example]).layout
+    with (
+        fresh_head(base, lora or LoraSettings(), seed) as head,
+        scratch_folder() as scratch,
+        progress(n_examples, name, "examples") as advance,
+    ):
         trainer = HeadTrainer(
             model=head,
-            args=_arguments(base, settings, seed, scratch),
-            data_collator=_Collator(base.layout),
-            train_dataset=list(pairs[: ends[-1]]),
+            args=on_one_device(
+                TrainingArguments(output_dir=scratch, **trainer_settings(base, settings, seed))
+            ),
+            data_collator=_Collator(layout),
+            train_dataset=examples,
         )
-        watch = SnapshotSaver(trainer, folders, settings.batch_size, bar)
-        trainer.add_callback(watch)
+        outputs = Outputs(folders, stamps or {}, losses)
+        saver = SnapshotSaver(trainer, head, outputs, settings.batch_size, advance)
+        trainer.add_callback(saver)
         trainer.train()
-    return watch.losses
+    return saver.losses
 
 
 def write_losses(path: Path, losses: Sequence[float]) -> None:
     """``step,loss`` as CSV, written whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["step", "loss"])
@@ -108,71 +157,115 @@ def write_losses(path: Path, losses: Sequence[float]) -> None:
 class HeadTrainer(Trainer):
     """`transformers.Trainer` with the loss on the answers of a packed batch.
 
-    Everything else (precision, accumulation, data parallelism, sharding) is the library's.
+    Everything else (precision, accumulation) is the library's.
     """
 
     loss_is_scaled_for_ga = True  # compute_loss divides by the tokens of the whole step
 
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        super().__init__(*arguments, **settings)
-        self.part_losses: list[torch.Tensor] = []  # of the optimizer step under way
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.part_losses: list[Tensor] = []  # of the optimizer step under way
         self.remove_callback(PrinterCallback)
 
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Tensor]], Tensor]:
         """The parts of the next optimizer step, and how many answer tokens they hold.
 
         The library counts the column ``labels``, less its first place in each row, which for
         answers alone is wrong.
         """
         parts, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        count = torch.tensor(sum(int((part["answers"] != PADDING).sum()) for part in parts))
-        return parts, self.accelerator.gather(count.to(device)).sum()
+        count = sum(int((part["answers"] != PADDING).sum()) for part in parts)
+        return parts, torch.tensor(count, device=device)
 
     def compute_loss(
         self,
-        model: Any,
-        inputs: dict[str, Any],
+        model: torch.nn.Module,
+        inputs: dict[str, Tensor],
         return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
         """This part's share of the mean negative log-probability per answer token, in nats."""
         kind = Forest if "depth" in inputs else Padded
-        loss = answer_loss(model, kind(**inputs), num_items_in_batch)
+        # a PeftModel has all attributes of its base
+        loss = answer_loss(cast(PreTrainedModel, model), kind(**inputs), num_items_in_batch)
         self.part_losses.append(loss.detach())
-        loss = loss * self.accelerator.num_processes  # gradients are averaged over them
         return (loss, {}) if return_outputs else loss
 
     def step_loss(self) -> float:
-        """The loss of the optimizer step just done, summed over its parts and processes."""
+        """The loss of the optimizer step just done, summed over its parts."""
         total = torch.stack(self.part_losses).sum()
         self.part_losses.clear()
-        return float(self.accelerator.gather(total).sum())
+        return float(total)
 
 
 class _Collator:
-    """Pairs to one batch, as the mapping of tensors that the Trainer moves to its device."""
+    """Examples to one batch, as the mapping of tensors that the Trainer moves to its device."""
 
     def __init__(self, layout: str) -> None:
         self.layout = layout
 
-    def __call__(self, examples: list[Any]) -> dict[str, torch.Tensor]:
-        pairs = [p for e in examples for p in ([e] if isinstance(e, TokenPair) else e)]
-        return dict(vars(LAYOUTS[self.layout](pairs)))
+    def __call__(self, examples: list[list[TokenPair]]) -> dict[str, Tensor]:
+        return dict(vars(LAYOUTS[self.layout]([pair for pairs in examples for pair in pairs])))
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a training writes.
+
+    Attributes:
+        folders: of the snapshots, by number of examples.
+        stamps: of the snapshots, likewise.
+        losses: a CSV file for the losses, or None.
+
+    """
+
+    folders: Mapping[int, Path]
+    stamps: Mapping[int, Mapping[str, object]] = field(default_factory=dict)
+    losses: Path | None = None
+
+    def write(self, n: int, head: PeftModel, losses: Sequence[float]) -> None:
+        """Save the snapshot after n examples, if one is due.
+
+        The last snapshot says that the training is complete, so the losses come before it.
+        """
+        if n not in self.folders:
+            return
+        if self.losses is not None and n == max(self.folders):
+            write_losses(self.losses, losses)
+        save_head(head, self.folders[n], self.stamps.get(n, NO_STAMP))
+
+
+class StepTrainer(Protocol):
+    """A trainer that tells the loss of its optimizer steps."""
+
+    def step_loss(self) -> float:
+        """The loss of the optimizer step just done."""
 
 
 class SnapshotSaver(TrainerCallback):
     """Saves the head at given numbers of examples; keeps the losses; shows the progress."""
 
     def __init__(
-        self, trainer: HeadTrainer, folders: dict[int, Path], batch_size: int, bar: Any
+        self,
+        trainer: StepTrainer,
+        head: PeftModel,
+        outputs: Outputs,
+        batch_size: int,
+        advance: Advance,
     ) -> None:
         self.trainer = trainer
-        self.folders = folders
+        self.head = head
+        self.outputs = outputs
         self.batch_size = batch_size
+        self.advance = advance
         self.losses: list[float] = []
-        self.bar = bar
+        self.n_seen = 0
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Keep the step's loss, and save the head where a snapshot is due."""
         loss = self.trainer.step_loss()
         if not math.isfinite(loss):
@@ -180,11 +273,10 @@ class SnapshotSaver(TrainerCallback):
                 f"the loss became {loss} at step {state.global_step}: lower the learning rate"
             )
         self.losses.append(loss)
-        seen = min(state.global_step * self.batch_size, max(self.folders))
-        self.bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-        self.bar.update(seen - self.bar.n)
-        if seen in self.folders and state.is_world_process_zero:
-            save_head(self.trainer.model, self.folders[seen])
+        seen = min(state.global_step * self.batch_size, max(self.outputs.folders))
+        self.advance(seen - self.n_seen, f"loss {loss:.3f}")
+        self.n_seen = seen
+        self.outputs.write(seen, self.head, self.losses)
 
 
 def scratch_folder() -> tempfile.TemporaryDirectory[str]:
@@ -192,32 +284,51 @@ def scratch_folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="likra-")
 
 
-def _arguments(
-    base: BaseModel, settings: TrainingSettings, seed: int, scratch: str
-) -> TrainingArguments:
+def part_size(settings: TrainingSettings) -> int:
+    """Examples of one forward pass.
+
+    Raises:
+        LikraError: the batch cannot be divided into so many parts.
+
+    """
     parts = settings.gradient_accumulation_steps
     if parts < 1 or settings.batch_size % parts:
         raise LikraError(
             f"a batch of {settings.batch_size} cannot be divided into {parts} equal parts"
         )
+    return settings.batch_size // parts
+
+
+def trainer_settings(base: BaseModel, settings: TrainingSettings, seed: int) -> dict[str, Any]:
+    """The library's training arguments: one pass in order, at a constant learning rate."""
     on_cpu = base.device.type == "cpu"
-    return TrainingArguments(
-        output_dir=scratch,
-        num_train_epochs=1,
-        per_device_train_batch_size=settings.batch_size // parts,
-        gradient_accumulation_steps=parts,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type="constant",
-        weight_decay=0.0,
-        optim="adamw_torch",
-        bf16=base.model.dtype == torch.bfloat16,
-        train_sampling_strategy="sequential",  # both heads see the questions in one order
-        remove_unused_columns=False,
-        dataloader_pin_memory=not on_cpu,
-        use_cpu=on_cpu,
-        logging_strategy="no",  # SnapshotSaver keeps the losses
-        disable_tqdm=True,
-        save_strategy="no",
-        report_to="none",
-        seed=seed,
-    )
+    return {
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": part_size(settings),
+        "gradient_accumulation_steps": settings.gradient_accumulation_steps,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": "constant",
+        "weight_decay": 0.0,
+        "optim": "adamw_torch",
+        "bf16": base.model.dtype == torch.bfloat16,
+        "train_sampling_strategy": "sequential",  # both heads see the questions in one order
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": not on_cpu,
+        "use_cpu": on_cpu,
+        "logging_strategy": "no",  # SnapshotSaver keeps the losses
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "report_to": "none",
+        "seed": seed,
+    }
+
+
+def on_one_device(arguments: Arguments) -> Arguments:
+    """The arguments for one device, also where several GPUs are visible.
+
+    The Trainer would wrap the model in DataParallel, which has no ``config``, and a step would take
+    a batch on each.
+    """
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+    return arguments

@@ -1,8 +1,8 @@
 """The baselines: DPO, NCA, KTO and TRL's own SFT, trained by TRL on the pairs that train the heads.
 
-TRL trains; its heads are plain PEFT folders, which `likra.heads.score` scores as any other. TRL is
-given tokens (`likra.engine.tokens.encode`), not text: to a text it would add an EOS, and it would have
-the answer begin where the tokens of prompt and whole diverge.
+TRL trains; its heads are plain PEFT folders, which `likra.heads.score` scores like all others. TRL
+is given tokens (`likra.engine.tokens.encode`), not text: to a text it would add an EOS, and it
+would have the answer begin where the tokens of prompt and whole diverge.
 """
 
 import copy
@@ -13,15 +13,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
-from transformers import PrinterCallback, Trainer
+from peft import PeftModel
+from torch import Tensor
+from transformers import PreTrainedModel, PrinterCallback, Trainer
 
 from likra.engine.tokens import TokenPair, encode, prefix_token
 from likra.errors import LikraError, unknown
 from likra.heads.base import BaseModel
 from likra.heads.lora import fresh_head
 from likra.heads.settings import LoraSettings, TrainingSettings
-from likra.heads.train import SnapshotSaver, check_snapshots, scratch_folder
+from likra.heads.train import (
+    Outputs,
+    SnapshotSaver,
+    check_can_train,
+    check_snapshots,
+    on_one_device,
+    part_size,
+    scratch_folder,
+    trainer_settings,
+)
+from likra.progress import progress
 from likra.questions import Choice
 
 # By name, which of TRL's trainers, and its loss_type.
@@ -55,7 +66,9 @@ def train_baseline(  # noqa: PLR0913 - those of train_head, and what it does not
     lora: LoraSettings,
     seed: int,
     beta: float = 0.1,
-    name: str,
+    name: str | None,
+    stamps: Mapping[int, Mapping[str, object]] | None = None,
+    losses: Path | None = None,
 ) -> list[float]:
     """Train one baseline on the questions, in their order, and save it at the given numbers.
 
@@ -79,14 +92,16 @@ def train_baseline(  # noqa: PLR0913 - those of train_head, and what it does not
         lora: the shape of the head; its dropout is not used.
         seed: of the head's initialisation, which is that of a head of likra.
         beta: how closely DPO, NCA and KTO keep to the base; TRL's default.
-        name: shown on the progress bar.
+        name: shown with the progress; None shows nothing.
+        stamps: as in `likra.heads.train.train_head`.
+        losses: likewise.
 
     Returns:
         The loss of each optimizer step: ``trl-sft`` nats per answer token, the others their own.
 
     Raises:
         LikraError: an unknown method; TRL is not installed; right and wrong do not belong
-            together; see `likra.heads.train.check_snapshots`; or the loss is not a number.
+            together; see `likra.heads.train.train_head`; or the loss is not a number.
 
     """
     if method not in METHODS:
@@ -94,41 +109,48 @@ def train_baseline(  # noqa: PLR0913 - those of train_head, and what it does not
     check_trl()
     n_questions = max(snapshots, default=0)
     check_snapshots(sorted(snapshots), settings.batch_size, len(right))
+    check_can_train(base)
     kind, _ = METHODS[method]
     rows = _rows(base, kind, right[:n_questions], wrong[:n_questions], _part_size(kind, settings))
-    bar = tqdm(total=n_questions, desc=name, unit=" examples", leave=False)
     with (
         fresh_head(base, lora, seed) as head,
         _marks_removed(base.model),
         scratch_folder() as scratch,
-        bar,
+        progress(n_questions, name, "examples") as advance,
     ):
         arguments = _arguments(base, method, settings, seed, beta)
         trainer = _trainer(base, kind, head, rows, {**arguments, "output_dir": scratch})
-        watch = SnapshotSaver(trainer, dict(snapshots), settings.batch_size, bar)
-        trainer.add_callback(watch)
+        outputs = Outputs(snapshots, stamps or {}, losses)
+        saver = SnapshotSaver(trainer, head, outputs, settings.batch_size, advance)
+        trainer.add_callback(saver)
         trainer.train()
-    return watch.losses
+    return saver.losses
 
 
 def _trainer(
-    base: BaseModel, kind: str, head: Any, rows: list[dict[str, Any]], arguments: dict[str, Any]
-) -> Any:
+    base: BaseModel,
+    kind: str,
+    head: PeftModel,
+    rows: list[dict[str, Any]],
+    arguments: dict[str, Any],
+) -> "_Baseline":
     """TRL's trainer of that kind, with the base as its reference."""
     import trl
     from datasets import Dataset
 
     tokenizer = copy.deepcopy(base.tokenizer)
     tokenizer.pad_token_id = prefix_token(tokenizer)  # any will do: attention never sees it
-    trainer_class = type(f"{kind}Baseline", (_Baseline, getattr(trl, f"{kind}Trainer")), {})
+    trainer_class: type[_Baseline] = type(
+        f"{kind}Baseline", (_Baseline, getattr(trl, f"{kind}Trainer")), {}
+    )
     try:
         trainer = trainer_class(
             model=head,
-            args=getattr(trl, f"{kind}Config")(**arguments),
+            args=on_one_device(getattr(trl, f"{kind}Config")(**arguments)),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
         )
-    except ValueError as error:  # several GPUs in one process, or a head on lm_head
+    except ValueError as error:  # a head on lm_head, say
         text = " ".join(str(error).split())
         raise LikraError(f"TRL cannot train '{base.name}': {text[:300]}") from error
     if "ref" in head.peft_config:  # a copy of the head, to refer to; without it TRL takes the base
@@ -142,7 +164,7 @@ class _Baseline(Trainer):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.part_losses: list[torch.Tensor] = []  # of the optimizer step under way
+        self.part_losses: list[Tensor] = []  # of the optimizer step under way
         self.remove_callback(PrinterCallback)
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
@@ -151,12 +173,12 @@ class _Baseline(Trainer):
     def _send_telemetry(self) -> None:
         pass  # TRL would tell the Hugging Face hub of each training
 
-    def compute_loss(self, model: Any, *arguments: Any, **settings: Any) -> Any:
+    def compute_loss(self, model: torch.nn.Module, *arguments: Any, **settings: Any) -> Any:
         """TRL's loss, without dropout anywhere in the model."""
         model.eval()
         return super().compute_loss(model, *arguments, **settings)
 
-    def training_step(self, *arguments: Any, **settings: Any) -> Any:
+    def training_step(self, *arguments: Any, **settings: Any) -> Tensor:
         """TRL's step over a part of the batch; keeps its share of the loss."""
         share = super().training_step(*arguments, **settings)
         self.part_losses.append(share)
@@ -166,17 +188,12 @@ class _Baseline(Trainer):
         """The loss of the optimizer step just done."""
         total = torch.stack(self.part_losses).sum()
         self.part_losses.clear()
-        return float(self.accelerator.gather(total).mean())
+        return float(total)
 
 
 def _part_size(kind: str, settings: TrainingSettings) -> int:
     """Questions of one forward pass."""
-    parts = settings.gradient_accumulation_steps
-    if parts < 1 or settings.batch_size % parts:
-        raise LikraError(
-            f"a batch of {settings.batch_size} cannot be divided into {parts} equal parts"
-        )
-    size = settings.batch_size // parts
+    size = part_size(settings)
     if kind == "KTO" and size < 2:
         raise LikraError(
             "kto compares the questions of a batch, and it has one: "
@@ -254,28 +271,11 @@ def _unpaired(
 def _arguments(
     base: BaseModel, method: str, settings: TrainingSettings, seed: int, beta: float
 ) -> dict[str, Any]:
-    """The settings of TRL's trainer: those of `likra.heads.train`, and TRL's own habits off."""
+    """The settings of TRL's trainer: those of `likra.heads.train`, with TRL's own defaults off."""
     kind, loss_type = METHODS[method]
-    on_cpu = base.device.type == "cpu"
-    arguments = {
-        "num_train_epochs": 1,
+    arguments = trainer_settings(base, settings, seed) | {
         "per_device_train_batch_size": _part_size(kind, settings) * (2 if kind == "KTO" else 1),
-        "gradient_accumulation_steps": settings.gradient_accumulation_steps,
-        "learning_rate": settings.learning_rate,
-        "lr_scheduler_type": "constant",
-        "weight_decay": 0.0,
-        "optim": "adamw_torch",
-        "bf16": base.model.dtype == torch.bfloat16,  # TRL: always
         "activation_checkpointing": False,  # TRL: on
-        "train_sampling_strategy": "sequential",
-        "remove_unused_columns": False,
-        "dataloader_pin_memory": not on_cpu,
-        "use_cpu": on_cpu,
-        "logging_strategy": "no",
-        "disable_tqdm": True,
-        "save_strategy": "no",
-        "report_to": "none",
-        "seed": seed,
         "loss_type": loss_type,
         "max_length": None,  # TRL: 1024, and what is beyond is cut
         "router_aux_loss_coef": 0.0,  # TRL: a mixture of experts' loss of its own comes on top
@@ -287,7 +287,7 @@ def _arguments(
 
 
 @contextmanager
-def _marks_removed(model: Any) -> Iterator[None]:
+def _marks_removed(model: PreTrainedModel) -> Iterator[None]:
     """Undo what TRL does to a model: another ``forward``, tags, special tokens in its configs."""
     holders = [model, model.config, model.config.get_text_config(), model.generation_config]
     kept = [(vars(holder), dict(vars(holder))) for holder in holders if holder is not None]

@@ -7,18 +7,20 @@ these come from `likra.heads.score`, each shared prompt computed once, their log
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
+from lm_eval.api.instance import Instance
 from lm_eval.api.registry import model_registry
 from lm_eval.models.huggingface import HFLM  # registers the harness's own models, too
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from likra.engine.packing import token_budget
 from likra.engine.tokens import TokenPair, check_pair, cut, encode_texts
 from likra.errors import LikraError, unknown
 from likra.heads.base import (
@@ -26,25 +28,33 @@ from likra.heads.base import (
     POCKET,
     BaseModel,
     cannot_open,
+    checked_layout,
     default_device,
+    limit_threads,
+    load_complete,
     probe,
-    settle_threads,
     weights_digest,
 )
-from likra.heads.lora import saved_head
-from likra.heads.score import BUDGET, Done, score_pairs_and_greedy
+from likra.heads.lora import Head
+from likra.heads.score import Done, Floats, Scored, score
+from likra.heads.stamp import read_stamp
+from likra.integrations.lm_eval_cache import claim_cache, folder_digest
+from likra.integrations.lm_eval_heads import (
+    TrainedQuestions,
+    checked_weight,
+    head_keys,
+    trained_contexts,
+)
 from likra.scores.ratio import MODES, likelihood_ratio
-from likra.scores.table import HeadKey
-from likra.study.run import Run, read_run
+from likra.study.folder import read_run, usable_path
 
 # Of a request, what the harness passes to its models: its texts (none of a rolling window), and
 # the tokens of context and continuation.
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
-# Tokens of one forward pass over whole texts: each has its own row of logits.
+# Tokens of one forward pass over whole texts: each has logits of its own.
 ROLLING_BUDGET = 2048
-# The prior scores answers without their questions, which the harness does not give apart.
+# The prior scores answers without their questions, and the harness gives only both together.
 MODE_NAMES = [name for name, mode in MODES.items() if mode.negative != "prior"]
-FINGERPRINT = "likra"  # its key in the harness's cache; all other keys are SHA-256 digests
 
 
 class LikraBaseLM(HFLM):
@@ -69,7 +79,7 @@ class LikraBaseLM(HFLM):
                 checkpoint's own, also on a CPU).
 
         Raises:
-            LikraError: no such model, or one that likra cannot score.
+            LikraError: no such model, one that likra cannot score, or one with missing weights.
 
         """
         name = pretrained if isinstance(pretrained, str) else str(pretrained.name_or_path)
@@ -86,7 +96,7 @@ class LikraBaseLM(HFLM):
         if getattr(config, "is_prompt_learning", False):
             raise LikraError(f"'{self.peft}' puts tokens before the prompt: take it to --model hf")
         self.base = probe(BaseModel(name, self.model, self.tokenizer, self.max_length))
-        settle_threads(self.base)
+        limit_threads(self.base)
 
     def _get_config(self, pretrained: str, **arguments: Any) -> None:
         try:
@@ -101,12 +111,13 @@ class LikraBaseLM(HFLM):
                 "likra scores causal language models, and this is an encoder-decoder: "
                 "take it to --model hf"
             )
+        self.AUTO_MODEL_CLASS = SimpleNamespace(from_pretrained=load_complete)
 
     # ----------------------------------------------------------------------------------------
     # Log-likelihoods
 
     def loglikelihood(
-        self, requests: list[Any], disable_tqdm: bool = False
+        self, requests: list[Instance], disable_tqdm: bool = False
     ) -> list[tuple[float, bool]]:
         """Log-likelihoods of continuations given contexts, and whether they are greedy.
 
@@ -135,12 +146,14 @@ class LikraBaseLM(HFLM):
             disable_tqdm,
         )
 
-    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
+    def loglikelihood_rolling(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[float]:
         """Log-likelihoods of whole texts in windows of the model's context, in nats."""
         texts = [request.args[0] for request in requests]
         windows = [self._windows(text) for text in texts]
         flat: list[Request] = [(None, *window) for of_text in windows for window in of_text]
-        budget = min(ROLLING_BUDGET, BUDGET.get(self.device.type, ROLLING_BUDGET))
+        budget = min(ROLLING_BUDGET, token_budget(self.device.type))
         scores = iter(self._loglikelihood_tokens(flat, disable_tqdm, budget=budget))
         totals = [float(sum(next(scores)[0] for _ in of_text)) for of_text in windows]
         for text, total in zip(texts, totals, strict=True):
@@ -174,14 +187,16 @@ class LikraBaseLM(HFLM):
             check_pair(pair, texts, self.max_length)
         answers: list[tuple[float, bool]] = [(math.nan, False)] * len(pairs)
 
-        def done(indices: list[int], scores: np.ndarray, greedy: np.ndarray) -> None:
-            for index, score, is_greedy in zip(indices, scores, greedy, strict=True):
-                answers[index] = (float(score), bool(is_greedy))
+        def done(indices: list[int], scored: Scored) -> None:
+            for place, index in enumerate(indices):
+                is_greedy = scored.greedy is not None and bool(scored.greedy[place])
+                answers[index] = (float(scored.logprobs[place]), is_greedy)
                 if (texts := requests[index][0]) is not None:
                     self.cache_hook.add_partial("loglikelihood", texts, answers[index])
 
         name = None if disable_tqdm or self.rank != 0 else "Running loglikelihood requests"
         half = self.mixed_precision_dtype
+        self.base = checked_layout(self.base, pairs)
         with torch.autocast(self.device.type, dtype=half, enabled=half is not None):
             self._score(pairs, done, name, budget)
         return answers
@@ -190,7 +205,7 @@ class LikraBaseLM(HFLM):
         self, pairs: list[TokenPair], done: Done, name: str | None, budget: int | None
     ) -> None:
         """Give ``done`` the scores of all pairs, batch by batch."""
-        score_pairs_and_greedy(self.base, pairs, done=done, name=name, budget=budget)
+        score(Head(self.base), pairs, greedy=True, done=done, name=name, budget=budget)
 
     # ----------------------------------------------------------------------------------------
     # The harness's cache
@@ -203,15 +218,15 @@ class LikraBaseLM(HFLM):
 
         """
         if cache_hook.dbdict is not None:
-            claim_cache(cache_hook.dbdict, self.fingerprint())
+            claim_cache(cache_hook.dbdict, self.score_inputs())
         super().set_cache_hook(cache_hook)
 
-    def fingerprint(self) -> dict[str, Any]:
+    def score_inputs(self) -> dict[str, Any]:
         """All that a score depends on, but for the texts."""
         vocabulary = json.dumps(sorted(self.tokenizer.get_vocab().items())).encode()
         return {
             "weights": weights_digest(self.base.model),
-            "adapter": _folder_digest(Path(self.peft)) if self.peft else None,
+            "adapter": folder_digest(Path(self.peft)) if self.peft else None,
             "vocabulary": hashlib.sha256(vocabulary).hexdigest(),
             "add_bos_token": self.add_bos_token,
             "prefix_token_id": self.prefix_token_id,
@@ -235,6 +250,8 @@ class LikraLM(LikraBaseLM):
 
     Attributes:
         run: the folder of heads.
+        positive: the head of the positive term.
+        negative: the head of the negative term.
         parts: for each log-likelihood request that this process computed: task, doc_id, choice,
             positive, negative, weight, score (nats; None where there is no such term).
 
@@ -257,8 +274,8 @@ class LikraLM(LikraBaseLM):
 
         Args:
             path: what ``likra train`` left, or a study's folder.
-            mode: any of `likra.scores.ratio.MODES` but ``pmi``: which head gives which term; a missing one
-                is the base.
+            mode: any of `likra.scores.ratio.MODES` but ``pmi``: which head gives which term; a
+                missing one is the base.
             weight: w of the negative term; modes without one ignore it.
             seed: of the heads' training; needed where the folder has several.
             n: the snapshot, in training examples; likewise.
@@ -269,7 +286,7 @@ class LikraLM(LikraBaseLM):
 
         Raises:
             LikraError: no such heads, an argument that is unknown or not decided, or a head that
-                does not fit the base.
+                does not fit the base or was changed after training.
 
         """
         if not path:
@@ -279,21 +296,27 @@ class LikraLM(LikraBaseLM):
         if arguments.get("peft"):
             raise LikraError("likra puts its heads on the base alone: leave out peft=")
         self.mode, self.run = mode, read_run(Path(str(path)))
-        self.weight = _checked_weight(weight)
+        self.weight = checked_weight(weight)
         terms = (MODES[mode].positive, MODES[mode].negative)
-        keys = _head_keys(self.run, terms, {"seed": seed, "n": n, "source": source})
+        keys = head_keys(self.run, terms, {"seed": seed, "n": n, "source": source})
         folders = [None if key is None else self.run.head_folder(key) for key in keys]
-        self.positive, self.negative = folders
+        saved = [folder for folder in folders if folder is not None]
+        for folder in saved:
+            read_stamp(folder)
         super().__init__(
-            self.run.study.model if pretrained is None else pretrained,
+            usable_path(self.run.study.model, self.run.folder)
+            if pretrained is None
+            else pretrained,
             dtype=self.run.study.dtype if dtype is None else dtype,
             **arguments,
         )
-        for folder in (self.positive, self.negative):
-            with self._head(folder):
-                pass  # it is there, and fits
+        self.positive, self.negative = (Head(self.base, folder) for folder in folders)
+        for head in (self.positive, self.negative):
+            with head.on():
+                pass  # it fits
+        self.trained_questions = TrainedQuestions(trained_contexts(saved))
         self.parts: list[dict[str, Any]] = []
-        self._terms: tuple[np.ndarray, np.ndarray | None] = (np.zeros(0), None)  # last scored
+        self._terms: tuple[Floats, Floats | None] | None = None  # last scored
         if (opened := OPENED.get()) is not None:
             opened.append(self)
 
@@ -302,53 +325,45 @@ class LikraLM(LikraBaseLM):
             dtype = "float32" if self.device.type == "cpu" else "auto"
         super()._create_model(*named, dtype=dtype, **arguments)
 
-    def _head(self, folder: Path | None) -> AbstractContextManager[Any]:
-        """The head on the base; without a folder, the base alone."""
-        return nullcontext() if folder is None else saved_head(self.base, folder)
-
     def _score(
         self, pairs: list[TokenPair], done: Done, name: str | None, budget: int | None
     ) -> None:
+        packed = self.base.pack(pairs, budget)
         if not MODES[self.mode].weighted:
-            with self._head(self.positive):
-                positive, _ = score_pairs_and_greedy(
-                    self.base, pairs, done=done, name=name, budget=budget
-                )
-            self._terms = positive, None
+            scored = score(self.positive, packed, greedy=True, done=done, name=name)
+            self._terms = scored.logprobs, None
             return
-        with self._head(self.positive):
-            positive, greedy = score_pairs_and_greedy(
-                self.base, pairs, name=name and f"{name} (positive)", budget=budget
-            )
+        both = name and f"{name} (positive)", name and f"{name} (negative)"
+        positive = score(self.positive, packed, greedy=True, name=both[0])
 
-        def combine(indices: list[int], negative: np.ndarray, _greedy: np.ndarray) -> None:
-            ratio = likelihood_ratio(positive[indices], negative, self.weight)
-            done(indices, ratio, greedy[indices])
+        def combine(indices: list[int], negative: Scored) -> None:
+            ratio = likelihood_ratio(positive.logprobs[indices], negative.logprobs, self.weight)
+            flags = None if positive.greedy is None else positive.greedy[indices]
+            done(indices, Scored(ratio, flags))
 
-        with self._head(self.negative):
-            negative, _ = score_pairs_and_greedy(
-                self.base,
-                pairs,
-                done=combine,
-                name=name and f"{name} (negative)",
-                budget=budget,
-            )
-        self._terms = positive, negative
+        negative = score(self.negative, packed, done=combine, name=both[1])
+        self._terms = positive.logprobs, negative.logprobs
 
     def loglikelihood(
-        self, requests: list[Any], disable_tqdm: bool = False
+        self, requests: list[Instance], disable_tqdm: bool = False
     ) -> list[tuple[float, bool]]:
         """As `LikraBaseLM.loglikelihood`, the ratio in place of the log-likelihood."""
         answers = super().loglikelihood(requests, disable_tqdm)
         self.parts += self._new_parts(requests, answers)
+        self.trained_questions.note(requests)
+        if self.rank == 0:
+            for line in self.trained_questions.new_warnings():
+                print(line, file=sys.stderr)  # noqa: T201
         return answers
 
     def _new_parts(
-        self, requests: list[Any], answers: list[tuple[float, bool]]
+        self, requests: list[Instance], answers: list[tuple[float, bool]]
     ) -> Iterator[dict[str, Any]]:
+        if self._terms is None:
+            return
         positive, negative = self._terms
         seen = set()  # the harness evens out its processes by repeating a request
-        for index, (request, (score, _)) in enumerate(zip(requests, answers, strict=True)):
+        for index, (request, (ratio, _)) in enumerate(zip(requests, answers, strict=True)):
             if id(request) not in seen:
                 seen.add(id(request))
                 yield {
@@ -358,7 +373,7 @@ class LikraLM(LikraBaseLM):
                     "positive": float(positive[index]),
                     "negative": None if negative is None else float(negative[index]),
                     "weight": None if negative is None else self.weight,
-                    "score": score,
+                    "score": ratio,
                 }
 
     def gather_parts(self) -> list[dict[str, Any]] | None:
@@ -366,20 +381,20 @@ class LikraLM(LikraBaseLM):
         gathered = self.gather_object(self.parts)
         return None if gathered is None else [part for parts in gathered for part in parts]
 
-    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Generate as ``hf`` does, under the positive term."""
-        with self._head(self.positive):
+        with self.positive.on():
             texts: list[str] = super().generate_until(requests, disable_tqdm)
         return texts
 
-    def fingerprint(self) -> dict[str, Any]:
-        """As `LikraBaseLM.fingerprint`, with the heads and how they are combined."""
+    def score_inputs(self) -> dict[str, Any]:
+        """As `LikraBaseLM.score_inputs`, with the heads and how they are combined."""
         weighted = MODES[self.mode].weighted
-        return super().fingerprint() | {
+        return super().score_inputs() | {
             "mode": self.mode,
             "weight": self.weight if weighted else None,
-            "positive head": self.positive and _folder_digest(self.positive),
-            "negative head": self.negative and _folder_digest(self.negative),
+            "positive head": _digest(self.positive),
+            "negative head": _digest(self.negative),
         }
 
     def get_model_info(self) -> dict[str, Any]:
@@ -387,8 +402,9 @@ class LikraLM(LikraBaseLM):
         heads = {
             "mode": self.mode,
             "weight": self.weight,
-            "positive": self.positive and str(self.positive),
-            "negative": self.negative and str(self.negative),
+            "positive": self.positive.folder and str(self.positive.folder),
+            "negative": self.negative.folder and str(self.negative.folder),
+            "trained_on": self.trained_questions.counts,
         }
         info: dict[str, Any] = super().get_model_info()
         return info | {"likra": heads}
@@ -405,93 +421,8 @@ def _check_dtype(dtype: Any) -> None:
         raise unknown("dtype", dtype, ["auto", *DTYPES])
 
 
-def _checked_weight(weight: Any) -> float:
-    try:
-        number = float(weight)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number) or number < 0 or isinstance(weight, bool):
-        raise LikraError(f"weight takes a number of at least 0, not '{weight}'")
-    return number
-
-
-def _head_keys(
-    run: Run, terms: tuple[str, str], given: dict[str, Any]
-) -> tuple[HeadKey | None, HeadKey | None]:
-    """Which heads give the positive and the negative term; None is the base.
-
-    Raises:
-        LikraError: an unknown seed, snapshot or source, or one that must be given.
-
-    """
-    study = run.study
-    known: dict[str, list[Any]] = {
-        "seed": study.seeds,
-        "n": study.snapshots,
-        "source": study.negatives,
-    }
-    heads = set(terms) - {"base"}
-    needed = {"seed": heads, "n": heads, "source": {"negative"} & heads}
-    chosen = {}
-    for name, values in known.items():
-        listed = [str(value) for value in values]
-        if given[name] is not None and str(given[name]) not in listed:
-            raise unknown(f"{name} of '{run.folder}'", str(given[name]), listed)
-        if given[name] is None and needed[name] and len(values) > 1:
-            raise LikraError(
-                f"'{run.folder}' has several: add {name}= and one of {', '.join(listed)}"
-            )
-        chosen[name] = values[0 if given[name] is None else listed.index(str(given[name]))]
-    sources = {**dict(study.trained), "negative": chosen["source"]}
-
-    def key(term: str) -> HeadKey | None:
-        if term == "base":
-            return None
-        return HeadKey(term, chosen["n"], chosen["seed"], sources.get(term))
-
-    return key(terms[0]), key(terms[1])
-
-
-# --------------------------------------------------------------------------------------------
-# The harness's cache
-
-
-def claim_cache(cache: Any, fingerprint: dict[str, Any]) -> None:
-    """Mark an empty cache as one model's own, and refuse another model's.
-
-    Args:
-        cache: the harness's ``SqliteDict``.
-        fingerprint: of the model that wants to use it.
-
-    Raises:
-        LikraError: the cache holds answers of another model, or of who knows which.
-
-    """
-    if not len(cache):
-        cache[FINGERPRINT] = fingerprint
-        cache.commit()
-    there = cache.get(FINGERPRINT)
-    if there == fingerprint:
-        return
-    if there is None:
-        what = "it does not say of which model"
-    else:
-        keys = [key for key in fingerprint if there.get(key) != fingerprint[key]]
-        keys += sorted(set(there) - set(fingerprint))
-        what = f"with another {keys[0]}: {there.get(keys[0])} there, {fingerprint.get(keys[0])} now"
-    raise LikraError(
-        f"the cache '{cache.filename}' holds answers of another model ({what}): "
-        "name another path for use_cache, or delete that file"
-    )
-
-
-def _folder_digest(folder: Path) -> str:
-    """SHA-256 of an adapter's files; of its name where it is not a folder here."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("adapter_*")) or [folder]:
-        digest.update(path.name.encode())
-        digest.update(path.read_bytes() if path.is_file() else str(path).encode())
-    return digest.hexdigest()
+def _digest(head: Head) -> str | None:
+    return None if head.folder is None else folder_digest(head.folder)
 
 
 # --------------------------------------------------------------------------------------------

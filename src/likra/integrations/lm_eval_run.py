@@ -13,12 +13,12 @@ from typing import Any
 import yaml
 from lm_eval.utils import get_file_task_name
 
+from likra.atomic import write_text
 from likra.data.card import card_config, card_names
-from likra.data.harness import templates_compiled_once
+from likra.data.harness import sandboxed_templates
 from likra.data.harness_index import harness_has
 from likra.errors import LikraError
 from likra.integrations.lm_eval import OPENED, LikraLM
-from likra.study.run import write_text
 
 
 def run_harness(arguments: Sequence[str], data: str | None = None) -> None:
@@ -42,7 +42,7 @@ def run_harness(arguments: Sequence[str], data: str | None = None) -> None:
     with (
         _command_line(["lm-eval", "run", *arguments]),
         _opened_models() as opened,
-        templates_compiled_once(),
+        sandboxed_templates(),
     ):
         harness = HarnessCLI()
         options = harness.parse_args()

@@ -8,46 +8,64 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from likra.errors import LikraError, unknown
-from likra.negatives.samplers import SOURCES, Material, Source, right
+from likra.negatives.samplers import SAMPLERS, Material, Sampler, right
 from likra.questions import Choice, Question
 
 TAKES_ARGUMENT = {"other_task": "TASK", "file": "PATH", "contaminated": "FRACTION"}
+_FUNCTIONS: dict[str, Sampler] = {**SAMPLERS, "right": right}  # contaminated draws right answers
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a mixture: with that probability, a question draws from that source."""
+    """One part of a mixture: with that probability, a question draws from that sampler."""
 
     fraction: float
     source: str
     argument: str = ""
 
 
+# the next part of a mixture; any other + belongs to an argument, as in file:a+b.jsonl
+_NEXT = re.compile(r"\+(?=\s*\d*\.?\d+\s*\*?\s*[a-z_]+\s*(?:[:+]|$))")
+_PART = re.compile(r"\s*(?:([\d.]+)\s*\*?\s*)?([a-z_]+)(?::(.+?))?\s*")
+
+
+def parts_as_written(text: str) -> list[tuple[str, str, str]]:
+    """The parts of a mixture: the fraction ("" for the whole), the sampler, its argument.
+
+    Raises:
+        LikraError: the text is no mixture.
+
+    """
+    matches = [_PART.fullmatch(piece) for piece in _NEXT.split(text)]
+    if None in matches:
+        raise LikraError(
+            f"'{text}' is not a sampler of negatives (try 'random_choice') or a mixture of them "
+            "(try '0.5 random_choice + 0.5 hardest')"
+        )
+    return [(match[1] or "", match[2], match[3] or "") for match in matches if match]
+
+
 def parse_source(text: str) -> tuple[Part, ...]:
     """The parts of a source: "hardest", "contaminated:0.2", "0.5 random_choice + 0.5 hardest".
 
     Raises:
-        LikraError: an unknown source, a missing argument, or fractions that do not sum to 1.
+        LikraError: an unknown sampler, a missing argument, or fractions that do not sum to 1.
 
     """
     parts: list[Part] = []
-    for piece in text.split("+"):
-        match = re.fullmatch(r"\s*(?:([\d.]+)\s*\*?\s*)?([a-z_]+)(?::(.+?))?\s*", piece)
-        if match is None:
-            raise LikraError(f"'{text}' is no source of negatives (try 'random_choice')")
-        fraction = _fraction(match[1] or "1", text)
-        parts += _parts(fraction, match[2], match[3] or "", text)
+    for fraction, name, argument in parts_as_written(text):
+        parts += _parts(_fraction(fraction or "1", text), name, argument, text)
     if not math.isclose(sum(part.fraction for part in parts), 1.0, abs_tol=1e-9):
         raise LikraError(f"the fractions of '{text}' do not sum to 1")
     return tuple(parts)
 
 
 def _parts(fraction: float, name: str, argument: str, text: str) -> list[Part]:
-    if name not in {*SOURCES, "contaminated"}:
-        raise unknown("source of negatives", name, [*SOURCES, "contaminated"])
+    if name not in {*SAMPLERS, "contaminated"}:
+        raise unknown("sampler of negatives", name, [*SAMPLERS, "contaminated"])
     if bool(argument) != (name in TAKES_ARGUMENT):
         wanted = f"{name}:{TAKES_ARGUMENT[name]}" if name in TAKES_ARGUMENT else name
-        raise LikraError(f"source of negatives '{text}': write {wanted}")
+        raise LikraError(f"sampler of negatives '{text}': write {wanted}")
     if name != "contaminated":
         return [Part(fraction, name, argument)]
     noise = _fraction(argument, text)
@@ -60,29 +78,31 @@ def _fraction(text: str, where: str) -> float:
     except ValueError:
         number = math.nan
     if not 0 <= number <= 1:
-        raise LikraError(f"source of negatives '{where}': '{text}' is no fraction of 1")
+        raise LikraError(f"sampler of negatives '{where}': '{text}' is not a fraction from 0 to 1")
     return number
 
 
 def canonical(text: str) -> str:
     """A source's name as it stands in files: "0.5*random_choice+0.5*hardest"."""
     parse_source(text)
-    pieces = [re.sub(r"^\s*([\d.]+)\s*\*?\s*", r"\1*", piece).strip() for piece in text.split("+")]
-    return "+".join(pieces)
+    return "+".join(
+        f"{fraction}*" * bool(fraction) + name + f":{argument}" * bool(argument)
+        for fraction, name, argument in parts_as_written(text)
+    )
 
 
-def described_sources() -> list[tuple[str, str]]:
-    """Each source as it is written, and what it gives."""
+def described_samplers() -> list[tuple[str, str]]:
+    """Each sampler as it is written, and what it gives."""
     lines = [
-        (f"{name}:{TAKES_ARGUMENT[name]}" if name in TAKES_ARGUMENT else name, _first_line(source))
-        for name, source in SOURCES.items()
+        (f"{name}:{TAKES_ARGUMENT[name]}" if name in TAKES_ARGUMENT else name, _first_line(sampler))
+        for name, sampler in SAMPLERS.items()
     ]
     noise = "As random_choice, but a fraction of right answers: label noise."
     return [*lines, ("contaminated:FRACTION", noise)]
 
 
-def _first_line(source: Source) -> str:
-    return (source.__doc__ or "").splitlines()[0]
+def _first_line(sampler: Sampler) -> str:
+    return (sampler.__doc__ or "").splitlines()[0]
 
 
 @dataclass(frozen=True)
@@ -90,7 +110,7 @@ class Drawn:
     """Wrong answers of questions, and what did not become one.
 
     Attributes:
-        answers: for each question its wrong answers; empty where the source has none for it.
+        answers: for each question its wrong answers; empty where the sampler has none for it.
         refused: how many candidates were refused, by reason.
         taken: how many questions have answers, by the part of a mixture that gave them.
 
@@ -108,10 +128,10 @@ def draw(source: str, questions: Sequence[Question], seed: int, material: Materi
         source: see `parse_source`.
         questions: those that need wrong answers.
         seed: the same seed gives the same answers.
-        material: what the source draws from.
+        material: what the samplers draw from.
 
     Raises:
-        LikraError: no such source, or it lacks what it draws from.
+        LikraError: no such sampler, or it lacks what it draws from.
 
     """
     parts = parse_source(source)
@@ -121,12 +141,12 @@ def draw(source: str, questions: Sequence[Question], seed: int, material: Materi
     for question in questions:
         part = _pick(parts, seed, question)
         generator = random.Random(f"{seed}/{question.id}")
-        found = ({**SOURCES, "right": right})[part.source](question, material, generator, refused)
-        if found:
+        drawn = _FUNCTIONS[part.source](question, material, generator, refused)
+        if drawn:
             taken[part.source] += 1
         else:
             refused[f"{part.source}: nothing for a question"] += 1
-        answers.append(found)
+        answers.append(drawn)
     return Drawn(answers, refused, taken)
 
 
@@ -153,14 +173,14 @@ def draw_negatives(
         source: see `parse_source`.
         questions: those that need a wrong answer.
         seed: the same seed gives the same answers.
-        material: what the source draws from; by default the questions themselves.
+        material: what the samplers draw from; by default the questions themselves.
 
     Raises:
-        LikraError: no such source, or one that finds no wrong answer for a question.
+        LikraError: no such sampler, or one that finds no wrong answer for a question.
 
     """
     drawn = draw(source, questions, seed, material or Material(pool=questions))
-    for question, found in zip(questions, drawn.answers, strict=True):
-        if not found:
+    for question, answers in zip(questions, drawn.answers, strict=True):
+        if not answers:
             raise LikraError(f"{source}: there is no wrong answer for {question.where}")
-    return [found[0] for found in drawn.answers]
+    return [answers[0] for answers in drawn.answers]

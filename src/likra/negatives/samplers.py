@@ -1,16 +1,14 @@
-"""Sources of wrong answers: pure, seeded functions (paper, section 4.3, and more).
+"""Samplers of wrong answers: pure, seeded functions (paper, section 4.3, and more).
 
 Every draw depends on the seed, the question's id and the material alone, so the wrong answers of a
 question are the same whatever the order of the questions and however many of them are trained on.
 
-A source is named by a text: ``random_choice``; with an argument ``contaminated:0.2``; or a mixture
+A sampler is named by a text: ``random_choice``; with an argument ``contaminated:0.2``; or a mixture
 ``0.5 random_choice + 0.5 generated``, of which each question draws one part.
 """
 
-import difflib
 import itertools
 import random
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,25 +16,24 @@ from functools import cached_property
 
 from likra.data.pool import Answers
 from likra.errors import LikraError
+from likra.negatives.near_right import contains, is_beginning, same_but_for_spelling
 from likra.questions import Choice, Question
-from likra.text import normalised, shuffled
-
-NEAR_RIGHT = 0.8  # from this similarity of characters on, a text is a near-duplicate of the right
+from likra.text import comparable, normalised, shuffled
 
 
 @dataclass(frozen=True)
 class Material:
-    """What sources draw from, beside the question itself.
+    """What samplers draw from, beside the question itself.
 
     Attributes:
         pool: the whole training set.
         scores: for `hardest` and `easiest`, by question id the base's score of each choice.
         others: for `other_task`, answers of another task.
-        candidates: by source, by question id, texts that may be wrong answers (`generated`,
+        candidates: by sampler, by question id, texts that may be wrong answers (`generated`,
             `file`).
-        match: what counts as the right answer among texts from elsewhere: "exact", the same up to
-            case and punctuation; "near", also a near-duplicate, its beginning, or a text that
-            contains it.
+        match: what counts as the right answer among texts of `generated` and `other_task`:
+            "exact", the same up to case and punctuation; "near", also another spelling, its
+            beginning, or a text that contains it.
 
     """
 
@@ -53,11 +50,11 @@ class Material:
 
 
 # Gives the wrong answers of one question, none where it has none; counts what it refused, and why.
-Source = Callable[[Question, Material, random.Random, Counter[str]], list[Choice]]
+Sampler = Callable[[Question, Material, random.Random, Counter[str]], list[Choice]]
 
 
 # --------------------------------------------------------------------------------------------
-# Sources
+# Samplers
 
 
 def random_choice(
@@ -122,29 +119,31 @@ def generated(
     question: Question, material: Material, generator: random.Random, refused: Counter[str]
 ) -> list[Choice]:
     """One of the base model's own answers that is not right: for who has right answers only."""
-    return _candidate("generated", question, material, generator, refused)
+    texts = material.candidates.get("generated", {}).get(question.id, ())
+    faults = [_fault(text, question, material.match) for text in texts]
+    return _one_of(texts, faults, question, generator, refused)
 
 
 def file(
     question: Question, material: Material, generator: random.Random, refused: Counter[str]
 ) -> list[Choice]:
     """A wrong answer from a file, by the question's id or its text."""
-    return _candidate("file", question, material, generator, refused)
+    texts = material.candidates.get("file", {}).get(question.id, ())
+    faults = [_fault_of_listed(text, question) for text in texts]
+    return _one_of(texts, faults, question, generator, refused)
 
 
-def _candidate(
-    source: str,
+def _one_of(
+    texts: Sequence[str],
+    faults: Sequence[str | None],
     question: Question,
-    material: Material,
     generator: random.Random,
     refused: Counter[str],
 ) -> list[Choice]:
-    good = []
-    for text in material.candidates.get(source, {}).get(question.id, ()):
-        if fault := _fault(text, question, material.match):
-            refused[fault] += 1
-        elif text not in good:
-            good.append(text)
+    """One of the texts without a fault."""
+    refused.update(fault for fault in faults if fault)
+    paired = zip(texts, faults, strict=True)
+    good = list(dict.fromkeys(text for text, fault in paired if not fault))
     return [_wrong(question, generator.choice(good))] if good else []
 
 
@@ -155,36 +154,37 @@ def right(
     return [generator.choice(question.right)] if question.right else []
 
 
+def _fault_of_listed(text: str, question: Question) -> str | None:
+    """Why a text from the user's own file is not a wrong answer. The file is trusted."""
+    if not text.strip():
+        return "empty"
+    same = any(comparable(text) == comparable(choice.text) for choice in question.right)
+    return "right" if same else None
+
+
 def _fault(text: str, question: Question, match: str) -> str | None:
-    """Why a text is no wrong answer to a question."""
+    """Why a text that nobody has checked is not a wrong answer to a question.
+
+    What is a right answer in another spelling, contains one, or is cut off within one is refused.
+    A text with another number, a negation or another word is not: it is a near-miss, the most
+    valuable wrong answer there is.
+    """
     plain = normalised(text)
     if not plain:
         return "empty"
     for choice in question.right:
-        truth = normalised(choice.text)
+        truth = comparable(choice.text)
         if plain == truth:
             return "right"
         if match == "exact":
             continue
-        if difflib.SequenceMatcher(None, plain, truth).ratio() >= NEAR_RIGHT:
+        if same_but_for_spelling(plain, truth):
             return "nearly right"
-        if _contains(plain, truth):
+        if contains(plain, truth):
             return "contains the right answer"
-        if truth.startswith(plain) and (" " in plain or truth.startswith(f"{plain} ")):
-            return "beginning of the right answer"  # a sample may be cut
+        if is_beginning(plain, truth):
+            return "beginning of the right answer"
     return None
-
-
-_UNSPACED = re.compile(  # scripts without spaces between words: Thai to Khmer, Japanese, Chinese
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"
-)
-
-
-def _contains(plain: str, truth: str) -> bool:
-    """Whether a normalised text has another in it, word by word."""
-    if _UNSPACED.search(truth):
-        return truth in plain
-    return bool(truth) and f" {truth} " in f" {plain} "
 
 
 def _wrong(question: Question, text: str) -> Choice:
@@ -194,7 +194,7 @@ def _wrong(question: Question, text: str) -> Choice:
     return Choice(own.context, f"{gap}{text.strip()}", text.strip(), is_right=False)
 
 
-SOURCES: dict[str, Source] = {
+SAMPLERS: dict[str, Sampler] = {
     "random_choice": random_choice,
     "all_choices": all_choices,
     "hardest": hardest,
@@ -204,11 +204,3 @@ SOURCES: dict[str, Source] = {
     "generated": generated,
     "file": file,
 }
-
-
-# --------------------------------------------------------------------------------------------
-# Names, mixtures
-
-
-# --------------------------------------------------------------------------------------------
-# Drawing

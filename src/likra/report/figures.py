@@ -6,28 +6,66 @@ A panel is as wide as one column (3.3 inches); several stand side by side, two i
 import math
 import tempfile
 import textwrap
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from likra.report.analysis import lines, weight_lines
+from likra.report.analysis import ReportData
+from likra.report.curves import LearningCurve, learning_curves, weight_curves
+from likra.report.reliability import Reliability
+from likra.report.separation import HEADS, Panel
 from likra.report.style import Style, mode_style, source_styles, source_text
 from likra.study.config import Study
 
+if TYPE_CHECKING:  # matplotlib is slow to import
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FIGURES = ("learning_curve", "sources", "weight_curve", "densities", "reliability")
 COLUMN = 3.3  # inches
 GAP = 0.3
-ENDINGS = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
+METADATA = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}
 FEW = 3  # curves in a panel whose intervals can still be told apart
 RIGHT, WRONG = "#0072B2", "#D55E00"
+STYLE: Any = {  # settings of matplotlib, whose own type for them is private
+    "font.family": "STIXGeneral",  # comes with matplotlib, so that all machines draw the same
+    "mathtext.fontset": "stix",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 3.5,
+    "savefig.dpi": 200,
+    "pdf.fonttype": 42,  # TrueType: what publishers ask for
+    "svg.hashsalt": "likra",  # or the ids in the file are random
+    "svg.fonttype": "path",
+}
 
 
-def write_figures(points: pd.DataFrame, study: Study, data: dict[str, Any], folder: Path) -> None:
-    """Write ``learning_curve``, ``sources``, ``weight_curve``, ``densities``, ``reliability``.
+def write_figures(
+    points: pd.DataFrame,
+    study: Study,
+    data: ReportData,
+    folder: Path,
+    names: Sequence[str] = FIGURES,
+) -> None:
+    """Write figures, each as an SVG, a PDF and a PNG; those of an earlier call are removed.
 
     Of several sources of negatives, all but ``sources`` and ``densities`` show the first.
 
@@ -35,33 +73,42 @@ def write_figures(points: pd.DataFrame, study: Study, data: dict[str, Any], fold
         points: the curves.
         study: its settings.
         data: see `likra.report.analysis.report_data`.
-        folder: of the files; each figure is an SVG, a PDF and a PNG.
+        folder: of the files.
+        names: of `FIGURES`; one that this study has no data for is left out.
 
     """
+    from matplotlib import rc_context
+
+    draw: dict[str, Callable[[], Figure | None]] = {
+        "learning_curve": lambda: learning_curve(points, study),
+        "sources": lambda: sources_curve(points, study),
+        "weight_curve": lambda: weight_curve(points, study),
+        "densities": lambda: densities(data["separation"], study),
+        "reliability": lambda: reliability(data["reliability"], study),
+    }
     folder.mkdir(parents=True, exist_ok=True)
-    with _style() as pyplot:
-        figures = {
-            "learning_curve": learning_curve(pyplot, points, study),
-            "sources": sources_curve(pyplot, points, study),
-            "weight_curve": weight_curve(pyplot, points, study),
-            "densities": densities(pyplot, data["separation"], study),
-            "reliability": reliability(pyplot, data["reliability"], study),
-        }
-        for name, figure in figures.items():
+    with rc_context(STYLE):
+        for name in FIGURES:
+            figure = draw[name]() if name in names else None
             if figure is None:
+                for ending in METADATA:
+                    (folder / f"{name}.{ending}").unlink(missing_ok=True)
                 continue
             figure.draw_without_rendering()  # lays it out, once for all files
             figure.set_layout_engine("none")
-            for ending in ENDINGS:
+            for ending in METADATA:
                 _save(figure, folder / f"{name}.{ending}")
-            pyplot.close(figure)
 
 
-def learning_curve(pyplot: Any, points: pd.DataFrame, study: Study) -> Any:
+def learning_curve(points: pd.DataFrame, study: Study) -> "Figure":
     """Accuracy against the number of training examples (paper, figures 1 and 3)."""
     first = study.negatives[0]
-    drawn = [x for x in lines(points, study, study.metric) if x["source"] in ("", first)]
-    figure, (axis,) = _panels(pyplot, 1)
+    drawn = [
+        curve
+        for curve in learning_curves(points, study, study.metric)
+        if curve["source"] in ("", first)
+    ]
+    figure, (axis,) = _panels(1)
     for line in drawn:
         _draw_line(axis, line, mode_style(line["mode"]))
     _examples_axis(axis, study, drawn)
@@ -72,16 +119,16 @@ def learning_curve(pyplot: Any, points: pd.DataFrame, study: Study) -> Any:
     return figure
 
 
-def sources_curve(pyplot: Any, points: pd.DataFrame, study: Study) -> Any:
+def sources_curve(points: pd.DataFrame, study: Study) -> "Figure | None":
     """The learning curves of several sources of negatives (paper, figure 5), by mode."""
-    every = lines(points, study, study.metric)
+    every = learning_curves(points, study, study.metric)
     drawn = [line for line in every if line["source"]]
     others = [line for line in every if line["mode"] in ("sft", "base")]
     modes = list(dict.fromkeys(line["mode"] for line in drawn))
     if not modes or len(study.negatives) < 2:
         return None
     styles = source_styles(study.negatives)
-    figure, axes = _panels(pyplot, len(modes), height=2.6)
+    figure, axes = _panels(len(modes), height=2.6)
     for axis, mode in zip(axes, modes, strict=True):
         for line in others:
             style = replace(mode_style(line["mode"]), color="#999999", marker="")
@@ -96,7 +143,7 @@ def sources_curve(pyplot: Any, points: pd.DataFrame, study: Study) -> Any:
     return figure
 
 
-def _examples_axis(axis: Any, study: Study, drawn: Sequence[dict[str, Any]]) -> None:
+def _examples_axis(axis: "Axes", study: Study, drawn: Sequence[LearningCurve]) -> None:
     """The numbers of examples as a logarithmic axis, accuracies beside it."""
     axis.set_xscale("log", base=2)
     ticks = roomy(study.snapshots)
@@ -120,17 +167,17 @@ def _wrapped(title: str) -> str:
     return textwrap.fill(title, 54)
 
 
-def accuracy_range(drawn: Sequence[dict[str, Any]]) -> tuple[float, float]:
+def accuracy_range(drawn: Sequence[LearningCurve]) -> tuple[float, float]:
     """Where the values are: intervals from few seeds may reach beyond 0 and 1."""
     values = [v for line in drawn for v in line["value"]] or [0.0, 1.0]
     margin = 0.06 + 0.1 * (max(values) - min(values))
     return max(min(values) - margin, -0.02), min(max(values) + margin, 1.02)
 
 
-def _draw_line(axis: Any, line: dict[str, Any], style: Style, *, with_band: bool = True) -> None:
+def _draw_line(axis: "Axes", line: LearningCurve, style: Style, *, with_band: bool = True) -> None:
     """A curve with its interval; what was not trained goes right across."""
-    look = {"color": style.color, "linestyle": style.dash, "label": style.label}
-    band = {"color": style.color, "alpha": 0.15, "linewidth": 0}
+    look: dict[str, Any] = {"color": style.color, "linestyle": style.dash, "label": style.label}
+    band: dict[str, Any] = {"color": style.color, "alpha": 0.15, "linewidth": 0}
     if line["n"] == [0]:
         axis.axhline(line["value"][0], **look)
         if with_band:
@@ -141,14 +188,16 @@ def _draw_line(axis: Any, line: dict[str, Any], style: Style, *, with_band: bool
         axis.fill_between(line["n"], line["low"], line["high"], **band)
 
 
-def weight_curve(pyplot: Any, points: pd.DataFrame, study: Study) -> Any:
+def weight_curve(points: pd.DataFrame, study: Study) -> "Figure | None":
     """Accuracy against the weight of the negative head (paper, figure 4), a line for each n."""
-    drawn = weight_lines(points, study, study.metric)
+    from matplotlib import colormaps
+
+    drawn = weight_curves(points, study, study.metric)
     modes = [m for m in ("likra", "base-likra") if any(line["mode"] == m for line in drawn)]
     if not modes:
         return None
-    figure, axes = _panels(pyplot, len(modes))
-    colors = pyplot.get_cmap("viridis")(np.linspace(0.85, 0.0, len(study.snapshots)))
+    figure, axes = _panels(len(modes))
+    colors = colormaps["viridis"](np.linspace(0.85, 0.0, len(study.snapshots)))
     look = dict(zip(study.snapshots, colors, strict=True))
     dashes = ("-", "--", "-.", ":")
     for axis, mode in zip(axes, modes, strict=True):
@@ -165,46 +214,46 @@ def weight_curve(pyplot: Any, points: pd.DataFrame, study: Study) -> Any:
     return figure
 
 
-def densities(pyplot: Any, panels: Sequence[dict[str, Any]], study: Study) -> Any:
+def densities(panels: Sequence[Panel], study: Study) -> "Figure":
     """Log-likelihoods of right and wrong answers under each head (paper, figures 2 and 6)."""
     last = study.snapshots[-1]
     shown = [
         panel
         for panel in panels
         if panel["n"] in (0, last)
-        and (
-            panel["head"] in ("base", "positive", "negative")
-            or panel["source"] == study.negatives[0]
-        )
+        and (panel["head"] in HEADS or panel["source"] == study.negatives[0])
     ]
-    figure, axes = _panels(pyplot, len(shown), height=1.75)
+    figure, axes = _panels(len(shown), height=1.75)
     for axis, panel in zip(axes, shown, strict=True):
-        for kind, color, dash in (("right", RIGHT, "-"), ("wrong", WRONG, "--")):
-            axis.plot(panel["x"], panel[kind], dash, color=color, label=f"{kind} answers")
-            axis.fill_between(panel["x"], panel[kind], color=color, alpha=0.15, linewidth=0)
-        source = f": {source_text(panel['source'])}" if panel["head"] == "negative" else ""
-        axis.set_title(_wrapped(f"{panel['title']}{source}"))
-        margin = f"{panel['margin'][0]:+.2f}".replace("-", "\u2212")
-        axis.text(
-            0.03,
-            0.95,
-            f"AUROC {panel['auroc'][0]:.2f}\nmargin {margin} nats",
-            transform=axis.transAxes,
-            va="top",
-            fontsize="small",
-        )
-        axis.set_ylim(bottom=0)
-        axis.margins(x=0)
-        name = "log-likelihood" if panel["head"] in ("base", "positive", "negative") else "ratio"
-        axis.set_xlabel(f"{name} (nats), $n$ = {panel['n']}")
+        _draw_densities(axis, panel)
     _label_rows(axes, "density")
     _legend(figure, axes)
     return figure
 
 
-def reliability(pyplot: Any, diagrams: Sequence[dict[str, Any]], study: Study) -> Any:
+def _draw_densities(axis: "Axes", panel: Panel) -> None:
+    low, high = panel["range"]
+    x = np.linspace(low, high, len(panel["right"]))
+    for kind, values, color, dash in (
+        ("right", panel["right"], RIGHT, "-"),
+        ("wrong", panel["wrong"], WRONG, "--"),
+    ):
+        axis.plot(x, values, dash, color=color, label=f"{kind} answers")
+        axis.fill_between(x, values, color=color, alpha=0.15, linewidth=0)
+    source = f": {source_text(panel['source'])}" if panel["head"] == "negative" else ""
+    axis.set_title(_wrapped(f"{panel['title']}{source}"))
+    margin = f"{panel['margin'][0]:+.2f}".replace("-", "\u2212")
+    text = f"AUROC {panel['auroc'][0]:.2f}\nmargin {margin} nats"
+    axis.text(0.03, 0.95, text, transform=axis.transAxes, va="top", fontsize="small")
+    axis.set_ylim(bottom=0)
+    axis.margins(x=0)
+    name = "log-likelihood" if panel["head"] in HEADS else "ratio"
+    axis.set_xlabel(f"{name} (nats), $n$ = {panel['n']}")
+
+
+def reliability(diagrams: Sequence[Reliability], study: Study) -> "Figure":
     """How often predictions are right, against their probability."""
-    figure, (axis,) = _panels(pyplot, 1, height=2.6)
+    figure, (axis,) = _panels(1, height=2.6)
     axis.plot([0, 1], [0, 1], color="#999999", linewidth=0.6)
     for diagram in diagrams:
         if diagram["n"] not in (0, study.snapshots[-1]):
@@ -228,37 +277,35 @@ def reliability(pyplot: Any, diagrams: Sequence[dict[str, Any]], study: Study) -
     return figure
 
 
-def _panels(pyplot: Any, count: int, height: float = 2.1) -> tuple[Any, list[Any]]:
+def _panels(count: int, height: float = 2.1) -> "tuple[Figure, list[Axes]]":
     """One panel, or two in each row."""
+    from matplotlib.figure import Figure
+
     columns = min(count, 2)
     rows = -(-count // columns)
-    figure, grid = pyplot.subplots(
-        rows,
-        columns,
-        figsize=(COLUMN * columns + GAP * (columns - 1), height * rows),
-        sharey="none" if height < 2 else "row",
-        squeeze=False,
-        layout="constrained",
-    )
+    width = COLUMN * columns + GAP * (columns - 1)
+    figure = Figure(figsize=(width, height * rows), layout="constrained")
+    sharey: Literal["none", "row"] = "none" if height < 2 else "row"
+    grid = figure.subplots(rows, columns, sharey=sharey, squeeze=False)
     axes = list(grid.flat)
     for axis in axes[count:]:
         axis.set_visible(False)
     return figure, axes[:count]
 
 
-def _label_rows(axes: Sequence[Any], text: str) -> None:
+def _label_rows(axes: "Sequence[Axes]", text: str) -> None:
     for axis in axes[::2]:
         axis.set_ylabel(text)
 
 
-def _legend(figure: Any, axes: Sequence[Any], columns: int | None = None) -> None:
-    found: dict[str, Any] = {}
+def _legend(figure: "Figure", axes: "Sequence[Axes]", columns: int | None = None) -> None:
+    handles: dict[str, Artist] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
+            handles.setdefault(label, handle)
     columns = columns or (2 if len(figure.axes) == 1 else 4)
-    columns = min(columns, len(found))
-    labels = [textwrap.fill(label, 46) for label in found]
+    columns = min(columns, len(handles))
+    labels = [textwrap.fill(label, 46) for label in handles]
     column = -(-len(labels) // columns)
     n_lines = max(
         sum(1 + label.count("\n") for label in labels[start : start + column])
@@ -266,7 +313,7 @@ def _legend(figure: Any, axes: Sequence[Any], columns: int | None = None) -> Non
     )
     figure.set_figheight(figure.get_figheight() + 0.2 + 0.17 * n_lines)
     figure.legend(
-        list(found.values()),
+        list(handles.values()),
         labels,
         loc="outside lower center",
         ncols=columns,
@@ -274,43 +321,8 @@ def _legend(figure: Any, axes: Sequence[Any], columns: int | None = None) -> Non
     )
 
 
-@contextmanager
-def _style() -> Iterator[Any]:
-    import matplotlib
-
-    matplotlib.use("Agg", force=False)
-    from matplotlib import pyplot
-
-    settings = {
-        "font.family": "STIXGeneral",  # comes with matplotlib, so that all machines draw the same
-        "mathtext.fontset": "stix",
-        "font.size": 9,
-        "axes.titlesize": 9,
-        "axes.labelsize": 9,
-        "xtick.labelsize": 8,
-        "ytick.labelsize": 8,
-        "legend.fontsize": 8,
-        "axes.linewidth": 0.6,
-        "xtick.major.width": 0.6,
-        "ytick.major.width": 0.6,
-        "axes.grid": True,
-        "grid.alpha": 0.25,
-        "grid.linewidth": 0.5,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "lines.linewidth": 1.3,
-        "lines.markersize": 3.5,
-        "savefig.dpi": 200,
-        "pdf.fonttype": 42,  # TrueType: what publishers ask for
-        "svg.hashsalt": "likra",  # or the ids in the file are random
-        "svg.fonttype": "path",
-    }
-    with pyplot.rc_context(settings):
-        yield pyplot
-
-
-def _save(figure: Any, path: Path) -> None:
+def _save(figure: "Figure", path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".figure-", dir=path.parent) as folder:
         temporary = Path(folder) / path.name
-        figure.savefig(temporary, metadata=ENDINGS[path.suffix[1:]])
+        figure.savefig(temporary, metadata=METADATA[path.suffix[1:]])
         temporary.replace(path)

@@ -1,7 +1,7 @@
 """Accuracies of every mode, weight, metric, seed and number of examples, with intervals."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -109,7 +109,7 @@ def combinations(
         for weight in weights if mode.weighted else (0.0,):
             for positive in positives:
                 for negative in negatives:
-                    if _belong_together(positive, negative):
+                    if _belong_together(positive, negative, scores.logprob):
                         yield name, weight, (positive, negative)
 
 
@@ -118,11 +118,19 @@ def _of(scores: Scores, head: str) -> list[HeadKey]:
     return sorted(keys, key=lambda key: (key.source or "", key.n_train, key.seed or 0))
 
 
-def _belong_together(positive: HeadKey, negative: HeadKey) -> bool:
-    """Two heads are compared at the same n and seed, where they saw nearly the same questions."""
-    if positive in UNTRAINED or negative in UNTRAINED:
+def _belong_together(positive: HeadKey, negative: HeadKey, scored: Container[HeadKey]) -> bool:
+    """Two heads are compared at the same n and seed, where they saw the same questions.
+
+    A positive head with a source was trained for that source's negative head alone.
+    """
+    if positive in UNTRAINED:
         return True
-    return (positive.n_train, positive.seed) == (negative.n_train, negative.seed)
+    if negative in UNTRAINED:
+        return positive.head != "positive" or positive.source is None
+    own = replace(positive, source=negative.source)
+    return positive == replace(
+        negative, head="positive", source=own.source if own in scored else None
+    )
 
 
 def _over_seeds(points: Sequence[Point]) -> list[Point]:

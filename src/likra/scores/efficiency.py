@@ -1,4 +1,4 @@
-"""How many examples a mode needs, and how many positive ones a negative one is worth."""
+"""Example efficiency: how many right answers one example of another mode replaces."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ def examples_to_reach(n: Sequence[int], accuracy: Sequence[float], target: float
         target: an accuracy.
 
     Returns:
-        ``n[0]`` where the curve begins at the target or above, inf where it never gets there.
+        ``n[0]`` where the curve begins at the target or above, inf where it never reaches it.
 
     Raises:
         LikraError: no snapshot, n not ascending, or not as many n as accuracies.
@@ -52,16 +52,16 @@ def _reach(n: np.ndarray, accuracy: np.ndarray, target: float) -> float:
 
 
 @dataclass(frozen=True)
-class Worth:
-    """What one example of another mode is worth at one snapshot of its curve.
+class ExampleEfficiency:
+    """How many examples of SFT do what one example of another mode does, at one snapshot.
 
     Attributes:
         n: examples that the other mode has seen.
-        accuracy: that it has there.
-        k: so many examples of SFT do what one of the other mode does.
-        is_bound: SFT never gets there, so that k is only known to be larger than this.
-        bound_share: share of the resamples of which that is true. Above 0.025, the high end
-            of the interval is only a bound too; above 0.975, the low end also.
+        accuracy: of the other mode after these.
+        k: examples of SFT for each example of the other mode.
+        is_bound: SFT does not reach that accuracy, so that k is a lower bound.
+        bound_share: share of the resamples in which SFT does not reach it. Above 0.025, the high
+            end of the interval is only a bound too; above 0.975, so is the low end.
 
     """
 
@@ -72,20 +72,22 @@ class Worth:
     bound_share: float
 
 
-def worth(n: Sequence[int], positive: np.ndarray, other: np.ndarray, seed: int = 0) -> list[Worth]:
-    """How many positive examples one example of another mode is worth, along its curve.
+def example_efficiency(
+    n: Sequence[int], sft: np.ndarray, other: np.ndarray, seed: int = 0
+) -> list[ExampleEfficiency]:
+    """How many examples of SFT one example of another mode replaces, along its learning curve.
 
-    For every m in n but 0: the SFT examples that reach (`examples_to_reach`) the accuracy that
+    For each m in n but 0: the SFT examples that reach (`examples_to_reach`) the accuracy that
     the other mode has after m, divided by m. It is 0 where the other mode is no better than the
-    base. Where SFT does not get there within its snapshots, it is ``n[-1] / m``, as a bound.
-    Mean curves over seeds; the interval draws questions and seeds anew, the same for both modes,
-    whose heads of one seed saw the same questions. One seed adds no spread to it, and few seeds
-    add too little.
+    base. Where SFT does not reach it within its snapshots, it is ``n[-1] / m``, as a bound.
+    Mean curves over seeds; the interval resamples questions and seeds, in the same way for both
+    modes, whose heads of one seed saw the same questions. One seed adds no spread to it, and few
+    seeds add too little.
 
     Args:
         n: ascending, examples at the snapshots of both modes; first 0, the base.
-        positive: [snapshots, seeds, questions] bool, whether SFT answers the question rightly;
-            the base is repeated for every seed.
+        sft: [snapshots, seeds, questions] bool, whether SFT answers the question correctly;
+            the base is repeated for each seed.
         other: the same for the other mode.
         seed: of the resamples.
 
@@ -94,33 +96,44 @@ def worth(n: Sequence[int], positive: np.ndarray, other: np.ndarray, seed: int =
             order), or n that does not ascend from 0.
 
     """
+    _check_shapes(n, sft, other)
+    _, n_seeds, n_questions = sft.shape
+    sft_right, other_right = (_resampled_curves(correct, seed) for correct in (sft, other))
+    snapshots = np.asarray(n)
+    results = []
+    for i, m in enumerate(n[1:], start=1):
+        pairs = zip(sft_right, other_right[:, i], strict=True)
+        needed = np.array([_reach(snapshots, curve, target) for curve, target in pairs])
+        unreached = np.isinf(needed)
+        results.append(
+            ExampleEfficiency(
+                n=m,
+                accuracy=float(other_right[0, i] / (n_seeds * n_questions)),
+                k=estimate(np.where(unreached, n[-1], needed) / m),
+                is_bound=bool(unreached[0]),
+                bound_share=float(unreached[1:].mean()),
+            )
+        )
+    return results
+
+
+def _check_shapes(n: Sequence[int], sft: np.ndarray, other: np.ndarray) -> None:
     _check_ascending(n)
     if n[0] != 0 or len(n) < 2:
         raise LikraError(f"the curves must begin with the base, at n = 0, not {list(n)}")
-    agree = positive.ndim == 3 and positive.shape == other.shape and len(positive) == len(n)
-    if not agree or not 0 < positive.shape[1] <= positive.shape[2]:
+    agree = sft.ndim == 3 and sft.shape == other.shape and len(sft) == len(n)
+    if not agree or not 0 < sft.shape[1] <= sft.shape[2]:
         raise LikraError(
             f"expected two arrays [{len(n)} snapshots, seeds, questions], not of the shapes "
-            f"{positive.shape} and {other.shape}"
+            f"{sft.shape} and {other.shape}"
         )
-    _, n_seeds, n_questions = positive.shape
+
+
+def _resampled_curves(correct: np.ndarray, seed: int) -> np.ndarray:
+    """Numbers of right answers, [1 + resamples, snapshots]: whole, so that ties are exact."""
+    _, n_seeds, n_questions = correct.shape
     questions = with_resamples(n_questions, seed)
     seeds = with_resamples(n_seeds, (seed, 1))  # apart from the questions' stream
-
-    def curves(correct: np.ndarray) -> np.ndarray:
-        """Numbers of right answers, [resamples, snapshots]: whole, so that ties are exact."""
-        by_seed = correct.astype(np.float64) @ questions.T
-        return np.einsum("msb,bs->bm", by_seed, seeds)
-
-    sft, reached = curves(positive), curves(other)
-    snapshots = np.asarray(n)
-    found = []
-    for i, m in enumerate(n[1:], start=1):
-        pairs = zip(sft, reached[:, i], strict=True)
-        needed = np.array([_reach(snapshots, curve, target) for curve, target in pairs])
-        bound = np.isinf(needed)
-        k = np.where(bound, n[-1], needed) / m
-        accuracy = float(reached[0, i] / (n_seeds * n_questions))
-        share = float(bound[1:].mean())
-        found.append(Worth(m, accuracy, estimate(k), bool(bound[0]), share))
-    return found
+    by_seed = correct.astype(np.float64) @ questions.T
+    curves: np.ndarray = np.einsum("msb,bs->bm", by_seed, seeds)
+    return curves

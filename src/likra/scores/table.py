@@ -5,9 +5,8 @@ arithmetic on its columns.
 """
 
 import hashlib
-import os
-import tempfile
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from likra.atomic import replacing
 from likra.errors import LikraError
 from likra.questions import Choice, Question
 
@@ -38,6 +38,7 @@ SCHEMA = pa.schema(
         pa.field("prompt_sha", pa.string(), nullable=False),
     ]
 )
+STAMP = b"likra"  # the metadata key of the stamp
 KEY = ["task", "split", "question_id", "choice", "head", "source", "n_train", "seed"]
 
 
@@ -46,7 +47,9 @@ class HeadKey:
     """Which model a score comes from.
 
     ``head`` is "base", "positive" or "negative"; "prior", the base without the question; or a
-    baseline (`BASELINES`). The base has no source, no seed and no examples.
+    baseline (`BASELINES`). The base has no source, no seed and no examples. A positive head has a
+    source only where it was trained on other questions than the usual one, those to which that
+    sampler has wrong answers.
     """
 
     head: str
@@ -117,38 +120,48 @@ def score_table(
     return pa.table(columns, schema=SCHEMA)
 
 
-def write_scores(path: Path, table: pa.Table) -> None:
-    """Write one head's scores, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    os.close(handle)
+def write_scores(path: Path, table: pa.Table, stamp: Mapping[str, object]) -> None:
+    """Write one head's scores with the stamp of their cell (`likra.study.cells`)."""
+    metadata = {STAMP: json.dumps(stamp, sort_keys=True, ensure_ascii=False)}
+    with replacing(path) as temporary:
+        pq.write_table(table.replace_schema_metadata(metadata), temporary, write_page_checksum=True)
+
+
+def read_stamp(path: Path) -> dict[str, Any]:
+    """The stamp in the metadata of a score table.
+
+    Raises:
+        LikraError: the file is damaged, or has no stamp.
+
+    """
     try:
-        pq.write_table(table, temporary)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        metadata = pq.read_schema(path).metadata or {}
+        stamp: dict[str, Any] = json.loads(metadata[STAMP])
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+    except (KeyError, ValueError) as error:
+        raise LikraError(
+            f"'{path}' does not say which head was scored on which questions: it was not written "
+            "by this version of likra; delete the file to score that head again"
+        ) from error
+    return stamp
 
 
 def read_scores(path: Path) -> pa.Table:
     """Read and check one head's scores.
 
     Raises:
-        LikraError: damaged, of another schema, a key that stands twice, or a score that is not
-            a finite number.
+        LikraError: damaged, another schema, a key that occurs twice, or a score that is not a
+            finite number.
 
     """
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        raise LikraError(
-            f"cannot read the scores in '{path}': {_first_line(error)}; delete the file "
-            "to score that head again"
-        ) from error
+        raise _damaged(path, error) from error
     if not table.schema.equals(SCHEMA):
         raise LikraError(
-            f"'{path}' is no score table of this version of likra: its columns are "
+            f"'{path}' is not a score table of this version of likra: its columns are "
             f"{', '.join(table.schema.names)}"
         )
     if table.group_by(KEY).aggregate([]).num_rows != table.num_rows:
@@ -158,33 +171,22 @@ def read_scores(path: Path) -> pa.Table:
     return table
 
 
+def _damaged(path: Path, error: BaseException) -> LikraError:
+    return LikraError(
+        f"cannot read the scores in '{path}': {_first_line(error)}; delete the file to score that "
+        "head again"
+    )
+
+
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def choice_scores(
-    table: pa.Table, questions: Sequence[Question], metric: str
-) -> dict[str, list[float]]:
-    """The scores of each question's choices, as the metric compares them.
-
-    Args:
-        table: of one model, on these questions and no others.
-        questions: the training questions whose wrong choices are to be ranked.
-        metric: "acc" compares log-likelihoods, "acc_norm" those per character.
-
-    Raises:
-        LikraError: the table is of other questions, such as the evaluation's.
-
-    """
-    asked = [prompt_sha(choice) for question in questions for choice in question.choices]
-    if table["prompt_sha"].to_pylist() != asked:
-        raise LikraError(
-            "hardest and easiest rank by scores of the training questions, and these are of others"
-        )
+def choice_scores(table: pa.Table) -> dict[str, list[float]]:
+    """The log-likelihood of each choice, by question id, in nats."""
     scores: dict[str, list[float]] = {}
-    for row in table.select(["question_id", "logprob", "n_chars"]).to_pylist():
-        value = row["logprob"] / row["n_chars"] if metric == "acc_norm" else row["logprob"]
-        scores.setdefault(row["question_id"], []).append(value)
+    for row in table.select(["question_id", "logprob"]).to_pylist():
+        scores.setdefault(row["question_id"], []).append(row["logprob"])
     return scores
 
 
@@ -220,7 +222,7 @@ def combine(tables: Iterable[pa.Table]) -> Scores:
     """Bring the scores of several heads together.
 
     Raises:
-        LikraError: there is nothing to combine, a head stands twice, or two heads were scored on
+        LikraError: there is nothing to combine, a head occurs twice, or two heads were scored on
             different questions or strings.
 
     """
@@ -238,7 +240,7 @@ def combine(tables: Iterable[pa.Table]) -> Scores:
                 )
         key = _key(table)
         if key in logprob:
-            raise LikraError(f"the scores of {key} stand twice")
+            raise LikraError(f"there are two tables of scores of {key}")
         logprob[key] = _filled(table, "logprob", place, exists, 0.0)
     if reference is None:
         raise LikraError("there are no scores")

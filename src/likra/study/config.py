@@ -28,7 +28,7 @@ from likra.negatives.mixture import canonical
 from likra.study.files import Tree, is_card, read_tree, study_names
 
 if TYPE_CHECKING:
-    from likra.scores.table import HeadKey
+    pass
 
 FIGURES = ("learning_curve", "sources", "weight_curve", "densities", "reliability")
 
@@ -144,33 +144,6 @@ class Study(AnalysisSettings, CellSettings):
     def all_weights(self) -> list[float]:
         """The weights of the curve, with the study's own among them, ascending."""
         return sorted({*self.weights, self.weight})
-
-    @property
-    def trained(self) -> list[tuple[str, str | None]]:
-        """The heads to train, each with its sampler of wrong answers.
-
-        A head that no mode needs is not trained; a baseline has the first sampler alone.
-        """
-        from likra.scores.ratio import MODES
-        from likra.scores.table import BASELINES
-
-        terms = [MODES[mode] for mode in self.modes]
-        needed = {head for term in terms for head in (term.positive, term.negative)}
-        heads: list[tuple[str, str | None]] = [("positive", None)] if "positive" in needed else []
-        heads += [("negative", sampler) for sampler in self.negatives if "negative" in needed]
-        for name in BASELINES:
-            if name in needed:
-                heads.append((name, None if name == "trl-sft" else self.negatives[0]))
-        return heads
-
-    @property
-    def untrained(self) -> "list[HeadKey]":
-        """What is scored without training."""
-        from likra.scores.ratio import MODES
-        from likra.scores.table import BASE, PRIOR
-
-        needed = {MODES[mode].negative for mode in self.modes}
-        return [BASE, PRIOR] if "prior" in needed else [BASE]
 
 
 def setting_fields() -> dict[str, FieldInfo]:

@@ -1,33 +1,65 @@
-"""Digests of what a run reads, so that it goes on only with the same."""
+"""Digests of what decides a cell: values, questions, the base model."""
 
 import hashlib
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from likra.questions import Choice, Question
+
 ENDS = 1 << 22  # bytes of either end of a model's file that are read
+MODEL_FILES = {".safetensors", ".bin", ".gguf", ".json", ".model", ".txt", ".jinja"}
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def digest_of(value: object) -> str:
+    """SHA-256 of a value as JSON."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def card_digest(path: Path) -> str:
-    """SHA-256 of a task card with all that it includes; of its functions, the names alone."""
-    from lm_eval.tasks._yaml_loader import load_yaml
+def examples_digest(examples: Iterable[Sequence[Choice]]) -> str:
+    """SHA-256 of the answers that a head is trained on, in order, with their prompts."""
+    return digest_of(
+        [[[choice.context, choice.continuation] for choice in own] for own in examples]
+    )
 
-    config = load_yaml(path, resolve_func=False)
-    return hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode()).hexdigest()
+
+def evaluation_digest(task: str, split: str, questions: Iterable[Question]) -> str:
+    """SHA-256 of all that a score table says of its questions, but for the scores."""
+    digest = hashlib.sha256(digest_of([task, split]).encode())
+    for question in questions:
+        choices = [[c.context, c.continuation, c.text, c.is_right] for c in question.choices]
+        digest.update(digest_of([question.id, choices]).encode())
+    return digest.hexdigest()
 
 
-def model_digest(folder: Path) -> str:
-    """SHA-256 of a model's folder: of each file its name, its size and both of its ends.
+def model_digest(name: str) -> str:
+    """What identifies a base model and its tokenizer: the hub's commit, or a folder's digest.
 
-    Whole weights would take longer to read than many a run takes; training moves all of them.
+    Raises:
+        LikraError: there is no such model.
+
+    """
+    from likra.heads.base import POCKET, cannot_open
+
+    folder = POCKET if name == "pocket" else Path(name)
+    if folder.is_dir():
+        return folder_digest(folder)
+    from transformers import AutoConfig
+
+    try:
+        return str(AutoConfig.from_pretrained(name)._commit_hash)
+    except Exception as error:  # the hub, the network, the files: many types
+        raise cannot_open(name, error) from error
+
+
+def folder_digest(folder: Path) -> str:
+    """SHA-256 of a model's folder: each file's name, its size and both of its ends.
+
+    Reading all of the weights would take longer than many a run; training moves all of them.
     """
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+    for path in sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in MODEL_FILES):
         size = path.stat().st_size
         digest.update(f"{path.name}\0{size}\0".encode())
         with path.open("rb") as file:

@@ -1,562 +1,419 @@
-"""Running a study: cells (head x seed x source x n), each computed once, then the results."""
+"""Running a study: its stages in order, and each missing cell computed once.
+
+prepare (questions) -> material (what the base computes first) -> examples -> heads -> score tables.
+Each stage reads values or files. What comes after the score tables is `likra.report`.
+"""
 
 import json
-import os
-import platform
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-import yaml
-from tqdm import tqdm
-
-from likra.data.splits import TRAIN
+from likra.atomic import write_text
 from likra.errors import LikraError
-from likra.questions import Question
-from likra.scores.curves import curve
-from likra.scores.table import (
-    BASE,
-    BASELINES,
-    PRIOR,
-    HeadKey,
-    Scores,
-    choice_scores,
-    combine,
-    file_name,
-    prompt_sha,
-    read_scores,
-)
-from likra.scores.weights import choose_weight, split_validation
-from likra.study.config import Study, parse_study
-from likra.study.workbench import Examples, Workbench, account
+from likra.negatives.samplers import Material
+from likra.progress import Advance, progress
+from likra.questions import Choice, Question
+from likra.scores.table import BASELINES, PRIOR, HeadKey, score_table, write_scores
+from likra.scores.weights import split_validation
+from likra.study.cells import Cells, Inputs, base_inputs, check_stamp, stamp_of, version_note
+from likra.study.config import CellSettings, Study
+from likra.study.describe import cut_lines, evaluation_lines, model_lines, training_lines
+from likra.study.examples import Example, Training, available, trainings, with_snapshots
+from likra.study.folder import Run, library_versions, read_about, read_run, write_about
+from likra.study.material import compute_material, is_complete, read_material
+from likra.study.prepare import Data, prepare, uses
 
-LIBRARIES = ("likra", "torch", "transformers", "peft", "lm_eval", "datasets", "pyarrow")
+if TYPE_CHECKING:
+    from likra.engine.packing import Packed
+    from likra.engine.tokens import TokenPair
+    from likra.heads.base import BaseModel
 
-
-@dataclass(frozen=True)
-class Run:
-    """The folder of a study, and where everything in it lies."""
-
-    study: Study
-    folder: Path
-
-    def head_folder(self, key: HeadKey) -> Path:
-        """The plain PEFT folder of one snapshot."""
-        return self.training_folder(key) / f"n={key.n_train}"
-
-    def training_folder(self, key: HeadKey) -> Path:
-        """What one training run leaves: its snapshots, losses and examples."""
-        folder = self.folder / "heads" / key.head / f"seed={key.seed}"
-        return folder / f"source={file_name(key.source)}" if key.source else folder
-
-    def scores_path(self, key: HeadKey) -> Path:
-        """The score table of one head."""
-        return self.folder / "scores" / f"{key}.parquet"
-
-    @property
-    def train_scores_path(self) -> Path:
-        """The base's scores of the training choices, for the sources that ask for them."""
-        return self.folder / "scores" / "train" / f"{BASE}.parquet"
-
-    @property
-    def trainings(self) -> list[list[HeadKey]]:
-        """The snapshots of each training run: both heads of a seed, for every source."""
-        return [
-            [HeadKey(head, n, seed, source) for n in self.study.snapshots]
-            for seed in self.study.seeds
-            for head, source in self.study.trained
-        ]
-
-    @property
-    def keys(self) -> list[HeadKey]:
-        """Everything that is scored."""
-        return [*self.study.untrained, *(key for line in self.trainings for key in line)]
-
-    def heads_done(self) -> bool:
-        """Whether every snapshot of every head is there."""
-        return all(self.head_folder(key).is_dir() for line in self.trainings for key in line)
-
-    def scores_done(self) -> bool:
-        """Whether every score table is there."""
-        return all(self.scores_path(key).is_file() for key in self.keys)
+Log = Callable[[str], Any]
+VALIDATION = 20  # fewer questions can neither choose a weight nor test it
+# Settings that some cells alone depend on, whose stamps tell.
+OF_SOME_CELLS = {"generation", "beta", "other_data"}
 
 
-def run_study(
-    study: Study, folder: Path | None = None, say: Any = print
-) -> tuple[Run, pd.DataFrame]:
-    """Train and score what is missing of a study, then write its results.
+def run_cells(study: Study, folder: Path | None = None, log: Log = print) -> Run:
+    """Compute the heads and score tables of a study that are missing in its folder.
 
     Args:
         study: what to run (`likra.study.config.read_study`).
         folder: of the results; ``runs/NAME`` by default.
-        say: is given each line meant for the user.
+        log: is given each line meant for the user.
 
     Returns:
-        The run, and its curves (see `likra.scores.curves.Point` for the columns).
+        The run, its snapshots resolved.
 
     Raises:
-        LikraError: bad input, or the folder holds a study with other settings.
+        LikraError: bad input, or the folder holds cells of other settings or other data.
 
     """
-    bench = Workbench(study, say)
-    run = settled(bench, folder or Path("runs") / study.name)
-    if not run.scores_done():
-        _prepare(run, bench, scoring=True)
-        cells = len(run.keys)
-        with tqdm(total=cells, desc=f"study {study.name}", unit=" heads") as bar:
-            for key in study.untrained:
-                _score_untrained(run, bench, key, bar)
-            _make_material(run, bench)
-            for snapshots in run.trainings:
-                _train(run, bench, snapshots)
-                _score(run, bench, snapshots, bar)
-    else:
-        say(f"all {len(run.keys)} heads of '{run.folder}' are scored: nothing to compute")
-    return run, write_results(run)
+    run = Run(study, folder or Path("runs") / study.name)
+    check_folder(run)
+    data = prepare(study)
+    n_aside = set_aside(study, data)
+    cells, base = resolve(run, data)
+    stamps = cells.scored()
+    missing = [key for key in cells.scores if key not in stamps]
+    if note := version_note(stamps.values()):
+        log(f"note   {note}")
+    if not missing:
+        write_study(cells, base)
+        log(f"all {len(cells.scores)} heads of '{run.folder}' are scored: nothing to compute")
+        return cells.run
+    from likra.heads.base import checked_layout
+
+    base = base or open_base(study)
+    check_heads(cells, base)
+    pairs = encode_evaluation(study, data, base)
+    base = checked_layout(base, pairs)
+    for lines in (
+        model_lines(base),
+        training_lines(data),
+        evaluation_lines(study, data, n_aside),
+        cut_lines(pairs, base.max_length),
+    ):
+        for line in lines:
+            log(line)
+    write_study(cells, base)
+    with progress(len(missing), f"study {study.name}", "heads") as advance:
+        _compute(cells, base, pairs, missing, log, advance)
+    return cells.run
 
 
-def train_heads(study: Study, folder: Path, say: Any = print) -> Run:
-    """Train the heads of a study, without scoring them.
+def train_heads(study: Study, folder: Path, log: Log = print) -> list[Path]:
+    """Train the heads of a study that are missing in its folder, without scoring them.
 
     Args:
-        study: its seeds, sources and snapshots say which heads.
+        study: its seeds, samplers and snapshots say which heads.
         folder: for ``heads/`` and ``study.yaml``.
-        say: is given each line meant for the user.
+        log: is given each line meant for the user.
+
+    Returns:
+        The folders of all heads.
 
     Raises:
-        LikraError: as `run_study`.
+        LikraError: as `run_cells`.
 
     """
-    bench = Workbench(study, say, evaluates=False)
-    run = settled(bench, folder)
-    if run.heads_done():
-        say(f"all heads of '{folder}' are trained: nothing to compute")
-        return run
-    _prepare(run, bench, scoring=False)
-    _make_material(run, bench)
-    for snapshots in run.trainings:
-        _train(run, bench, snapshots)
-    return run
-
-
-def settled(bench: Workbench, folder: Path) -> Run:
-    """The run, with the numbers of training examples that the study leaves to the data.
-
-    A folder that has begun has settled them already.
-
-    Raises:
-        LikraError: nothing can be trained on, or the folder holds a study with other settings.
-
-    """
-    study = bench.study
-    if not study.snapshots:
-        begun = (folder / "study.yaml").is_file()
-        chosen = read_run(folder).study.snapshots if begun else bench.snapshots
-        if not chosen:
-            raise LikraError(bench.nothing_to_train_on(*bench.lacking))
-        study = bench.study = study.model_copy(update={"snapshots": chosen})
     run = Run(study, folder)
     check_folder(run)
-    _check_data(run, bench)
-    return run
+    data = prepare(study, evaluates=False)
+    cells, base = resolve(run, data)
+    stamps = cells.trained(cells.heads)
+    if note := version_note(stamps.values()):
+        log(f"note   {note}")
+    missing = [key for key in cells.heads if key not in stamps]
+    if missing:
+        base = base or open_base(study)
+        check_heads(cells, base)
+        for line in (*model_lines(base), *training_lines(data)):
+            log(line)
+        write_study(cells, base)
+        for training in cells.trainings:
+            _train(cells, base, training, missing, log)
+    else:
+        log(f"all heads of '{folder}' are trained: nothing to compute")
+    return [cells.run.head_folder(key) for key in cells.heads]
 
 
-def _check_data(run: Run, bench: Workbench) -> None:
-    """Refuse a folder whose heads or scores come from other data.
-
-    Raises:
-        LikraError: a local file has changed since.
-
-    """
-    path = run.folder / "study.yaml"
-    if not path.is_file():
-        return
-    before = yaml.safe_load(path.read_text(encoding="utf-8")).get("data") or {}
-    for file, digest in bench.digests.items():
-        if before.get(file, digest) != digest:
-            raise LikraError(
-                f"'{file}' has changed since '{run.folder}' was begun: name another folder with "
-                "--output, or delete this one"
-            )
+# --------------------------------------------------------------------------------------------
+# Before anything is computed
 
 
 def check_folder(run: Run) -> None:
-    """Refuse a folder that holds a study with other settings.
+    """Refuse a folder whose study has other settings that all of its cells depend on.
+
+    Seeds, samplers, snapshots and all analysis settings may differ: what is new is computed.
 
     Raises:
-        LikraError: naming the first setting that differs.
+        LikraError: names the first setting that differs.
 
     """
-    path = run.folder / "study.yaml"
-    if not path.is_file():
+    if not run.study_path.is_file():
         return
-    there = read_run(run.folder).study.model_dump()
-    here = run.study.model_dump()
-    if not any((run.folder / "heads").glob("*/*")):
-        there["snapshots"] = here["snapshots"]  # nothing depends on them yet
-    for key, value in here.items():
-        if there[key] != value:
+    before, now = read_run(run.folder).study, run.study
+    for name in CellSettings.model_fields:
+        old, new = getattr(before, name), getattr(now, name)
+        if name not in OF_SOME_CELLS and old != new:
             raise LikraError(
-                f"'{run.folder}' holds a study with another '{key}' ({there[key]!r} there, "
-                f"{value!r} now): name another folder with --output, or delete this one"
+                f"'{run.folder}' holds a study with another '{name}' ({old!r} there, {new!r} now): "
+                "name another folder with --output, or delete this one"
             )
 
 
-def read_run(folder: Path) -> Run:
-    """The run in a folder.
+def set_aside(study: Study, data: Data) -> int:
+    """How many evaluation questions are set aside to choose the weight on.
 
     Raises:
-        LikraError: there is none, or its settings cannot be read.
+        LikraError: too few on either side.
 
     """
-    path = folder / "study.yaml"
-    if not path.is_file():
-        raise LikraError(f"no run in '{folder}': there is no study.yaml")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        settings = content["study"]
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise LikraError(f"cannot read '{path}': {type(error).__name__}") from error
-    return Run(parse_study(settings, f"'{path}'"), folder)
+    fraction = study.validation_fraction
+    if fraction is None:
+        return 0
+    aside = int(split_validation([q.id for q in data.evaluation], fraction).sum())
+    left = len(data.evaluation) - aside
+    if min(aside, left) < VALIDATION:
+        raise LikraError(
+            f"validation_fraction {fraction} sets {aside} questions aside and leaves {left}: "
+            f"each side needs {VALIDATION}"
+        )
+    return aside
+
+
+def resolve(run: Run, data: Data) -> tuple[Cells, "BaseModel | None"]:
+    """The cells of a run; and the base, where it had to be opened to compute material.
+
+    Raises:
+        LikraError: a head has too few examples, or a file was computed with other inputs.
+
+    """
+    inputs, base = base_inputs(run.study), None
+    if not is_complete(run, data, inputs):
+        base = open_base(run.study)
+        _check_before_material(run.study, data, base)
+        compute_material(run, data, inputs, base)
+    return cells_of(run, data, inputs, read_material(run, data)), base
+
+
+def cells_of(run: Run, data: Data, inputs: Inputs, material: Material) -> Cells:
+    """The cells of a run whose material is there, its snapshots resolved."""
+    from likra.heads.train import check_snapshots
+
+    study = run.study
+    if not study.snapshots:
+        study = with_snapshots(study, available(data.train, material, study))
+    check_snapshots(study.snapshots, study.training.batch_size, len(data.train))
+    runs = tuple(trainings(study, data.train, material))
+    return Cells(Run(study, run.folder), data, inputs, runs)
+
+
+def _check_before_material(study: Study, data: Data, base: "BaseModel") -> None:
+    """Find what is wrong with the evaluation before the base has computed for hours."""
+    from likra.heads.sample import check_room
+
+    if uses(study, "generated"):
+        check_room(base, study.generation.max_new_tokens)
+    if data.evaluation:
+        encode_evaluation(study, data, base)
+
+
+def open_base(study: Study) -> "BaseModel":
+    """The base model of a study."""
+    from likra.heads.base import limit_threads, open_model
+
+    base = open_model(study.model, dtype=study.dtype)
+    limit_threads(base)
+    return base
+
+
+def check_heads(cells: Cells, base: "BaseModel") -> None:
+    """Refuse heads that do not fit the base, or examples that do not fit its context.
+
+    Raises:
+        LikraError: naming the layers, or the question.
+
+    """
+    from likra.heads.lora import fresh_head
+
+    with fresh_head(base, cells.run.study.lora, seed=0):
+        pass  # the layers that it adapts exist
+    for training in cells.trainings:
+        encode_examples(cells.run.study, base, training)
+
+
+def encode_examples(study: Study, base: "BaseModel", training: Training) -> list[list["TokenPair"]]:
+    """The token pairs of each example that a head is trained on, in order.
+
+    Raises:
+        LikraError: a pair does not fit the model's context; names its question.
+
+    """
+    answers = training.answers()
+    asked = [
+        example.question
+        for example, own in zip(training.examples, answers, strict=True)
+        for _ in own
+    ]
+    pairs = iter(_encode(study, base, asked, [choice for own in answers for choice in own]))
+    return [[next(pairs) for _ in own] for own in answers]
+
+
+def encode_evaluation(study: Study, data: Data, base: "BaseModel") -> list["TokenPair"]:
+    """The token pairs of all choices of the evaluation questions."""
+    asked = [(question, choice) for question in data.evaluation for choice in question.choices]
+    return _encode(study, base, [q for q, _ in asked], [c for _, c in asked])
+
+
+def encode_alone(study: Study, data: Data, base: "BaseModel") -> list["TokenPair"]:
+    """The token pairs of the choices without their questions."""
+    asked = [
+        (question, Choice("", choice.continuation, choice.text, choice.is_right))
+        for question in data.evaluation
+        for choice in question.choices
+    ]
+    return _encode(study, base, [q for q, _ in asked], [c for _, c in asked])
+
+
+def _encode(
+    study: Study, base: "BaseModel", questions: Sequence[Question], choices: Sequence[Choice]
+) -> list["TokenPair"]:
+    from likra.heads.score import encode_answers
+
+    return encode_answers(base, questions, choices, truncate=study.long_prompts == "truncate")
 
 
 # --------------------------------------------------------------------------------------------
-# Cells
+# What is written about a run
 
 
-def _prepare(run: Run, bench: Workbench, *, scoring: bool) -> None:
-    """Check all input, say what will be computed, and only then write the first file."""
-    n_train = len(bench.train)  # faults of the data are found before the model is opened
-    leaks = bench.leaks if scoring else []
-    bench.describe()
-    bench.check()
-    if scoring:
-        _ = bench.encoded
-    bench.describe_notes()
-    bench.describe_train()
-    if scoring:
-        bench.describe_evaluation()
-    content = {
-        "study": run.study.model_dump(),
-        "versions": {name: version(name) for name in LIBRARIES}
-        | {"python": platform.python_version()},
-        "layout": bench.base.layout,
-        "layout_reason": bench.base.layout_reason,
-        "n_train_questions": n_train,
-        "n_eval_questions": len(bench.evaluation) if scoring else None,
-        "data": bench.digests,
-        "notes": [*dict.fromkeys([*bench.train_task.notes, *bench.task.notes])],
-        "leaks": [[leak.train_id, leak.eval_id, round(leak.similarity, 4)] for leak in leaks],
+def write_study(cells: Cells, base: "BaseModel | None") -> None:
+    """Write ``study.yaml`` and the texts of the evaluation questions."""
+    run, data = cells.run, cells.data
+    if base is not None:
+        layout = {"layout": base.layout, "layout_reason": base.layout_reason}
+    else:
+        before = read_about(run.folder) if run.study_path.is_file() else {}
+        layout = {name: before.get(name, "unknown") for name in ("layout", "layout_reason")}
+    facts = {
+        "versions": library_versions(),
+        **layout,
+        "started_in": str(Path.cwd()),
+        "n_train_questions": len(data.train),
+        "n_eval_questions": len(data.evaluation),
+        "trained": [[one.head, one.seed, one.source] for one in cells.trainings],
+        "notes": list(data.notes),
+        "leaks": [[leak.train_id, leak.eval_id, round(leak.similarity, 4)] for leak in data.leaks],
     }
-    if scoring:
-        write_text(run.folder / "questions.jsonl", _question_lines(bench.evaluation))
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    write_text(run.folder / "study.yaml", text)
+    if data.evaluation:
+        write_text(run.questions_path, _lines(map(_question_row, data.evaluation)))
+    write_about(run, facts)
 
 
-def _question_lines(questions: Sequence[Question]) -> str:
-    """The texts of the evaluation questions, for the report: score tables hold none."""
-    rows = [
-        {
-            "id": question.id,
-            "stem": question.stem,
-            "choices": [choice.text for choice in question.choices],
-            "is_right": [choice.is_right for choice in question.choices],
-        }
-        for question in questions
-    ]
+def _question_row(question: Question) -> dict[str, Any]:
+    return {
+        "id": question.id,
+        "stem": question.stem,
+        "choices": [choice.text for choice in question.choices],
+        "is_right": [choice.is_right for choice in question.choices],
+    }
+
+
+def _example_row(example: Example, head: str) -> dict[str, Any]:
+    """What a head was trained on; `likra eval` looks for evaluated questions among these."""
+    answers = example.answers(head)
+    row: dict[str, Any] = {"question_id": example.question.id, "context": answers[0].context}
+    if head != "negative" and example.right is not None:
+        row["answer"] = example.right.continuation
+    if head not in {"positive", "trl-sft"}:
+        row["wrong"] = [choice.continuation for choice in answers if not choice.is_right]
+    return row
+
+
+def _lines(rows: Iterable[dict[str, Any]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def _train(run: Run, bench: Workbench, snapshots: Sequence[HeadKey]) -> None:
-    if all(run.head_folder(key).is_dir() for key in snapshots):
-        return
-    from likra.heads.settings import TrainingSettings
-    from likra.heads.train import train_head, write_losses
+# --------------------------------------------------------------------------------------------
+# Computing
 
-    first = snapshots[0]
-    seed = first.seed if first.seed is not None else 0
-    examples = bench.examples(seed, first.head, first.source, snapshots[-1].n_train)
-    if first.source and (said := account(first.source, examples)):
-        bench.say(f"       {first.source}, seed {seed}: {said}")
-    folder = run.training_folder(first)
-    write_text(folder / "examples.jsonl", _example_lines(examples, first.head))
-    name = f"train {first.head}{f' ({first.source})' if first.source else ''}, seed {seed}"
-    folders = {key.n_train: run.head_folder(key) for key in snapshots}
-    settings = TrainingSettings(**run.study.training.model_dump())
-    if first.head in BASELINES:
+
+def _compute(
+    cells: Cells,
+    base: "BaseModel",
+    pairs: Sequence["TokenPair"],
+    missing: Collection[HeadKey],
+    log: Log,
+    advance: Advance,
+) -> None:
+    """Train and score what is missing, one head after the other."""
+    packed, n_tokens = base.pack(pairs), [len(pair.continuation) for pair in pairs]
+    for key in cells.scores:
+        if key in missing and not key.n_train:
+            _score(cells, base, key, packed, n_tokens)
+            advance(1)
+    for training in cells.trainings:
+        _train(cells, base, training, missing, log)
+        for key in training.keys:
+            if key in missing:
+                _score(cells, base, key, packed, n_tokens)
+                advance(1)
+
+
+def _train(
+    cells: Cells, base: "BaseModel", training: Training, missing: Collection[HeadKey], log: Log
+) -> None:
+    """Train a head as far as its snapshots are missing."""
+    run = cells.run
+    wanted = [key for key in training.keys if key in missing]
+    there = cells.trained(wanted)
+    wanted = [key for key in wanted if key not in there]
+    if not wanted:
+        return
+    if training.report:
+        log(f"       {training.source}, seed {training.seed}: {training.report}")
+    folder = run.training_folder(wanted[-1])
+    rows = [_example_row(example, training.head) for example in training.examples]
+    write_text(folder / "examples.jsonl", _lines(rows))
+    _train_head(cells, base, training, wanted, folder / "losses.csv")
+
+
+def _train_head(
+    cells: Cells,
+    base: "BaseModel",
+    training: Training,
+    keys: Sequence[HeadKey],
+    losses: Path,
+) -> None:
+    study = cells.run.study
+    source = f" ({training.source})" if training.source else ""
+    shared: dict[str, Any] = {
+        "settings": study.training,
+        "lora": study.lora,
+        "seed": training.seed,
+        "name": f"train {training.head}{source}, seed {training.seed}",
+        "stamps": {key.n_train: stamp_of(cells.heads[key]) for key in keys},
+        "losses": losses,
+    }
+    folders = {key.n_train: cells.run.head_folder(key) for key in keys}
+    if training.head in BASELINES:
         from likra.heads.trl import train_baseline
 
-        losses = train_baseline(
-            bench.base,
-            first.head,
-            examples.right,
-            [
-                wrong[0] if wrong else right
-                for wrong, right in zip(examples.wrong, examples.right, strict=True)
-            ],
-            folders,
-            settings=settings,
-            lora=bench.lora,
-            seed=seed,
-            beta=run.study.beta,
-            name=name,
-        )
+        answers = training.answers()
+        right, wrong = [own[0] for own in answers], [own[-1] for own in answers]
+        train_baseline(base, training.head, right, wrong, folders, beta=study.beta, **shared)
     else:
-        losses = train_head(
-            bench.base,
-            bench.encode(examples, first.head),
-            folders,
-            settings=settings,
-            lora=bench.lora,
-            seed=seed,
-            name=name,
-        )
-    write_losses(folder / "losses.csv", losses)
+        from likra.heads.train import train_head
+
+        train_head(base, encode_examples(study, base, training), folders, **shared)
 
 
-def _example_lines(examples: Examples, head: str) -> str:
-    """Which answers a head was trained on, a line for each question."""
-    lines = []
-    for question, right, wrong in zip(
-        examples.questions, examples.right, examples.wrong, strict=True
-    ):
-        line: dict[str, Any] = {"question_id": question.id}
-        if head != "negative":
-            line["answer"] = right.continuation
-        if wrong:
-            line["wrong"] = [choice.continuation for choice in wrong]
-        lines.append(json.dumps(line, ensure_ascii=False))
-    return "\n".join(lines) + "\n"
+def _score(
+    cells: Cells, base: "BaseModel", key: HeadKey, packed: "Packed", n_tokens: Sequence[int]
+) -> None:
+    """Score one head on the evaluation questions."""
+    from likra.heads.lora import Head
+    from likra.heads.score import score
+    from likra.heads.stamp import read_stamp
 
-
-def _make_material(run: Run, bench: Workbench) -> None:
-    """Compute what the sources of negatives draw from, or read it where it stands."""
-    if bench.uses("hardest", "easiest"):
-        _score_train(run, bench)
-    if bench.uses("generated"):
-        _generate(run, bench)
-    if bench.uses("hardest", "easiest", "generated"):
-        bench.check_examples()  # now all is known, and with it which questions come first
-
-
-def _score_train(run: Run, bench: Workbench) -> None:
-    """The base's scores of the training choices: one more cell."""
-    from likra.heads.score import encode_questions, score_pairs
-    from likra.scores.table import score_table, write_scores
-
-    path = run.train_scores_path
-    questions = [question for question in bench.train if question.wrong]
-    if not path.is_file():
-        truncate = run.study.long_prompts == "truncate"
-        pairs = encode_questions(bench.base, questions, truncate=truncate)
-        logprobs = score_pairs(bench.base, pairs, name="score base (training questions)")
-        n_tokens = [len(pair.continuation) for pair in pairs]
-        table = score_table(
-            bench.train_task.name, TRAIN, questions, BASE, logprobs, n_tokens, bench.base.layout
-        )
-        write_scores(path, table)
-    bench.train_scores.update(choice_scores(read_scores(path), questions, run.study.metric))
-
-
-def _generate(run: Run, bench: Workbench) -> None:
-    """The base's own answers to the training questions: one more cell."""
-    from likra.heads.sample import sample_answers
-
-    path = run.folder / "generated.jsonl"
-    questions = [question for question in bench.train if question.right]
-    if not path.is_file():
-        settings = run.study.generation
-        texts = sample_answers(
-            bench.base,
-            [question.right[0].context for question in questions],
-            samples=settings.samples,
-            temperature=settings.temperature,
-            max_new_tokens=settings.max_new_tokens,
-            seed=run.study.seeds[0],
-            name="generate wrong answers",
-        )
-        lines = [
-            json.dumps({"question_id": question.id, "texts": own}, ensure_ascii=False)
-            for question, own in zip(questions, texts, strict=True)
-        ]
-        write_text(path, "\n".join(lines) + "\n")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    bench.generated.update((row["question_id"], row["texts"]) for row in rows)
-
-
-def _score_untrained(run: Run, bench: Workbench, key: HeadKey, bar: Any) -> None:
-    if not _is_scored(run, bench, key):
-        _write(run, bench, key)
-    bar.update()
-
-
-def _score(run: Run, bench: Workbench, snapshots: Sequence[HeadKey], bar: Any) -> None:
-    from likra.heads.lora import saved_head
-
-    for key in snapshots:
-        if not _is_scored(run, bench, key):
-            with saved_head(bench.base, run.head_folder(key)):
-                _write(run, bench, key)
-        bar.update()
-
-
-def _write(run: Run, bench: Workbench, key: HeadKey) -> None:
-    from likra.heads.score import score_pairs
-    from likra.scores.table import score_table, write_scores
-
-    pairs = bench.encoded_alone if key == PRIOR else bench.encoded
-    logprobs = score_pairs(bench.base, pairs, name=f"score {key}")
-    n_tokens = [len(pair.continuation) for pair in bench.encoded]
+    run, data = cells.run, cells.data
+    folder = run.head_folder(key) if key.n_train else None
+    if folder is not None:  # another run may have replaced it
+        check_stamp(folder, read_stamp(folder), cells.heads[key])
+    if key == PRIOR:
+        alone = encode_alone(run.study, data, base)
+        packed, n_tokens = base.pack(alone), [len(pair.continuation) for pair in alone]
+    scored = score(Head(base, folder), packed, name=f"score {key}")
     table = score_table(
-        bench.task.name,
-        bench.eval_split,
-        bench.evaluation,
+        data.task,
+        data.eval_split,
+        data.evaluation,
         key,
-        logprobs,
+        scored.logprobs,
         n_tokens,
-        bench.base.layout,
+        base.layout,
     )
-    write_scores(run.scores_path(key), table)
-
-
-def _is_scored(run: Run, bench: Workbench, key: HeadKey) -> bool:
-    """Whether the table is there, and of the questions as they are now."""
-    path = run.scores_path(key)
-    if not path.is_file():
-        return False
-    there = read_scores(path)["prompt_sha"].to_pylist()
-    now = [prompt_sha(choice) for question in bench.evaluation for choice in question.choices]
-    if there != now:
-        raise LikraError(
-            f"'{path}' is of other questions: the data changed since. "
-            "Name another folder with --output, or delete this one"
-        )
-    return True
-
-
-# --------------------------------------------------------------------------------------------
-# Results
-
-
-def read_run_scores(run: Run) -> Scores:
-    """The scores of all heads of a finished run.
-
-    Raises:
-        LikraError: a table is missing, damaged, not of the head that its name says, or of other
-            questions.
-
-    """
-    return combine(_tables(run))
-
-
-def _tables(run: Run) -> Iterator[Any]:
-    for key in run.keys:
-        path = run.scores_path(key)
-        if not path.is_file():
-            raise LikraError(f"'{run.folder}' is not finished: there is no '{path.name}'")
-        table = read_scores(path)
-        row = table.select(["head", "n_train", "seed", "source"]).slice(0, 1).to_pylist()
-        if row != [vars(key)]:
-            raise LikraError(f"'{path}' does not hold the scores of {key}")
-        yield table
-
-
-def write_results(run: Run) -> pd.DataFrame:
-    """Write ``curve.csv``, ``summary.json``, the figures and the report of a finished run."""
-    from likra.report.analysis import read_questions, report_data
-    from likra.report.figures import write_figures
-    from likra.report.html import write_report
-
-    study = run.study
-    scores = read_run_scores(run)
-    aside = None
-    if study.validation_fraction is not None:
-        chosen = split_validation(scores.question_ids, study.validation_fraction)
-        aside = curve(scores.of(chosen), study.task, study.modes, study.all_weights)
-        scores = scores.of(~chosen)
-    points = pd.DataFrame(curve(scores, study.task, study.modes, study.all_weights))
-    write_text(run.folder / "curve.csv", points.to_csv(index=False))
-    about = yaml.safe_load((run.folder / "study.yaml").read_text(encoding="utf-8"))
-    summary = _summary(study, points, about, len(scores.question_ids))
-    if aside is not None:
-        summary["n_validation_questions"] = int(chosen.sum())
-        summary["chosen_weights"] = _chosen_weights(pd.DataFrame(aside), points, study.metric)
-    data = report_data(study, scores, points, read_questions(run.folder))
-    summary["chance"] = data["chance"]
-    write_text(run.folder / "summary.json", json.dumps(summary, indent=2) + "\n")
-    about["chosen_weights"] = summary.get("chosen_weights", [])
-    write_figures(points, study, data, run.folder / "figures")
-    write_report(run.folder, study, points, about, data)
-    return points
-
-
-def _summary(
-    study: Study, points: pd.DataFrame, about: dict[str, Any], n_questions: int
-) -> dict[str, Any]:
-    from likra.report.analysis import with_interval
-
-    chosen = points[(points.weight == study.weight) | ~points["mode"].isin(_weighted())]
-    curves = chosen.groupby(["mode", "source", "n_train", "metric"], sort=False)
-    found = pd.concat([with_interval(group) for _, group in curves])
-    rows = json.loads(found.drop(columns=["task", "seed"]).to_json(orient="records"))
-    return {
-        "study": study.name,
-        "task": study.task,
-        "model": study.model,
-        "n_questions": n_questions,
-        "n_seeds": len(study.seeds),
-        "weight": study.weight,
-        "leaks": about["leaks"],
-        "versions": about["versions"],
-        "accuracy": rows,
-    }
-
-
-def _chosen_weights(aside: pd.DataFrame, points: pd.DataFrame, metric: str) -> list[dict[str, Any]]:
-    """The best weight of each curve on the questions set aside, and its accuracy on the others."""
-    key = ["mode", "source", "n_train"]
-
-    from likra.report.analysis import with_interval
-
-    def weighted(frame: pd.DataFrame) -> pd.DataFrame:
-        return frame[(frame.metric == metric) & frame["mode"].isin(_weighted())]
-
-    reported = dict(list(weighted(points).groupby([*key, "weight"])))
-    rows: list[dict[str, Any]] = []
-    for group, frame in weighted(aside).groupby(key):
-        means = frame[frame.seed == "all"]
-        weight = choose_weight(means.weight.tolist(), means.value.tolist())
-        there = with_interval(reported[*group, weight]).iloc[0]
-        rows.append(
-            dict(zip(key, group, strict=True))
-            | {
-                "weight": weight,
-                "validation": float(means[means.weight == weight].value.iloc[0]),
-                "value": float(there.value),
-                "ci_low": float(there.ci_low),
-                "ci_high": float(there.ci_high),
-            }
-        )
-    return rows
-
-
-def _weighted() -> list[str]:
-    from likra.scores.ratio import MODES
-
-    return [name for name, mode in MODES.items() if mode.weighted]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_scores(run.scores_path(key), table, stamp_of(cells.scores[key]))

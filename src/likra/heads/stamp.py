@@ -1,0 +1,89 @@
+"""Stamps of saved heads: what decided them, and a digest of what was saved."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from likra.errors import LikraError
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+KEY = "likra"  # in the metadata of the weights
+
+
+@dataclass(frozen=True)
+class _File:
+    """A safetensors file: 8 bytes that hold the header's length, the header, the tensors."""
+
+    metadata: dict[str, str]
+    tensors: dict[str, Any]  # of each its dtype, shape and place
+    data: bytes
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the tensors: their names, shapes and bytes."""
+        names = json.dumps(self.tensors, sort_keys=True).encode()
+        return hashlib.sha256(names + self.data).hexdigest()
+
+
+def write_stamp(folder: Path, stamp: Mapping[str, object]) -> None:
+    """Put a stamp into the metadata of a head's weights.
+
+    The library writes metadata in another order each time; here the bytes are always the same.
+
+    Args:
+        folder: a plain PEFT folder.
+        stamp: what decided the head, as JSON values.
+
+    """
+    file = _read(folder / WEIGHTS)
+    content = {**stamp, "config": _config_digest(folder), "weights": file.digest}
+    metadata = {"format": "pt", KEY: json.dumps(content, sort_keys=True)}
+    header = json.dumps({"__metadata__": metadata, **file.tensors}).encode()
+    header += b" " * (-len(header) % 8)  # the tensors stay aligned
+    temporary = folder / f".{WEIGHTS}.tmp"
+    temporary.write_bytes(len(header).to_bytes(8, "little") + header + file.data)
+    os.replace(temporary, folder / WEIGHTS)
+
+
+def read_stamp(folder: Path) -> dict[str, object]:
+    """The stamp of a saved head, its files checked against it.
+
+    Returns:
+        What `write_stamp` was given, and the digests ``config`` and ``weights``.
+
+    Raises:
+        LikraError: no head, no stamp, or the head was changed since.
+
+    """
+    if not (folder / CONFIG).is_file():
+        raise LikraError(f"no head in '{folder}': there is no {CONFIG}")
+    try:
+        file = _read(folder / WEIGHTS)
+        config = _config_digest(folder)
+        stamp: dict[str, object] = json.loads(file.metadata.get(KEY, "{}"))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise LikraError(f"cannot read the head in '{folder}': {error}") from error
+    if not stamp:
+        raise LikraError(
+            f"the head in '{folder}' was not written by likra, or by an older version: "
+            "train it again"
+        )
+    for name, digest in ((CONFIG, config), (WEIGHTS, file.digest)):
+        if stamp.get("config" if name == CONFIG else "weights") != digest:
+            raise LikraError(f"'{folder / name}' was changed after training: train the head again")
+    return stamp
+
+
+def _config_digest(folder: Path) -> str:
+    return hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest()
+
+
+def _read(path: Path) -> _File:
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    tensors = json.loads(content[8:start])
+    return _File(tensors.pop("__metadata__", {}), tensors, content[start:])

@@ -1,0 +1,127 @@
+"""Which heads of a run give which term, and which questions they were trained on."""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lm_eval.api.instance import Instance
+
+from likra.errors import LikraError, unknown
+from likra.scores.table import HeadKey
+from likra.study.examples import heads_of
+from likra.study.folder import Run
+
+
+def checked_weight(weight: Any) -> float:
+    """A weight given as text or number.
+
+    Raises:
+        LikraError: it is no number of at least 0.
+
+    """
+    try:
+        number = float(weight)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number) or number < 0 or isinstance(weight, bool):
+        raise LikraError(f"weight takes a number of at least 0, not '{weight}'")
+    return number
+
+
+def head_keys(
+    run: Run, terms: tuple[str, str], given: dict[str, Any]
+) -> tuple[HeadKey | None, HeadKey | None]:
+    """Which heads give the positive and the negative term; None is the base.
+
+    Raises:
+        LikraError: an unknown seed, snapshot or source, or one that must be given.
+
+    """
+    study = run.study
+    known: dict[str, list[Any]] = {
+        "seed": study.seeds,
+        "n": study.snapshots,
+        "source": study.negatives,
+    }
+    heads = set(terms) - {"base"}
+    needed = {"seed": heads, "n": heads, "source": {"negative"} & heads}
+    chosen = {}
+    for name, values in known.items():
+        listed = [str(value) for value in values]
+        if given[name] is not None and str(given[name]) not in listed:
+            raise unknown(f"{name} of '{run.folder}'", str(given[name]), listed)
+        if given[name] is None and needed[name] and len(values) > 1:
+            raise LikraError(
+                f"'{run.folder}' has several: add {name}= and one of {', '.join(listed)}"
+            )
+        chosen[name] = values[0 if given[name] is None else listed.index(str(given[name]))]
+    sources = {**dict(heads_of(study)), "negative": chosen["source"]}
+
+    def key(term: str) -> HeadKey | None:
+        if term == "base":
+            return None
+        return HeadKey(term, chosen["n"], chosen["seed"], sources.get(term))
+
+    positive, negative = map(key, terms)
+    if positive and negative and positive.head == "positive":
+        # of a sampler that has no answers to some questions: both heads saw the same ones
+        own = replace(positive, source=negative.source)
+        positive = own if run.head_folder(own).is_dir() else positive
+    return positive, negative
+
+
+def trained_contexts(folders: Iterable[Path]) -> frozenset[str]:
+    """The prompts of all examples that heads were trained on.
+
+    Args:
+        folders: of the heads, each in the folder of its training. One that an older version wrote
+            has no prompts.
+
+    """
+    contexts: set[str] = set()
+    for path in {folder.parent / "examples.jsonl" for folder in folders}:
+        if path.is_file():
+            examples = map(json.loads, path.read_text(encoding="utf-8").rstrip("\n").split("\n"))
+            contexts |= {example["context"] for example in examples if "context" in example}
+    return frozenset(contexts)
+
+
+class TrainedQuestions:
+    """Counts, task by task, the scored questions that the heads were trained on."""
+
+    def __init__(self, contexts: frozenset[str]) -> None:
+        self.contexts = contexts
+        self.scored: dict[str, set[int]] = defaultdict(set)
+        self.trained: dict[str, set[int]] = defaultdict(set)
+        self.warned: set[str] = set()
+
+    def note(self, requests: Sequence[Instance]) -> None:
+        """Count the questions of log-likelihood requests."""
+        for request in requests if self.contexts else ():
+            self.scored[request.task_name].add(request.doc_id)
+            if self._is_trained(request.args[0]):
+                self.trained[request.task_name].add(request.doc_id)
+
+    def _is_trained(self, context: str) -> bool:
+        """Whether the context is known, or what stands in it after few-shot examples is."""
+        parts = context.split("\n\n")
+        return any("\n\n".join(parts[start:]) in self.contexts for start in range(len(parts)))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Questions that the heads were trained on, by task; tasks without any are left out."""
+        return {task: len(documents) for task, documents in self.trained.items()}
+
+    def new_warnings(self) -> list[str]:
+        """A line for each task that has such questions, once."""
+        new = [task for task in self.trained if task not in self.warned]
+        self.warned.update(new)
+        return [
+            f"warning: the heads were trained on {len(self.trained[task])} of the "
+            f"{len(self.scored[task])} questions of '{task}': accuracy on them is no test"
+            for task in new
+        ]

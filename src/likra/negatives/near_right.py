@@ -1,0 +1,84 @@
+"""When a text says the same as a right answer, in texts that `likra.text.normalised` gave.
+
+Near-misses are not the same: another number, another word, or a negation (English words; Chinese
+and Thai ones, which stand before what they negate).
+"""
+
+import re
+import unicodedata
+
+_UNSPACED = re.compile(  # scripts without spaces between words: Thai to Khmer, Japanese, Chinese
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"
+)
+_NUMBER = re.compile(r"\d|^[ivxlcdm]+$")  # Roman ones, too
+_NEGATION = r"(?:no|not|never|none|nor|neither|hardly|without|cannot|\S*n t)"
+_NEGATED = re.compile(  # "not soluble", "not very soluble"
+    rf"(?:^| ){_NEGATION} (?:\S+ )?$|"
+    "(?:[\u4e0d\u6ca1\u6c92\u975e\u65e0\u7121\u672a]|\u0e44\u0e21\u0e48)$"
+)
+_NEGATES = re.compile(rf" ?{_NEGATION}(?: |$)|n? t(?: |$)")
+
+
+def same_but_for_spelling(text: str, truth: str) -> bool:
+    """Whether two texts differ in spelling alone: word by word, or in spaces between letters."""
+    words, true_words = text.split(), truth.split()
+    if "".join(words) == "".join(true_words):
+        return re.findall(r"\d+", text) == re.findall(r"\d+", truth)
+    if len(words) != len(true_words):
+        return False
+    return all(_is_spelling_variant(*pair) for pair in zip(words, true_words, strict=True))
+
+
+def _is_spelling_variant(word: str, true_word: str) -> bool:
+    """Whether two words differ in accents, a plural's ending or one slip of a finger.
+
+    A slip leaves out, adds or swaps letters within a word of four letters or more. A letter at
+    either end, or another letter in its place, makes another word: atypical, eighty, alkene.
+    """
+    if word == true_word:
+        return True
+    if any(_NUMBER.search(own) or _UNSPACED.search(own) for own in (word, true_word)):
+        return False
+    short, long = sorted((_without_accents(word), _without_accents(true_word)), key=len)
+    if short == long or (len(short) > 2 and long in {f"{short}s", f"{short}es"}):
+        return True
+    return len(short) > 3 and short[0] == long[0] and short[-1] == long[-1] and _slip(short, long)
+
+
+def _without_accents(word: str) -> str:
+    parts = unicodedata.normalize("NFKD", word)
+    return "".join(part for part in parts if unicodedata.category(part) != "Mn")
+
+
+def _slip(short: str, long: str) -> bool:
+    """Whether one letter is missing, or two neighbours are swapped."""
+    if len(short) == len(long):
+        swapped = (
+            long[:n] + long[n + 1] + long[n] + long[n + 2 :] for n in range(1, len(long) - 2)
+        )
+        return short in swapped
+    return short in (long[:n] + long[n + 1 :] for n in range(1, len(long) - 1))
+
+
+def contains(text: str, truth: str) -> bool:
+    """Whether a text has another in it, word by word, neither negated nor within a number."""
+    pattern = re.escape(truth)
+    if not _UNSPACED.search(truth):
+        pattern = rf"(?<!\S){pattern}(?!\S)"
+    if truth[-1:].isdigit():
+        pattern += r"(?! ?[\d/^])"  # 5 in 5.3, which is normalised to "5 3"
+    for match in re.finditer(pattern, text):
+        before = text[: match.start()]
+        within = truth[:1].isdigit() and re.search(r"[\d/^-] ?$", before)
+        if not within and not _NEGATED.search(before):
+            return bool(truth)
+    return False
+
+
+def is_beginning(text: str, truth: str) -> bool:
+    """Whether a text is cut off within another, as a sample may be, and says nothing else."""
+    rest = truth[len(text) :]
+    if not truth.startswith(text) or not (" " in text or rest.startswith(" ")):
+        return False
+    is_other_number = text[-1].isdigit() and re.match(r" ?[\d/^]", rest)
+    return not is_other_number and not _NEGATES.match(rest)

@@ -1,0 +1,125 @@
+"""Learning curves and weight curves as plain values, from the rows of ``curve.csv``."""
+
+from collections.abc import Iterator, Set
+from typing import TypedDict
+
+import pandas as pd
+
+from likra.report.rounding import rounded
+from likra.report.style import STYLES
+from likra.scores.ratio import MODES
+from likra.study.config import Study
+
+
+class LearningCurve(TypedDict):
+    """Accuracy against the number of examples, of one mode and source.
+
+    ``value``, ``low``, ``high`` and ``seeds`` have an entry for each ``n``. An entry of ``seeds``
+    holds the values of single seeds, or nothing where there is one seed. What is not trained has
+    n = 0 alone.
+    """
+
+    mode: str
+    source: str
+    label: str
+    n: list[int]
+    value: list[float]
+    low: list[float]
+    high: list[float]
+    seeds: list[list[float]]
+
+
+class WeightCurve(TypedDict):
+    """Accuracy against the weight (paper, figure 4), of one mode, source and n."""
+
+    mode: str
+    source: str
+    n: int
+    weight: list[float]
+    value: list[float]
+    low: list[float]
+    high: list[float]
+
+
+def with_interval(points: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds with their interval; for a single seed, its interval over questions."""
+    means = points[points.seed == "all"]
+    rows = points[points.seed != "all"] if means.ci_low.isna().all() else means
+    return rows.sort_values(["n_train", "weight"])
+
+
+def ordered_modes(points: pd.DataFrame) -> list[str]:
+    """The modes of a curve, in the order of tables and legends."""
+    present = list(dict.fromkeys(points["mode"]))
+    known = [mode for mode in STYLES if mode in present]
+    return known + [mode for mode in present if mode not in STYLES]
+
+
+def in_study_order(sources: Set[str], study: Study) -> list[str]:
+    """Sources of negatives in the study's order; "" (no negatives) comes first."""
+    known = [source for source in ["", *study.negatives] if source in sources]
+    return known + sorted(sources - set(known))
+
+
+def sources_of(points: pd.DataFrame, mode: str, study: Study) -> list[str]:
+    """The sources of negatives of a mode, in the study's order; [""] where it has none."""
+    return in_study_order(set(points[points["mode"] == mode].source), study)
+
+
+def weight_of(mode: str, study: Study) -> float:
+    """The weight of a mode's learning curve."""
+    return study.weight if mode in MODES and MODES[mode].weighted else 0.0
+
+
+def learning_curves(points: pd.DataFrame, study: Study, metric: str) -> list[LearningCurve]:
+    """The learning curve of each mode and source, at the study's weight."""
+    curves = []
+    for mode, source, rows in _groups(points, study, metric):
+        at_weight = rows[rows.weight == weight_of(mode, study)]
+        shown, single = with_interval(at_weight), at_weight[at_weight.seed != "all"]
+        seeds = [rounded(single[single.n_train == n].value, 6) for n in shown.n_train]
+        curves.append(
+            LearningCurve(
+                mode=mode,
+                source=source,
+                label=mode + (f" ({source})" if source else ""),
+                n=[int(n) for n in shown.n_train],
+                value=rounded(shown.value, 6),
+                low=rounded(shown.ci_low, 6),
+                high=rounded(shown.ci_high, 6),
+                seeds=[values if len(values) > 1 else [] for values in seeds],
+            )
+        )
+    return curves
+
+
+def weight_curves(points: pd.DataFrame, study: Study, metric: str) -> list[WeightCurve]:
+    """The weight curve of each weighted mode, source and number of examples."""
+    curves = []
+    for mode, source, rows in _groups(points, study, metric):
+        if rows.weight.nunique() < 2:
+            continue
+        for n in sorted(set(rows.n_train)):
+            shown = with_interval(rows[rows.n_train == n])
+            curves.append(
+                WeightCurve(
+                    mode=mode,
+                    source=source,
+                    n=int(n),
+                    weight=[float(weight) for weight in shown.weight],
+                    value=rounded(shown.value, 6),
+                    low=rounded(shown.ci_low, 6),
+                    high=rounded(shown.ci_high, 6),
+                )
+            )
+    return curves
+
+
+def _groups(
+    points: pd.DataFrame, study: Study, metric: str
+) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Each mode and source with its rows."""
+    rows = points[points.metric == metric]
+    for mode in ordered_modes(points):
+        for source in sources_of(points, mode, study):
+            yield mode, source, rows[(rows["mode"] == mode) & (rows.source == source)]

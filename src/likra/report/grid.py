@@ -1,0 +1,62 @@
+"""The table of a grid of studies: models x tasks, as the paper's table 1."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from likra.atomic import write_text
+from likra.report.curves import sources_of, weight_of, with_interval
+from likra.report.tables import cell, latex, markdown
+from likra.study.config import Study
+from likra.study.folder import Run
+
+
+def write_grid(results: Iterable[tuple[Run, pd.DataFrame]], folder: Path) -> pd.DataFrame:
+    """Write the table of several finished runs as ``table.csv``, ``table.md`` and ``table.tex``.
+
+    Args:
+        results: the runs, whose studies have the same modes, and their curves.
+        folder: of the files.
+
+    Returns:
+        A row for each model and task, with the accuracies of the modes at the last snapshot, with
+        the first source of negatives: means over seeds with half their intervals (for a single
+        seed, over questions).
+
+    """
+    pairs = [(run.study, points) for run, points in results]
+    rows = grid_rows(pairs)
+    shown = _shown(rows, pairs[0][0].modes)
+    head, body = list(shown.columns), shown.to_numpy().tolist()
+    write_text(folder / "table.csv", rows.to_csv(index=False))
+    write_text(folder / "table.md", markdown(head, body, names=2))
+    write_text(folder / "table.tex", latex(head, body, names=2))
+    return shown
+
+
+def grid_rows(results: Iterable[tuple[Study, pd.DataFrame]]) -> pd.DataFrame:
+    """Model, task, metric and n of each study, and each mode with the ends of its interval."""
+    return pd.DataFrame([_row(study, points) for study, points in results])
+
+
+def _row(study: Study, points: pd.DataFrame) -> dict[str, Any]:
+    """What is not trained as it is, all else at the last snapshot."""
+    row: dict[str, Any] = {"model": study.model, "task": study.task, "metric": study.metric}
+    row["n"] = study.snapshots[-1]
+    for mode in study.modes:
+        curve = points[(points["mode"] == mode) & (points.metric == study.metric)]
+        curve = curve[curve.weight == weight_of(mode, study)]
+        curve = curve[curve.source == sources_of(curve, mode, study)[0]]
+        last = with_interval(curve).iloc[-1]
+        row |= {mode: last.value, f"{mode}_low": last.ci_low, f"{mode}_high": last.ci_high}
+    return row
+
+
+def _shown(rows: pd.DataFrame, modes: Sequence[str]) -> pd.DataFrame:
+    shown = rows[["model", "task", "n"]].astype(str)
+    for mode in modes:
+        estimates = rows[[mode, f"{mode}_low", f"{mode}_high"]].itertuples(index=False, name=None)
+        shown[mode] = [cell(estimate) for estimate in estimates]
+    return shown

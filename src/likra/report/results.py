@@ -1,0 +1,167 @@
+"""Everything that follows from a run's score tables: curves, summary, figures and report."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from likra.atomic import write_text
+from likra.report.analysis import report_data
+from likra.report.curves import with_interval
+from likra.report.disagreements import read_questions
+from likra.report.figures import write_figures
+from likra.report.grid import write_grid
+from likra.report.html import write_report
+from likra.scores.curves import curve
+from likra.scores.ratio import MODES
+from likra.scores.table import Scores
+from likra.scores.weights import choose_weight, split_validation
+from likra.study.config import Study
+from likra.study.folder import Run, read_about, write_about
+from likra.study.grid import check_grid, grid_studies
+from likra.study.run import Log, run_cells
+from likra.study.tables import read_run_scores
+
+
+def run_study(
+    study: Study, folder: Path | None = None, log: Log = print
+) -> tuple[Run, pd.DataFrame]:
+    """Compute what is missing of a study, and write its results.
+
+    Args:
+        study: what to run (`likra.study.config.read_study`).
+        folder: of the results; ``runs/NAME`` by default.
+        log: is given each line meant for the user.
+
+    Returns:
+        The run, and its curves (see `likra.scores.curves.Point` for the columns).
+
+    Raises:
+        LikraError: bad input, or the folder holds cells of other settings or other data.
+
+    """
+    run = run_cells(study, folder, log)
+    return run, write_results(run)
+
+
+def run_grid(
+    study: Study, folder: Path | None = None, log: Log = print
+) -> tuple[Path, pd.DataFrame]:
+    """Run each model on each task, each in its own folder, and write their table.
+
+    Args:
+        study: with ``models`` and ``tasks``.
+        folder: for the runs and ``table.{csv,md,tex}``; ``runs/NAME`` by default.
+        log: is given each line meant for the user.
+
+    Returns:
+        The folder, and the table: see `likra.report.grid.write_grid`.
+
+    """
+    folder = folder or Path("runs") / study.name
+    studies = grid_studies(study)
+    check_grid(studies)
+    results = []
+    for one in studies:
+        log(f"--- {one.model} on {one.task}")
+        results.append(run_study(one, folder / one.name, log))
+    return folder, write_grid(results, folder)
+
+
+def write_results(run: Run) -> pd.DataFrame:
+    """Write ``curve.csv``, ``summary.json``, the figures and the report of a finished run.
+
+    Args:
+        run: all heads that its modes need are scored; its study's analysis settings decide what
+            is drawn, and are kept in ``study.yaml``.
+
+    Returns:
+        The curves; see `likra.scores.curves.Point` for the columns.
+
+    Raises:
+        LikraError: a score table is missing or damaged, or questions.jsonl is.
+
+    """
+    study, folder = run.study, run.folder
+    scores = read_run_scores(run)
+    validation = None
+    if study.validation_fraction is not None:
+        chosen = split_validation(scores.question_ids, study.validation_fraction)
+        validation, scores = scores.of(chosen), scores.of(~chosen)
+    points = all_points(scores, study)
+    about = read_about(folder)
+    data = report_data(study, scores, points, read_questions(folder))
+    summary = _summary(study, points, about, len(scores.question_ids))
+    if validation is not None:
+        summary["n_validation_questions"] = len(validation.question_ids)
+        summary["chosen_weights"] = _chosen_weights(
+            all_points(validation, study), points, study.metric
+        )
+    summary["chance"] = data["chance"]
+    facts = {key: value for key, value in about.items() if key != "study"}
+    about["chosen_weights"] = summary.get("chosen_weights", [])
+    write_text(folder / "curve.csv", points.to_csv(index=False))
+    write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write_figures(points, study, data, folder / "figures", study.figures)
+    write_report(folder, study, points, about, data)
+    write_about(run, facts)  # the settings that these results have
+    return points
+
+
+def all_points(scores: Scores, study: Study) -> pd.DataFrame:
+    """The rows of ``curve.csv``: each mode, weight, metric, source, seed and n."""
+    return pd.DataFrame(curve(scores, study.task, study.modes, study.all_weights))
+
+
+def _summary(
+    study: Study, points: pd.DataFrame, about: Mapping[str, Any], n_questions: int
+) -> dict[str, Any]:
+    at_weight = points[(points.weight == study.weight) | ~points["mode"].isin(_weighted())]
+    curves = at_weight.groupby(["mode", "source", "n_train", "metric"], sort=False)
+    estimates = pd.concat([with_interval(rows) for _, rows in curves])
+    accuracy = json.loads(estimates.drop(columns=["task", "seed"]).to_json(orient="records"))
+    return {
+        "study": study.name,
+        "task": study.task,
+        "model": study.model,
+        "n_questions": n_questions,
+        "n_seeds": len(study.seeds),
+        "weight": study.weight,
+        "leaks": about["leaks"],
+        "versions": about["versions"],
+        "accuracy": accuracy,
+    }
+
+
+def _chosen_weights(
+    validation: pd.DataFrame, points: pd.DataFrame, metric: str
+) -> list[dict[str, Any]]:
+    """The best weight of each curve on the validation questions, and its accuracy on the others."""
+    cell = ["mode", "source", "n_train"]
+
+    def weighted(rows: pd.DataFrame) -> pd.DataFrame:
+        return rows[(rows.metric == metric) & rows["mode"].isin(_weighted())]
+
+    reported = dict(list(weighted(points).groupby([*cell, "weight"])))
+    chosen = []
+    for key, rows in weighted(validation).groupby(cell):
+        means = rows[rows.seed == "all"]
+        weight = choose_weight(means.weight.tolist(), means.value.tolist())
+        estimate = with_interval(reported[*key, weight]).iloc[0]
+        chosen.append(
+            dict(zip(cell, key, strict=True))
+            | {
+                "weight": weight,
+                "validation": float(means[means.weight == weight].value.iloc[0]),
+                "value": float(estimate.value),
+                "ci_low": float(estimate.ci_low),
+                "ci_high": float(estimate.ci_high),
+            }
+        )
+    return chosen
+
+
+def _weighted() -> list[str]:
+    return [name for name, mode in MODES.items() if mode.weighted]

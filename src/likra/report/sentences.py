@@ -1,0 +1,153 @@
+"""The sentences of the report, each computed from the data, and numbers as texts."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from likra.report.analysis import ReportData
+from likra.report.comparisons import Efficiency
+from likra.report.curves import LearningCurve, learning_curves
+from likra.report.style import source_text
+from likra.study.config import Study
+
+
+def first_curve(points: pd.DataFrame, study: Study, mode: str) -> LearningCurve | None:
+    """The learning curve of a mode, with its first source of negatives, by the study's metric."""
+    return next(iter(learning_curves(points[points["mode"] == mode], study, study.metric)), None)
+
+
+def accuracies(points: pd.DataFrame, study: Study, mode: str) -> dict[int, float]:
+    """Accuracy by number of examples, with the first source of negatives."""
+    curve = first_curve(points, study, mode)
+    return dict(zip(curve["n"], curve["value"], strict=True)) if curve else {}
+
+
+def shared_snapshots(points: pd.DataFrame, study: Study) -> list[int]:
+    """The numbers of examples that both Likra and SFT have."""
+    likra, sft = (accuracies(points, study, mode) for mode in ("likra", "sft"))
+    return [n for n in study.snapshots if n in likra and n in sft]
+
+
+def best_snapshot(points: pd.DataFrame, study: Study) -> int | None:
+    """Where Likra is farthest above SFT; None where one of them is not among the modes."""
+    likra, sft = (accuracies(points, study, mode) for mode in ("likra", "sft"))
+    snapshots = shared_snapshots(points, study)
+    return max(snapshots, key=lambda n: likra[n] - sft[n], default=None)
+
+
+def question(study: Study, about: Mapping[str, Any], data: ReportData) -> str:
+    """What was trained, on how many examples, and what it was asked."""
+    first, last = study.snapshots[0], study.snapshots[-1]
+    examples = f"{first:,} to {last:,}" if first != last else f"{last:,}"
+    seeds = f"{len(study.seeds)} seeds" if len(study.seeds) > 1 else "one seed"
+    leaks = len({test for _, test, _ in about["leaks"]})
+    leaked = f"; {leaks:,} of these are also in the training data, or nearly" if leaks else ""
+    return (
+        "A positive head is trained on right answers and a negative head on wrong ones, each on "
+        f"{examples} examples with {seeds}. They then answer {data['cost']['questions']:,} "
+        f"questions of {study.task}{leaked}."
+    )
+
+
+def headline(points: pd.DataFrame, study: Study, chance: float) -> str:
+    """The largest difference between Likra and SFT; "" where one of them is missing."""
+    n = best_snapshot(points, study)
+    if n is None:
+        return ""
+    likra, sft = (accuracies(points, study, mode) for mode in ("likra", "sft"))
+    base = accuracies(points, study, "base")
+    untrained = f", the untrained base model {base[0]:.1%}" if base else ""
+    seeds = f"{len(study.seeds)} {'seeds' if len(study.seeds) > 1 else 'seed'}"
+    return (
+        f"With {n} examples, Likra answers {likra[n]:.1%} of the questions correctly, fine-tuning "
+        f"on right answers only {sft[n]:.1%}{untrained}, a blind guess {chance:.1%} "
+        f"({study.metric}, mean of {seeds}; negatives: {source_text(study.negatives[0])})."
+    )
+
+
+def findings(points: pd.DataFrame, study: Study, data: ReportData) -> list[str]:
+    """Further sentences; one that the data has nothing for is left out."""
+    n = best_snapshot(points, study) or study.snapshots[-1]
+    difference = _difference(points, study, data, n)
+    likra = first_curve(points, study, "likra")
+    low = dict(zip(likra["n"], likra["low"], strict=True)) if likra else {}
+    if n in low and low[n] <= data["chance"]:
+        doubt = (
+            f"Likra is not clearly better than a blind guess ({data['chance']:.1%}), so these "
+            "numbers say little about right and wrong."
+        )
+        return [*difference, doubt]
+    return [*difference, *_negatives_alone(points, study, data, n)]
+
+
+def _difference(points: pd.DataFrame, study: Study, data: ReportData, n: int) -> list[str]:
+    wanted = {"first": "likra", "second": "sft", "source": study.negatives[0], "n": n}
+    row = next((r for r in data["comparisons"] if wanted.items() <= r.items()), None)
+    if row is None:
+        return []
+    tries = len(shared_snapshots(points, study))  # n is where they differ most: Bonferroni
+    p = p_value(min(1.0, tries * row["p_value"]), equals=True)
+    note = ", corrected for the choice of n" if tries > 1 else ""
+    return [
+        f"On the same questions, Likra and SFT differ by {signed(row['difference'])} at n = {n} "
+        f"(p {p}{note}): Likra is better on {row['first_better']} questions, SFT on "
+        f"{row['second_better']}."
+    ]
+
+
+def _negatives_alone(points: pd.DataFrame, study: Study, data: ReportData, n: int) -> list[str]:
+    sentences, source = [], study.negatives[0]
+    alone = accuracies(points, study, "base-likra")
+    if n in alone:
+        sentences.append(
+            "The negative head alone, which saw only wrong answers, answers "
+            f"{alone[n]:.1%} correctly after {n} of them."
+        )
+    wanted = {"mode": "base-likra", "source": source, "n": n}
+    row = next((r for r in data["efficiency"] if wanted.items() <= r.items()), None)
+    if row is not None and row["k"][0]:
+        sentences.append(
+            f"There, {unit('base-likra', source)} does as much as "
+            f"{factor(row).replace('> ', 'more than ')} right answers in fine-tuning."
+        )
+    elif row is not None:
+        sentences.append("There, wrong answers alone do no better than the untrained base model.")
+    return sentences
+
+
+def unit(mode: str, source: str) -> str:
+    """One example of a mode, in words."""
+    if "all_choices" in source:
+        return "one question" if mode == "likra" else "one question's wrong answers"
+    return "one pair" if mode == "likra" else "one wrong answer"
+
+
+def estimate(values: Sequence[float], digits: int = 3) -> str:
+    """A value and its interval: "0.957 [0.914, 0.992]"."""
+    value, low, high = values
+    text = f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    return text.replace("-", "\u2212")
+
+
+def signed(values: Sequence[float]) -> str:
+    """A difference of accuracies in points: "+51.6 points [+42.2, +60.9]"."""
+    value, low, high = (100 * v for v in values)
+    return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]".replace("-", "\u2212")
+
+
+def p_value(p: float, *, equals: bool = False) -> str:
+    """A p-value with two digits, not below what 100,000 flips can tell."""
+    if p < 1e-4:
+        return "< 0.0001"
+    text = f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
+    return f"= {text}" if equals else text
+
+
+def factor(row: Efficiency) -> str:
+    """An example efficiency and its interval: "2.4 [1.9, > 3]"."""
+    flags = row["is_bound"], row["low_is_bound"], row["high_is_bound"]
+    texts = [("> " if flag else "") + f"{k:.3g}" for flag, k in zip(flags, row["k"], strict=True)]
+    if row["low_is_bound"]:
+        return texts[0]
+    return f"{texts[0]} [{texts[1]}, {texts[2]}]"

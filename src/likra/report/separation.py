@@ -1,0 +1,127 @@
+"""How each head, and the ratio, separates right from wrong answers (paper, figures 2 and 6)."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple
+from typing import TypedDict
+
+import numpy as np
+
+from likra.report.modes import ModeScores
+from likra.report.rounding import rounded, significant
+from likra.report.style import mode_style
+from likra.scores.comparison import separation
+from likra.scores.resampling import Estimate
+from likra.scores.table import BASE, Scores
+
+POINTS = 121  # of a density
+HEADS = ("base", "positive", "negative")
+
+
+class Panel(TypedDict):
+    """The densities of right and wrong answers under one head, or of their ratios.
+
+    Attributes:
+        head: "base", "positive", "negative", or the mode of the ratios.
+        slot: the same, or "ratio".
+        title: in words.
+        source: of negatives; "" where there is none.
+        n: training examples; 0 where it is not trained.
+        range: nats, the first and the last point of both densities, which are equally spaced.
+        right: density of right answers.
+        wrong: density of wrong answers.
+        auroc: [value, low, high], as are ``within_auroc`` and ``margin`` (nats).
+
+    """
+
+    head: str
+    slot: str
+    title: str
+    source: str
+    n: int
+    range: list[float]
+    right: list[float]
+    wrong: list[float]
+    auroc: list[float]
+    within_auroc: list[float]
+    margin: list[float]
+
+
+def panels(modes: ModeScores) -> list[Panel]:
+    """A panel for the base, each head, and each ratio of Likra (or else Base-Likra)."""
+    base = _panel("base", "base model", "", 0, [modes.scores.logprob[BASE]], modes.scores)
+    return [base, *_head_panels(modes), *_ratio_panels(modes)]
+
+
+def _head_panels(modes: ModeScores) -> Iterator[Panel]:
+    logprob, order = modes.scores.logprob, ["", *modes.study.negatives]
+    for head in ("positive", "negative"):
+        by_cell: dict[tuple[str, int], list[np.ndarray]] = {}
+        for key in sorted(logprob, key=lambda key: -1 if key.seed is None else key.seed):
+            if key.head == head and (key.source or "") in order:
+                by_cell.setdefault((key.source or "", key.n_train), []).append(logprob[key])
+        for source, n in sorted(by_cell, key=lambda cell: (order.index(cell[0]), cell[1])):
+            yield _panel(head, f"{head} head", source, n, by_cell[source, n], modes.scores)
+
+
+def _ratio_panels(modes: ModeScores) -> Iterator[Panel]:
+    mode = next((m for m in ("likra", "base-likra") if m in modes.study.modes), None)
+    if mode is None:
+        return
+    for source, n in modes.cells():
+        if ratios := modes.by_seed(mode, source, n):
+            title = f"ratio ({mode_style(mode).short})"
+            yield _panel(mode, title, source, n, ratios, modes.scores)
+
+
+def _panel(
+    head: str, title: str, source: str, n: int, values: Sequence[np.ndarray], scores: Scores
+) -> Panel:
+    """The densities are of all seeds together; the numbers are means over seeds."""
+    right = np.concatenate([v[scores.exists & scores.is_right] for v in values])
+    wrong = np.concatenate([v[scores.exists & ~scores.is_right] for v in values])
+    x = density_grid(np.concatenate([right, wrong]))
+    separations = [separation(v, scores) for v in values]
+    return Panel(
+        head=head,
+        slot=head if head in HEADS else "ratio",
+        title=title,
+        source=source,
+        n=n,
+        range=significant(x[[0, -1]], 5),
+        right=significant(density(right, x)),
+        wrong=significant(density(wrong, x)),
+        auroc=_mean_estimate([s.auroc for s in separations]),
+        within_auroc=_mean_estimate([s.within_auroc for s in separations]),
+        margin=_mean_estimate([s.mean_margin for s in separations]),
+    )
+
+
+def _mean_estimate(estimates: Sequence[Estimate]) -> list[float]:
+    """Mean over seeds of the value and of both ends of its interval over questions.
+
+    All seeds have the same resamples of questions. If the seeds agreed wholly, these ends would
+    be those of the mean's interval, which is no wider.
+    """
+    return rounded(np.mean([astuple(estimate) for estimate in estimates], axis=0))
+
+
+def density_grid(values: np.ndarray, points: int = POINTS) -> np.ndarray:
+    """Where densities are drawn: all but the outermost values, and a margin."""
+    low, high = np.quantile(values, [0.002, 0.998])
+    margin = 0.08 * (high - low) or 1.0
+    return np.linspace(low - margin, high + margin, points)
+
+
+def density(values: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """A Gaussian kernel density with Silverman's bandwidth, of values counted in narrow bins."""
+    quarter, three_quarters = np.quantile(values, [0.25, 0.75])
+    spreads = [s for s in (values.std(), (three_quarters - quarter) / 1.34) if s > 0]
+    step = x[1] - x[0]
+    width = max(0.9 * min(spreads, default=0.0) * len(values) ** -0.2, step)
+    edges = np.linspace(values.min() - step, values.max() + step, 8 * len(x))
+    counts, _ = np.histogram(values, edges)
+    middle = (edges[:-1] + edges[1:]) / 2
+    kernel = np.exp(-0.5 * ((x[:, None] - middle) / width) ** 2)
+    result: np.ndarray = kernel @ counts / (len(values) * width * math.sqrt(2 * math.pi))
+    return result

@@ -1,0 +1,200 @@
+"""The cells of a run, and what decides each of them.
+
+A cell is a pure function of its inputs: a head of the base, its examples and how it is trained; a
+score table of the head and the evaluated strings. The inputs and their digest, the stamp, are
+written into the metadata of the adapter or the table. A cell is valid exactly while they are the
+same. Library versions are recorded, too, but do not decide: a difference is reported, and nothing
+is recomputed.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from likra.errors import LikraError
+from likra.scores.table import BASELINES, HeadKey
+from likra.scores.table import read_stamp as read_table_stamp
+from likra.study.config import Study
+from likra.study.digests import digest_of, evaluation_digest, examples_digest, model_digest
+from likra.study.examples import Training, untrained_of
+from likra.study.folder import Run, library_versions
+from likra.study.prepare import Data
+
+Inputs = dict[str, Any]  # JSON: what decides a cell, by name
+Stamp = Mapping[str, Any]
+
+
+def base_inputs(study: Study) -> Inputs:
+    """What decides the base model's numbers: weights, tokenizer, dtype, cut prompts."""
+    from likra.heads.base import compute_dtype, default_device
+
+    return {
+        "base": model_digest(study.model),
+        "dtype": str(compute_dtype(study.dtype, default_device())),
+        "long_prompts": study.long_prompts,
+    }
+
+
+def head_inputs(study: Study, base: Inputs, training: Training, n: int) -> Inputs:
+    """What decides a head after n examples."""
+    inputs = {
+        **base,
+        "head": training.head,
+        "n": n,
+        "seed": training.seed,
+        "examples": examples_digest(training.answers(n)),
+        "lora": study.lora.model_dump(mode="json"),
+        "training": study.training.model_dump(mode="json"),
+    }
+    return inputs | ({"beta": study.beta} if training.head in BASELINES else {})
+
+
+def score_inputs(base: Inputs, head: Inputs | str, evaluation: str) -> Inputs:
+    """What decides a score table.
+
+    Args:
+        base: as `base_inputs`.
+        head: as `head_inputs`; "base" or "prior" for what is not trained.
+        evaluation: as `likra.study.digests.evaluation_digest`.
+
+    """
+    return {**base, "head": head, "evaluation": evaluation}
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells of a run.
+
+    Attributes:
+        run: the run, its snapshots resolved.
+        data: its questions.
+        base: what decides the base model's numbers.
+        trainings: the training runs, in order.
+
+    """
+
+    run: Run
+    data: Data
+    base: Inputs
+    trainings: tuple[Training, ...]
+
+    @cached_property
+    def heads(self) -> dict[HeadKey, Inputs]:
+        """What decides each head."""
+        return {
+            key: head_inputs(self.run.study, self.base, training, key.n_train)
+            for training in self.trainings
+            for key in training.keys
+        }
+
+    @cached_property
+    def scores(self) -> dict[HeadKey, Inputs]:
+        """What decides each score table, in the order in which they are computed."""
+        data = self.data
+        evaluation = evaluation_digest(data.task, data.eval_split, data.evaluation)
+        untrained = {
+            key: score_inputs(self.base, key.head, evaluation)
+            for key in untrained_of(self.run.study)
+        }
+        return untrained | {
+            key: score_inputs(self.base, inputs, evaluation) for key, inputs in self.heads.items()
+        }
+
+    def trained(self, keys: Iterable[HeadKey]) -> dict[HeadKey, Stamp]:
+        """The stamps of those of the heads that are there.
+
+        Raises:
+            LikraError: a head was trained with other inputs, or changed since.
+
+        """
+        from likra.heads.stamp import read_stamp
+
+        stamps = {}
+        for key in keys:
+            folder = self.run.head_folder(key)
+            if folder.is_dir():
+                stamps[key] = read_stamp(folder)
+                check_stamp(folder, stamps[key], self.heads[key])
+        return stamps
+
+    def scored(self) -> dict[HeadKey, Stamp]:
+        """The stamps of the score tables that are there.
+
+        Raises:
+            LikraError: a table is of other inputs.
+
+        """
+        stamps = {}
+        for key, inputs in self.scores.items():
+            path = self.run.scores_path(key)
+            if path.is_file():
+                stamps[key] = read_table_stamp(path)
+                check_stamp(path, stamps[key], inputs)
+        return stamps
+
+
+# --------------------------------------------------------------------------------------------
+# Stamps
+
+
+def stamp_of(inputs: Inputs) -> dict[str, Any]:
+    """What is written beside a cell's output."""
+    return {"digest": digest_of(inputs), "inputs": inputs, "versions": library_versions()}
+
+
+def check_stamp(path: Path, stamp: Stamp, inputs: Inputs) -> None:
+    """Refuse an output whose inputs were others.
+
+    Raises:
+        LikraError: names the first input that differs.
+
+    """
+    if stamp.get("digest") != digest_of(inputs):
+        raise mismatch(path, dict(stamp.get("inputs") or {}), inputs)
+
+
+def mismatch(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> LikraError:
+    """The error for an output whose inputs were others."""
+    name, old, new = _difference(before, now)
+    advice = "name another folder with --output, or delete this one"
+    if name in _CHANGES:
+        return LikraError(f"'{path}' was computed with {_CHANGES[name]}: {advice}")
+    return LikraError(
+        f"'{path}' was computed with another {name} ({old!r} there, {new!r} now): {advice}"
+    )
+
+
+_CHANGES = {
+    "base": "another model: its weights or its tokenizer have changed",
+    "examples": "other training examples: the data, or how they are read, have changed",
+    "evaluation": "other evaluation questions: the data, or how they are read, have changed",
+    "prompts": "other training questions: the data, or how they are read, have changed",
+}
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, Any, Any]:
+    """The first input that differs, with both values; of a section, the setting in it."""
+    for name in dict.fromkeys([*now, *before]):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict) and old != new:
+            inner, old, new = _difference(old, new)
+            return inner if name == "head" else f"{name}.{inner}", old, new
+        if old != new:
+            return name, old, new
+    return "digest", None, None
+
+
+def version_note(stamps: Iterable[Stamp]) -> str:
+    """What other versions of the libraries computed some of the cells; "" where none did."""
+    now = library_versions()
+    others = Counter(
+        f"{name} {before}"
+        for stamp in stamps
+        for name, before in stamp.get("versions", {}).items()
+        if before != now.get(name)
+    )
+    shown = ", ".join(f"{version} ({count} cells)" for version, count in sorted(others.items()))
+    return f"computed by other versions, and kept: {shown}" if others else ""

@@ -1,0 +1,88 @@
+"""How much goes through the model: answers, tokens, operations."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from likra.scores.table import BASELINES
+from likra.study.config import Study
+
+if TYPE_CHECKING:
+    from likra.engine.tokens import TokenPair
+    from likra.heads.base import BaseModel
+
+FORWARD_FLOPS = 2  # of each parameter and token: one multiplication and one addition
+# Training in forward passes: one forward, and twice as much on the way back. DPO and NCA score with
+# the base as well; KTO does so twice, with a second forward pass of its own.
+PASSES = {"dpo": 4, "nca": 4, "kto": 6}
+TRAINING_PASSES = 3
+
+
+@dataclass(frozen=True)
+class Work:
+    """Answers that go through the model, and their tokens.
+
+    ``given`` counts prompt and answer of each as if it stood alone; ``computed`` what goes through
+    the model: in a forest shared prefixes once, in padded rows padding too. ``flops`` leaves out
+    attention between tokens, the heads' own parameters and the optimizer.
+    """
+
+    answers: int = 0
+    given: int = 0
+    computed: int = 0
+    flops: int = 0
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(
+            self.answers + other.answers,
+            self.given + other.given,
+            self.computed + other.computed,
+            self.flops + other.flops,
+        )
+
+
+def sum_of(works: Iterable[Work]) -> Work:
+    """All of the work."""
+    return sum(works, Work())
+
+
+def training_work(
+    study: Study, base: "BaseModel", head: str, examples: "Sequence[Sequence[TokenPair]]"
+) -> Work:
+    """One training run on the token pairs of the examples, batch by batch."""
+    settings = study.training
+    size = settings.batch_size // settings.gradient_accumulation_steps
+    layout = "padded" if head in BASELINES else base.layout
+    parts = [examples[start : start + size] for start in range(0, len(examples), size)]
+    flat = [[pair for own in part for pair in own] for part in parts]
+    return batches_work(base, flat, layout, PASSES.get(head, TRAINING_PASSES))
+
+
+def scoring_work(base: "BaseModel", pairs: "Sequence[TokenPair]") -> Work:
+    """One pass over the token pairs, packed as `likra.heads.score` packs them."""
+    from likra.engine.packing import pack, token_budget
+    from likra.heads.base import default_device
+
+    # not `base.pack`: a model without weights is on no device, and cannot be probed
+    packed = pack(pairs, base.layout, token_budget(default_device()))
+    return sum_of(
+        _work_of(base, [pairs[place] for place in indices], batch.input_ids.numel(), 1)
+        for indices, batch in zip(packed.indices, packed.batches, strict=True)
+    )
+
+
+def batches_work(
+    base: "BaseModel", batches: "Iterable[list[TokenPair]]", layout: str, passes: int
+) -> Work:
+    """Batches that are laid out and go through the model one after the other."""
+    from likra.engine.packing import LAYOUTS
+
+    return sum_of(
+        _work_of(base, batch, LAYOUTS[layout](batch).input_ids.numel(), passes) for batch in batches
+    )
+
+
+def _work_of(base: "BaseModel", pairs: "Sequence[TokenPair]", computed: int, passes: int) -> Work:
+    given = sum(len(pair.tokens) for pair in pairs)
+    flops = FORWARD_FLOPS * base.model.num_parameters() * passes * computed
+    return Work(len(pairs), given, computed, flops)

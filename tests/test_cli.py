@@ -60,7 +60,7 @@ def test_run_then_run_again_then_plot(tmp_path):
     curve = pd.read_csv(tmp_path / "out/curve.csv")
     assert set(curve["mode"]) == {"base", "likra"}
     assert set(curve[curve["mode"] == "likra"].weight) == {0.25, 0.45}
-    assert likra("plot", "out", cwd=tmp_path).stdout == plot.stdout  # the run's own settings
+    assert likra("plot", "out", cwd=tmp_path).stdout == other.stdout  # the run keeps them
 
 
 @pytest.mark.slow

@@ -170,8 +170,7 @@ def plot(
 ) -> None:
     """Draw curves, figures and report of a finished run again, with other analysis settings.
 
-    Reads the score tables only: nothing is trained or scored. Without options, the results are
-    those of the run's own settings.
+    Reads the score tables only: nothing is trained or scored. The run keeps the new settings.
     """
     from likra.report.results import write_results
     from likra.study.folder import read_run

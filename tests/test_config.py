@@ -20,7 +20,7 @@ def small(**changes):
         ({"seeds": ["a"]}, "'seeds.0': input should be a valid integer.*not 'a'"),
         ({"snapshots": [16, 8]}, "'snapshots' must ascend"),
         ({"snapshots": [0]}, "'snapshots.0': .*greater than or equal to 1"),
-        ({"seeds": [1, 1]}, "'seeds' holds a value twice"),
+        ({"seeds": [1, 1]}, "'seeds' has a value twice"),
         ({"modes": ["likr"]}, "unknown mode 'likr': did you mean 'likra'?"),
         ({"negatives": ["randm_choice"]}, "did you mean 'random_choice'?"),
         ({"metric": "accnorm"}, "unknown metric 'accnorm': did you mean 'acc_norm'?"),

@@ -216,7 +216,7 @@ def test_the_lines_for_a_person():
     text = "\n".join(plan_lines(plan))
     for words in (
         "plan   'runs/x': 4 training runs (1 done) with 8 snapshots (2 done), 9 score tables (3",
-        "5,000           4,000   2.4e+10                 2 s",
+        "5,000           4,000   2.4e+10                       2 s",
         "20,000   4.0e+10  2 h 00 min to 2 h 30 min",
         "disk   6 heads, each 184 kB; score tables 60 kB; together 1 MB",
         "time   2 h 00 min to 2 h 30 min: estimated",

@@ -234,12 +234,13 @@ def test_a_source_with_too_little_is_refused_before_anything_is_trained(tmp_path
     settings = {"train_task": str(path), "negatives": ["generated"]}
     words = r"answers to 12 questions \(seed 0\).*fewer --snapshots \(.*right 12"
     with pytest.raises(LikraError, match=words):
-        train_heads(small(**settings, snapshots=[]), tmp_path / "heads", silent)
+        train_heads(small(**settings, snapshots=[16]), tmp_path / "heads", silent)
     assert not (tmp_path / "heads/heads").exists()
     folders = train_heads(small(**settings, snapshots=[8]), tmp_path / "heads", silent)
     assert all((folder / "adapter_model.safetensors").is_file() for folder in folders)
+    train_heads(small(**settings, snapshots=[]), tmp_path / "heads", silent)
     assert n_calls == 1
-    assert read_run(tmp_path / "heads").study.snapshots == [8]
+    assert read_run(tmp_path / "heads").study.snapshots == [8, 12]
 
 
 def test_training_alone_leaves_the_heads(tmp_path):

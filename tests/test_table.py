@@ -15,6 +15,7 @@ from likra.scores.table import (
     combine,
     file_name,
     read_scores,
+    read_stamp,
     score_table,
     write_scores,
 )
@@ -45,11 +46,13 @@ def test_names_of_files():
 
 
 def test_what_is_written_is_read(tmp_path):
-    write_scores(tmp_path / "base.parquet", table())
-    there = read_scores(tmp_path / "base.parquet")
-    assert there.equals(table())
-    assert there["n_chars"].to_pylist() == [3, 3, 5, 3, 3]
-    assert there["n_bytes"].to_pylist() == [3, 3, 5, 5, 3]  # of 'ünö'
+    path = tmp_path / "base.parquet"
+    write_scores(path, table(), {"digest": "ü"})
+    again = read_scores(path)
+    assert again.equals(table())
+    assert read_stamp(path) == {"digest": "ü"}
+    assert again["n_chars"].to_pylist() == [3, 3, 5, 3, 3]
+    assert again["n_bytes"].to_pylist() == [3, 3, 5, 5, 3]  # of 'ünö'
     assert [path.name for path in tmp_path.iterdir()] == ["base.parquet"]
 
 
@@ -74,7 +77,7 @@ def test_the_same_head_twice_is_refused():
 
 def test_a_damaged_file_is_named(tmp_path):
     path = tmp_path / "base.parquet"
-    write_scores(path, table())
+    write_scores(path, table(), {})
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(LikraError, match=r"cannot read the scores in '.*base.parquet'"):
         read_scores(path)
@@ -94,6 +97,17 @@ def test_a_choice_that_stands_twice_is_refused(tmp_path):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("-inf")])
 def test_a_score_that_is_no_number_is_refused(tmp_path, bad):
-    write_scores(tmp_path / "x.parquet", table(logprobs=[-1.0, bad, -1.0, -1.0, -1.0]))
+    write_scores(tmp_path / "x.parquet", table(logprobs=[-1.0, bad, -1.0, -1.0, -1.0]), {})
     with pytest.raises(LikraError, match="not a finite number"):
         read_scores(tmp_path / "x.parquet")
+
+
+def test_a_flipped_bit_is_noticed(tmp_path):
+    """Pages have checksums: a score that changed on the disk is never ranked."""
+    path = tmp_path / "base.parquet"
+    write_scores(path, table(), {})
+    whole = path.read_bytes()
+    place = whole.index(np.float64(3.0).tobytes())  # the fourth of the scores 0, 1, 2, 3, 4
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    with pytest.raises(LikraError, match="cannot read the scores"):
+        read_scores(path)

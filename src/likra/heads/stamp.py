@@ -66,7 +66,9 @@ def read_stamp(folder: Path) -> dict[str, object]:
         config = _config_digest(folder)
         stamp: dict[str, object] = json.loads(file.metadata.get(KEY, "{}"))
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise LikraError(f"cannot read the head in '{folder}': {error}") from error
+        raise LikraError(
+            f"cannot read the head in '{folder}': {error}; delete the folder to train it again"
+        ) from error
     if not stamp:
         raise LikraError(
             f"the head in '{folder}' was not written by likra, or by an older version: "

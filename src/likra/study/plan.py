@@ -348,7 +348,7 @@ def _columns(stage: Stage) -> list[str]:
 
 
 def _row(first: str, *columns: str) -> str:
-    widths = (6, 12, 16, 16, 10, 20)
+    widths = (6, 12, 16, 16, 10, 26)
     aligned = (column.rjust(width) for column, width in zip(columns, widths, strict=True))
     return f"       {first:<9}{''.join(aligned)}"
 

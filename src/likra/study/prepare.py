@@ -126,7 +126,7 @@ def _with_evaluation(study: Study, task: Task) -> Task:
         raise LikraError(f"{task.lacks_training}; eval_fraction divides what there is")
     fraction = EVAL_FRACTION if study.eval_fraction is None else study.eval_fraction
     # what is asked does not depend on the form of the prompt
-    divided = task.with_held_out(fraction, study.split_seed, Rendering(on_bad_row=study.on_bad_row))
+    divided = task.held_out(fraction, study.split_seed, Rendering(on_bad_row=study.on_bad_row))
     divided.notes.append(
         f"one split: {fraction:.0%} of its questions are held out for evaluation "
         f"(eval_fraction; split_seed {study.split_seed})"

@@ -281,7 +281,7 @@ def write_study(cells: Cells, base: "BaseModel | None") -> None:
     facts = {
         "versions": library_versions(),
         **layout,
-        "started_in": str(Path.cwd()),
+        **_starting_point(cells.run.study),
         "n_train_questions": len(data.train),
         "n_eval_questions": len(data.evaluation),
         "trained": [[one.head, one.seed, one.source] for one in cells.trainings],
@@ -291,6 +291,13 @@ def write_study(cells: Cells, base: "BaseModel | None") -> None:
     if data.evaluation:
         write_text(run.questions_path, _lines(map(_question_row, data.evaluation)))
     write_about(run, facts)
+
+
+def _starting_point(study: Study) -> dict[str, str]:
+    """Where a relative path to the model counts from (`likra.study.folder.usable_path`)."""
+    model = Path(study.model)
+    is_relative = model.is_dir() and not model.is_absolute() and study.model != "pocket"
+    return {"started_in": str(Path.cwd())} if is_relative else {}
 
 
 def _question_row(question: Question) -> dict[str, Any]:

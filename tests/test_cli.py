@@ -60,7 +60,7 @@ def test_run_then_run_again_then_plot(tmp_path):
     curve = pd.read_csv(tmp_path / "out/curve.csv")
     assert set(curve["mode"]) == {"base", "likra"}
     assert set(curve[curve["mode"] == "likra"].weight) == {0.25, 0.45}
-    assert likra("plot", "out", cwd=tmp_path).stdout == plot.stdout  # the run's own settings
+    assert likra("plot", "out", cwd=tmp_path).stdout == other.stdout  # the run keeps them
 
 
 @pytest.mark.slow
@@ -365,13 +365,16 @@ def test_the_options_of_a_command(name):
     assert flags == set(OPTIONS[name].split())
 
 
-def test_the_help_of_an_option_is_the_settings_description(capsys):
-    helps = {option.name: getattr(option, "help", "") for option in command_of("run").params}
+def test_the_help_of_an_option_is_the_settings_description():
+    helps, of_train = (
+        {option.name: getattr(option, "help", "") for option in command_of(name).params}
+        for name in ("run", "train")
+    )
     fields = setting_fields()
     for key in ("dtype", "columns", "on_leakage", "training.learning_rate"):
         words = " ".join(fields[key].description.split())
-        assert helps[key.replace(".", "_")].startswith(words.removesuffix("."))
-    assert helps["weight"] == "Weight w of the negative term (default: 1.0)."
+        assert helps[key.replace(".", "_")] == words
+    assert of_train["training_batch_size"].endswith("optimizer step (default: 8).")
     assert helps["dtype"].endswith("by default the checkpoint's own, on a CPU float32.")
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from likra.report.results import run_study
 from likra.scores.ratio import MODES
 from likra.study.config import read_study
-from likra.study.run import run_study
 
 FIGURES = ["fig1", "fig2", "fig3", "fig4", "fig5", "fig6", "contamination", "dpo"]
 

@@ -311,6 +311,6 @@ def test_the_documentation_lists_every_study_and_setting():
     rows = {line.split("|")[1] for line in text.splitlines() if line.startswith("| `")}
     for name in set(study_names()) - set(PAPER):
         assert any(f"`{name}`" in row for row in rows) or f"`{name}`" in text.split("## ")[0]
-    for key in setting_fields():
-        short = key[key.index(".") :] if "." in key else key
-        assert any(f"`{key}`" in row or f"`{short}`" in row for row in rows), key
+    for key, field in setting_fields().items():
+        description = " ".join((field.description or "").split())
+        assert re.search(rf"^\| `{re.escape(key)}` \|.*\| {re.escape(description)} \|$", text, re.M)

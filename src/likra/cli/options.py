@@ -16,13 +16,6 @@ Output = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="Folder of the results; by default runs/NAME."),
 ]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Any other setting, such as lora.r=16; repeatable."
-    ),
-]
-
 FLAGS = {  # of settings whose option is not just --KEY
     "model": ("--model", "-m"),
     "task": ("--task", "-t"),
@@ -34,10 +27,18 @@ FLAGS = {  # of settings whose option is not just --KEY
 }
 
 
-def with_settings(*keys: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_settings(
+    *keys: str, defaults: bool = False, example: str = "lora.r=16"
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for each of these settings, and ``--set`` for the others.
 
     The command gets the settings that were given as its argument ``overrides``, by key.
+
+    Args:
+        keys: of the settings.
+        defaults: whether the help shows defaults; not where a study may set other values.
+        example: of ``--set``.
+
     """
     names = {key: key.replace(".", "_") for key in keys}
 
@@ -52,8 +53,8 @@ def with_settings(*keys: str) -> Callable[[Callable[..., None]], Callable[..., N
             command(overrides=overrides, **options)
 
         parameters = [
-            *(_parameter(name, _option(key)) for key, name in names.items()),
-            _parameter("set_values", Set),
+            *(_parameter(name, _option(key, defaults=defaults)) for key, name in names.items()),
+            _parameter("set_values", _set_option(example)),
             *(
                 own.replace(kind=Parameter.KEYWORD_ONLY)
                 for own in signature(command).parameters.values()
@@ -72,7 +73,12 @@ def _parameter(name: str, annotation: object) -> Parameter:
     return Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _option(key: str) -> object:
+def _set_option(example: str) -> object:
+    text = f"A setting by its key, such as {example}; repeatable."
+    return Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=text)]
+
+
+def _option(key: str, *, defaults: bool) -> object:
     """The annotation of a command's argument for a setting."""
     field = setting_fields()[key]
     kind, metavar = _kind(field.annotation), None
@@ -82,7 +88,7 @@ def _option(key: str) -> object:
         kind, metavar = str, "ROLE=NAME,..."
     elif get_origin(kind) is list:
         kind, metavar = str, "VALUE,..."
-    option = typer.Option(*_flags(key), help=_help(field), metavar=metavar)
+    option = typer.Option(*_flags(key), help=_help(field, defaults=defaults), metavar=metavar)
     return Annotated[kind | None, option]
 
 
@@ -99,10 +105,10 @@ def _flags(key: str) -> Sequence[str]:
     return FLAGS.get(key, (f"--{key.replace('_', '-')}",))
 
 
-def _help(field: FieldInfo) -> str:
+def _help(field: FieldInfo, *, defaults: bool) -> str:
     """The description, with a default that is a single value."""
     text = " ".join((field.description or "").split())
-    if isinstance(field.default, str | float | int) and not isinstance(field.default, bool):
+    if defaults and isinstance(field.default, str | float | int) and field.default is not False:
         return f"{text.removesuffix('.')} (default: {field.default})."
     return text
 

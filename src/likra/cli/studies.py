@@ -131,6 +131,7 @@ def plan(
     "training.batch_size",
     "long_prompts",
     "dtype",
+    defaults=True,
 )
 def train(
     overrides: Overrides,
@@ -138,9 +139,8 @@ def train(
     heads: Annotated[
         str,
         typer.Option(
-            metavar="both|positive|negative",
-            help="Heads to train; both are trained on the same questions, as far as enough of "
-            "them have a right and a wrong answer.",
+            help="Heads to train: positive, negative, or both, on the same questions as far as "
+            "enough of them have a right and a wrong answer.",
         ),
     ] = "both",
     seed: Annotated[
@@ -163,15 +163,14 @@ def train(
         log(f"head   {folder}")
 
 
-@with_settings(*AnalysisSettings.model_fields)
+@with_settings(*AnalysisSettings.model_fields, example="weight=0.5")
 def plot(
     overrides: Overrides,
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
 ) -> None:
     """Draw curves, figures and report of a finished run again, with other analysis settings.
 
-    Reads the score tables only: nothing is trained or scored. Without options, the results are
-    those of the run's own settings.
+    Reads the score tables only: nothing is trained or scored. The run keeps the new settings.
     """
     from likra.report.results import write_results
     from likra.study.folder import read_run

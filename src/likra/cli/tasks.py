@@ -47,6 +47,8 @@ def tasks(context: typer.Context) -> None:
     "on_bad_row",
     "apply_chat_template",
     "allow_code",
+    defaults=True,
+    example="split_seed=1",
 )
 def show(
     overrides: dict[str, object],

@@ -9,7 +9,7 @@ import copy
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -26,9 +26,6 @@ from likra.heads.settings import (
 )
 from likra.negatives.mixture import canonical
 from likra.study.files import Tree, is_card, read_tree, study_names
-
-if TYPE_CHECKING:
-    pass
 
 FIGURES = ("learning_curve", "sources", "weight_curve", "densities", "reliability")
 
@@ -243,7 +240,7 @@ def parse_study(settings: Mapping[str, object], where: str = "the study") -> Stu
     for key in ("seeds", "snapshots", "negatives", "modes", "figures"):
         values = getattr(study, key)
         if len(set(values)) != len(values):
-            raise LikraError(f"{where}: '{key}' has a value twice")
+            raise LikraError(f"{where}: '{key}' holds a value twice")
     if study.snapshots != sorted(study.snapshots):
         raise LikraError(f"{where}: 'snapshots' must ascend, not {study.snapshots}")
     return study

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from likra.study.workbench import Workbench
 from transformers import AutoTokenizer
 
 from likra.data.files import read_wrong_answers
@@ -20,6 +19,7 @@ from likra.data.splits import hold_out
 from likra.errors import LikraError
 from likra.heads.base import POCKET
 from likra.study.config import parse_study
+from likra.study.prepare import prepare
 
 PREFERENCE = {"prompt": "The sky is", "chosen": " blue.", "rejected": " green."}
 
@@ -727,7 +727,7 @@ def test_a_leaking_question_is_not_an_example_either(tmp_path):
 
     def repeated(on_leakage):
         study = parse_study(settings | {"on_leakage": on_leakage})
-        asked = Workbench(study, lambda _: None).evaluation
+        asked = prepare(study).evaluation
         return [q.id for q in asked if q.choices[0].context.count(q.stem) > 1]
 
     assert repeated("report")

@@ -27,10 +27,11 @@ from likra.report.sentences import best_snapshot, factor, findings, headline, p_
 from likra.report.style import STYLES, mode_style, source_text
 from likra.report.tables import as_csv, as_latex, as_markdown
 from likra.scores.curves import curve
-from likra.scores.table import Scores, score_table, write_scores
+from likra.scores.table import BASELINES, HeadKey, Scores, score_table, write_scores
 from likra.scores.weights import split_validation
-from likra.study.config import parse_study
-from likra.study.run import Run, _question_lines, read_run, read_run_scores
+from likra.study.config import Study, parse_study
+from likra.study.folder import Run, read_run
+from likra.study.tables import read_run_scores, score_keys
 
 SETTINGS = {
     "name": "made-up",
@@ -42,6 +43,23 @@ SETTINGS = {
     "metric": "acc",
 }
 RISE = {"positive": 0.4, "negative": -0.5, "dpo": 0.8}
+
+
+def made_up_stamp(study: Study, key: HeadKey) -> dict:
+    """What a score table says of its inputs, as far as they are checked when it is read."""
+    inputs = {"base": "model", "dtype": "torch.float32", "long_prompts": "error"}
+    head = {
+        **inputs,
+        "head": key.head,
+        "n": key.n_train,
+        "seed": key.seed,
+        "lora": study.lora.model_dump(mode="json"),
+        "training": study.training.model_dump(mode="json"),
+    }
+    if key.head in BASELINES:
+        head["beta"] = study.beta
+    scored = head if key.n_train else key.head
+    return {"inputs": {**inputs, "head": scored, "evaluation": "questions"}}
 
 
 def made_up(folder: Path, n_questions: int = 40, seed: int = 0, name: str = "q", **changes) -> Run:
@@ -57,15 +75,8 @@ def made_up(folder: Path, n_questions: int = 40, seed: int = 0, name: str = "q",
     ]
     base = generator.normal(-6, 2, (n_questions, 4))
     run = Run(study, folder)
-    for key in run.keys:
-        scores = base + generator.normal(0, 0.9, base.shape) * (key.head != "base")
-        scores[:, 0] += RISE.get(key.head, 0) * np.log2(1 + key.n_train) / 3
-        table = score_table(
-            study.task, "test", questions, key, scores.ravel(), [1] * 4 * n_questions, "rows"
-        )
-        write_scores(run.scores_path(key), table)
     about = {
-        "study": study.model_dump(),
+        "study": study.model_dump(mode="json"),
         "versions": {"likra": "0.1.0"},
         "layout": "forest",
         "layout_reason": "as asked for",
@@ -74,8 +85,20 @@ def made_up(folder: Path, n_questions: int = 40, seed: int = 0, name: str = "q",
         "notes": ["3 rows were skipped"],
         "leaks": [["t1", f"{name}1", 1.0], ["t2", f"{name}2", 0.9]],
     }
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "study.yaml").write_text(yaml.safe_dump(about))
-    (folder / "questions.jsonl").write_text(_question_lines(questions))
+    for key in score_keys(run):
+        scores = base + generator.normal(0, 0.9, base.shape) * (key.head != "base")
+        scores[:, 0] += RISE.get(key.head, 0) * np.log2(1 + key.n_train) / 3
+        table = score_table(
+            study.task, "test", questions, key, scores.ravel(), [1] * 4 * n_questions, "rows"
+        )
+        write_scores(run.scores_path(key), table, made_up_stamp(study, key))
+    rows = [
+        {"id": q.id, "stem": q.stem, "choices": [choice.text for choice in q.choices]}
+        for q in questions
+    ]
+    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return run
 
 
@@ -111,7 +134,7 @@ def by_hand(
 ) -> list[list[list[float]]]:
     """[seeds][questions][choices], ratios; the right choice is the first."""
     study, tables = run.study, {}
-    for key in run.keys:
+    for key in score_keys(run):
         rows = pq.read_table(run.scores_path(key))["logprob"].to_pylist()
         tables[key.head, key.n_train, key.seed, key.source] = [
             rows[i : i + 4] for i in range(0, len(rows), 4)

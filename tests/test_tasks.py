@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 import pytest
-from likra.study.workbench import Workbench
 
 from likra.data.card import CARDS, card_names, check_card_is_safe, local_files
 from likra.data.leakage import find_leaks
@@ -13,6 +12,7 @@ from likra.data.load import load_task
 from likra.data.rendering import Rendering
 from likra.errors import LikraError
 from likra.study.config import parse_study
+from likra.study.prepare import prepare
 
 CARD = """
 task: mine
@@ -191,12 +191,11 @@ def test_a_folder_without_the_cards_training_data_is_not_divided_unasked(tmp_pat
     write_jsonl(tmp_path / "ARC-Challenge.test.jsonl", rows)
     write_jsonl(tmp_path / "train_m.jsonl", rows)
     settings = {"name": "x", "task": "arc_challenge", "data": str(tmp_path)}
-    bench = Workbench(parse_study(settings))
     with pytest.raises(
         LikraError, match=r"contains no training data .* \(it contains .*train_m.jsonl\)"
     ):
-        _ = bench.train
-    divided = Workbench(parse_study(settings | {"eval_fraction": 0.5}))
+        prepare(parse_study(settings))
+    divided = prepare(parse_study(settings | {"eval_fraction": 0.5}))
     assert (len(divided.train), len(divided.evaluation)) == (5, 5)
 
 

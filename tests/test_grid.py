@@ -1,4 +1,4 @@
-"""Tables of models x tasks: every cell is a study, and its numbers are that study's."""
+"""Grids of models x tasks: each cell is a study, and its numbers are that study's."""
 
 from dataclasses import replace
 
@@ -8,10 +8,11 @@ from test_report import curves, made_up
 from test_tasks import CARD, row, write_jsonl
 
 from likra.errors import LikraError
+from likra.report.results import run_grid
 from likra.report.tables import cell
 from likra.scores.table import BASE
 from likra.study.config import parse_study, read_study
-from likra.study.grid import run_table, table_studies
+from likra.study.grid import grid_studies
 
 TABLE = {
     "name": "small",
@@ -24,7 +25,7 @@ TABLE = {
 
 def test_the_studies_of_a_table():
     study = parse_study({**TABLE, "models": ["a/b", "./c"], "tasks": ["arc", "hellaswag"]})
-    cells = table_studies(study)
+    cells = grid_studies(study)
     assert [(cell.model, cell.task) for cell in cells] == [
         ("a/b", "arc"),
         ("a/b", "hellaswag"),
@@ -41,9 +42,7 @@ def test_the_studies_of_a_table():
 
 
 def test_the_table_that_comes_with_likra_is_of_pocket():
-    assert [(c.model, c.task) for c in table_studies(read_study("table1"))] == [
-        ("pocket", "pocket")
-    ]
+    assert [(c.model, c.task) for c in grid_studies(read_study("table1"))] == [("pocket", "pocket")]
 
 
 def test_a_table_holds_what_its_studies_found(tmp_path):
@@ -53,12 +52,12 @@ def test_a_table_holds_what_its_studies_found(tmp_path):
     write_jsonl(tmp_path / "test.jsonl", [{**r, "question": r["question"] + " now"} for r in rows])
     (tmp_path / "mine.yaml").write_text(CARD)
     tasks = ["pocket", str(tmp_path / "mine.yaml")]
-    said = []
-    folder, shown = run_table(parse_study({**TABLE, "tasks": tasks}), tmp_path / "out", said.append)
+    lines = []
+    folder, shown = run_grid(parse_study({**TABLE, "tasks": tasks}), tmp_path / "out", lines.append)
     assert list(shown.task) == tasks
     table = pd.read_csv(folder / "table.csv")
     for part, line in zip(
-        table_studies(parse_study({**TABLE, "tasks": tasks})), table.itertuples(), strict=True
+        grid_studies(parse_study({**TABLE, "tasks": tasks})), table.itertuples(), strict=True
     ):
         curve = pd.read_csv(folder / part.name / "curve.csv", keep_default_na=False)
         curve = curve[(curve.metric == "acc") & (curve.seed.astype(str).isin(["0", ""]))]
@@ -76,9 +75,9 @@ def test_a_table_holds_what_its_studies_found(tmp_path):
         *TABLE["modes"],
     ]
     assert (folder / "table.tex").read_text().count(r"\\") == 1 + len(tasks)
-    again, _ = run_table(parse_study({**TABLE, "tasks": tasks}), tmp_path / "out", said.append)
+    again, _ = run_grid(parse_study({**TABLE, "tasks": tasks}), tmp_path / "out", lines.append)
     assert again == folder
-    assert sum("nothing to compute" in line for line in said) == 2
+    assert sum("nothing to compute" in line for line in lines) == 2
 
 
 @pytest.mark.parametrize("seeds", [[0], [0, 1]])
@@ -86,14 +85,16 @@ def test_a_table_holds_what_its_studies_found(tmp_path):
     "modes", [["base", "sft"], ["sft"], ["pmi", "base-likra"], ["base"]], ids=",".join
 )
 def test_a_table_has_the_modes_that_the_study_has(tmp_path, monkeypatch, modes, seeds):
-    def run_study(study, folder, say):
+    def run_study(study, folder, log):
         run = made_up(folder, modes=study.modes, seeds=study.seeds)
         return replace(run, study=run.study.model_copy(update={"task": study.task})), curves(run)[1]
 
-    monkeypatch.setattr("likra.study.grid.run_study", run_study)
-    monkeypatch.setattr("likra.study.grid._check", lambda parts: None)  # there is no such task
+    monkeypatch.setattr("likra.report.results.run_study", run_study)
+    monkeypatch.setattr(
+        "likra.report.results.check_grid", lambda parts: None
+    )  # there is no such task
     study = parse_study({**TABLE, "modes": modes, "seeds": seeds, "tasks": ["50%_a|b"]})
-    folder, shown = run_table(study, tmp_path, lambda line: None)
+    folder, shown = run_grid(study, tmp_path, lambda line: None)
     assert list(shown.columns) == ["model", "task", "n", *modes]
     (line,) = pd.read_csv(folder / "table.csv").to_dict("records")
     _, points = run_study(study, tmp_path / "again", print)
@@ -114,11 +115,11 @@ def test_a_table_has_the_modes_that_the_study_has(tmp_path, monkeypatch, modes, 
 def test_a_model_or_task_that_is_none_is_refused_before_the_first_cell(tmp_path):
     models = parse_study({**TABLE, "models": ["pocket", str(tmp_path / "no-model")]})
     with pytest.raises(LikraError, match="no-model"):
-        run_table(models, tmp_path / "table")
+        run_grid(models, tmp_path / "table")
     tasks = parse_study({**TABLE, "tasks": ["pocket", "pocket_sum"]})
     with pytest.raises(LikraError, match="did you mean 'pocket_sums'"):
-        run_table(tasks, tmp_path / "table")
+        run_grid(tasks, tmp_path / "table")
     short = parse_study({**TABLE, "snapshots": [1000]})
     with pytest.raises(LikraError, match="needs as many training questions"):
-        run_table(short, tmp_path / "table")
+        run_grid(short, tmp_path / "table")
     assert not (tmp_path / "table").exists()

@@ -307,6 +307,7 @@ def test_another_spelling_is_nearly_right(truth, text):
         ("it is hypotension", "it is hypertension"),
         ("the dog bit the man", "the dog met the man"),
         ("the dog bit the man", "the man bit the dog"),
+        ("\u0915\u0932", "\u0915\u0941\u0932"),  # kal and kul: yesterday, and in all
         ("\u4ed6\u662f\u8001\u5e08", "\u4ed6\u4e0d\u662f\u8001\u5e08"),  # he is (not) a teacher
     ],
 )

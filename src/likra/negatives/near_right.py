@@ -56,8 +56,9 @@ def _is_spelling_variant(word: str, true_word: str) -> bool:
 
 
 def _without_accents(word: str) -> str:
-    parts = unicodedata.normalize("NFKD", word)
-    return "".join(part for part in parts if unicodedata.category(part) != "Mn")
+    """Without the marks of Latin letters; those of other scripts are letters of their own."""
+    parts = unicodedata.normalize("NFD", word)
+    return unicodedata.normalize("NFC", re.sub("[\u0300-\u036f]", "", parts))
 
 
 def _slip(short: str, long: str) -> bool:

@@ -247,6 +247,10 @@ def test_a_file_is_trusted_but_for_the_right_answer_itself(truth, text, fault):
         ("\u5317\u4eac", "\u7b54\u6848\u662f\u5317\u4eac\u3002", "contains the right answer"),
         ("\u53ef\u6eb6", "\u4e0d\u53ef\u6eb6", None),  # soluble, and not
         ("soluble", "It is soluble.", "contains the right answer"),
+        ("the sun", "That is our sun.", "contains the right answer"),
+        ("vitamin A", "vitamin", "beginning of the right answer"),
+        ("vitamin", "vitamin A", "contains the right answer"),
+        ("A", "The", None),
         ("soluble", "It is not soluble.", None),
         ("soluble", "It isn't very soluble.", None),
         ("soluble", "Not soluble? It is soluble!", "contains the right answer"),
@@ -275,6 +279,8 @@ def test_what_is_right_though_it_is_not_the_same(truth, text, fault):
         ("a caf\u00e9", "a cafe"),
         ("ice cream", "icecream"),
         ("10 km", "10km"),
+        ("the mitochondria", "mitochondria"),
+        ("a dog", "The dog"),
     ],
 )
 def test_another_spelling_is_nearly_right(truth, text):
@@ -301,6 +307,7 @@ def test_another_spelling_is_nearly_right(truth, text):
         ("it is hypotension", "it is hypertension"),
         ("the dog bit the man", "the dog met the man"),
         ("the dog bit the man", "the man bit the dog"),
+        ("\u0915\u0932", "\u0915\u0941\u0932"),  # kal and kul: yesterday, and in all
         ("\u4ed6\u662f\u8001\u5e08", "\u4ed6\u4e0d\u662f\u8001\u5e08"),  # he is (not) a teacher
     ],
 )

@@ -142,6 +142,13 @@ def test_an_unknown_task(name, words):
         ("train.jsonl", "lost.jsonl", "cannot open the data of task 'mine' .*lost.jsonl"),
         ("{{question}}", "{{question", "cannot open the data of task 'mine'"),
         ("choices.text", "options", "cannot open the data of task 'mine'"),
+        (
+            "[{metric: acc, aggregation: mean, higher_is_better: true}]",
+            "[acc]",
+            "cannot open the data",
+        ),
+        ("[{metric: acc, aggregation: mean, higher_is_better: true}]", "7", "cannot open the data"),
+        ("data_files: {train: train.jsonl, test: test.jsonl}", "[]", "cannot open the data"),
     ],
 )
 def test_a_bad_card(card, old, new, words):

@@ -12,6 +12,12 @@ def evaluate(
         str | None,
         typer.Option(help="Folder with local data, for tasks that are likra's cards."),
     ] = None,
+    allow_code: Annotated[
+        bool,
+        typer.Option(
+            "--allow-code", help="Let task cards that come from a path run Python code."
+        ),
+    ] = False,
 ) -> None:
     """Evaluate heads, or any model, with lm-evaluation-harness and its own options.
 
@@ -43,7 +49,7 @@ def evaluate(
         return
     from likra.integrations.lm_eval_run import run_harness
 
-    run_harness(context.args, data)
+    run_harness(context.args, data, allow_code=allow_code)
 
 
 def _harness_help() -> None:

@@ -78,8 +78,10 @@ def _foreign_metrics(config: dict[str, Any]) -> list[str]:
     import lm_eval.api.metrics  # noqa: F401  # fills the registry
     from lm_eval.api.registry import metric_registry
 
+    metrics = config.get("metric_list")
     return [
         str(metric.get("metric"))
-        for metric in config.get("metric_list") or []
-        if metric.get("hf_evaluate") or str(metric.get("metric")) not in metric_registry
+        for metric in (metrics if isinstance(metrics, list) else [])
+        if isinstance(metric, dict)
+        and (metric.get("hf_evaluate") or str(metric.get("metric")) not in metric_registry)
     ]

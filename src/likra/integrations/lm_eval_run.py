@@ -15,7 +15,7 @@ import yaml
 from lm_eval.utils import get_file_task_name
 
 from likra.atomic import write_text
-from likra.data.card import card_config, card_names
+from likra.data.card import card_config, card_names, check_card_is_safe
 from likra.data.documents import sandboxed_templates
 from likra.data.harness_index import harness_has
 from likra.errors import LikraError
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from lm_eval._cli import HarnessCLI
 
 
-def run_harness(arguments: Sequence[str], data: str | None = None) -> None:
+def run_harness(
+    arguments: Sequence[str], data: str | None = None, *, allow_code: bool = False
+) -> None:
     """Do what ``lm_eval run`` does, with likra's models and task cards as well.
 
     With ``--log_samples``, each new ``samples_*.jsonl`` of model ``likra`` gets a
@@ -34,6 +36,7 @@ def run_harness(arguments: Sequence[str], data: str | None = None) -> None:
     Args:
         arguments: the options, as strings.
         data: a local folder; likra's cards among the tasks read it.
+        allow_code: whether task cards that come from a path may run Python code.
 
     Raises:
         LikraError: whatever is wrong with likra's own arguments, cards and data.
@@ -51,8 +54,10 @@ def run_harness(arguments: Sequence[str], data: str | None = None) -> None:
         harness = HarnessCLI()
         options = harness.parse_args()
         settings = _settings(options)
+        for card in _cards_from_paths(settings):
+            check_card_is_safe(card, allow_code)
         with TemporaryDirectory(prefix="likra-") as folder:
-            if tasks := _with_cards(settings, data, Path(folder)):
+            if tasks := _with_cards(settings, data, Path(folder), allow_code=allow_code):
                 options.tasks = tasks
                 # lm_eval 0.4.13 takes a group from a folder, but not from a file
                 theirs = settings.get("include_path")
@@ -106,11 +111,25 @@ def _settings(options: Namespace) -> dict[str, Any]:
     return settings | {key: value for key, value in vars(options).items() if value}
 
 
-def _with_cards(settings: dict[str, Any], data: str | None, folder: Path) -> list[str]:
-    """The tasks, with files in the place of likra's cards; nothing where there is no card."""
+def _task_names(settings: dict[str, Any]) -> list[str]:
     tasks = settings.get("tasks") or []
     tasks = [tasks] if isinstance(tasks, str) else tasks
-    names = [name for task in tasks for name in str(task).split(",")]
+    return [name for task in tasks for name in str(task).split(",")]
+
+
+def _cards_from_paths(settings: dict[str, Any]) -> Iterator[Path]:
+    """The cards that the harness may open which are neither its own nor likra's."""
+    yield from (Path(name) for name in _task_names(settings) if Path(name).is_file())
+    folders = settings.get("include_path") or []
+    for folder in [folders] if isinstance(folders, str) else folders:
+        yield from sorted(Path(folder).rglob("*.yaml"))
+
+
+def _with_cards(
+    settings: dict[str, Any], data: str | None, folder: Path, *, allow_code: bool
+) -> list[str]:
+    """The tasks, with files in the place of likra's cards; nothing where there is no card."""
+    names = _task_names(settings)
     cards = [
         name
         for name in names
@@ -122,7 +141,9 @@ def _with_cards(settings: dict[str, Any], data: str | None, folder: Path) -> lis
             f"--data is for likra's cards, and {', '.join(names)} are none; there are "
             f"{', '.join(card_names())}"
         )
-    files = {name: _card_file(name, data, folder) for name in cards}
+    files = {
+        name: _card_file(name, data, folder, allow_code=allow_code) for name in cards
+    }
     return [files.get(name, name) for name in names] if cards else []
 
 
@@ -130,9 +151,9 @@ def _groups(folder: Path) -> Path:
     return folder / "groups"
 
 
-def _card_file(name: str, data: str | None, folder: Path) -> str:
+def _card_file(name: str, data: str | None, folder: Path, *, allow_code: bool) -> str:
     """A likra card as a file for the harness, to be named so; one of several parts is a group."""
-    config = card_config(name)
+    config = card_config(name, allow_code=allow_code)
     metadata = config.get("metadata") or {}
     if "distractors" in metadata:
         raise LikraError(f"task '{name}' draws its wrong choices from other questions: `likra run`")
@@ -143,14 +164,14 @@ def _card_file(name: str, data: str | None, folder: Path) -> str:
         parts = metadata["configurations"]
         config = {
             "group": task,
-            "task": [card_config(name, data, part) | {"task": part} for part in parts],
+            "task": [card_config(name, data, part, allow_code=allow_code) | {"task": part} for part in parts],
             "aggregate_metric_list": [
                 {"metric": metric["metric"], "weight_by_size": True}
                 for metric in config["metric_list"]
             ],
         }
     else:
-        config = card_config(name, data)
+        config = card_config(name, data, allow_code=allow_code)
     path.parent.mkdir(exist_ok=True)
     try:
         path.write_text(yaml.safe_dump(config), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""When a text says the same as a right answer, in texts that `likra.text.normalised` gave.
+"""Whether a text says the same as a right answer; both as `likra.text.normalised` gives them.
 
 Near-misses are not the same: another number, another word, or a negation (English words; Chinese
 and Thai ones, which stand before what they negate).
@@ -19,7 +19,17 @@ _NEGATED = re.compile(  # "not soluble", "not very soluble"
 _NEGATES = re.compile(rf" ?{_NEGATION}(?: |$)|n? t(?: |$)")
 
 
-def same_but_for_spelling(text: str, truth: str) -> bool:
+def likeness(text: str, truth: str) -> str | None:
+    """How a text says the same as a right answer, if it does; articles before them do not count."""
+    text, truth = (re.sub(r"^(?:an?|the) (?=\S)", "", own) for own in (text, truth))
+    if _same_but_for_spelling(text, truth):
+        return "nearly right"
+    if _contains(text, truth):
+        return "contains the right answer"
+    return "beginning of the right answer" if _is_beginning(text, truth) else None
+
+
+def _same_but_for_spelling(text: str, truth: str) -> bool:
     """Whether two texts differ in spelling alone: word by word, or in spaces between letters."""
     words, true_words = text.split(), truth.split()
     if "".join(words) == "".join(true_words):
@@ -46,8 +56,9 @@ def _is_spelling_variant(word: str, true_word: str) -> bool:
 
 
 def _without_accents(word: str) -> str:
-    parts = unicodedata.normalize("NFKD", word)
-    return "".join(part for part in parts if unicodedata.category(part) != "Mn")
+    """Without the marks of Latin letters; those of other scripts are letters of their own."""
+    parts = unicodedata.normalize("NFD", word)
+    return unicodedata.normalize("NFC", re.sub("[\u0300-\u036f]", "", parts))
 
 
 def _slip(short: str, long: str) -> bool:
@@ -60,7 +71,7 @@ def _slip(short: str, long: str) -> bool:
     return short in (long[:n] + long[n + 1 :] for n in range(1, len(long) - 1))
 
 
-def contains(text: str, truth: str) -> bool:
+def _contains(text: str, truth: str) -> bool:
     """Whether a text has another in it, word by word, neither negated nor within a number."""
     pattern = re.escape(truth)
     if not _UNSPACED.search(truth):
@@ -75,7 +86,7 @@ def contains(text: str, truth: str) -> bool:
     return False
 
 
-def is_beginning(text: str, truth: str) -> bool:
+def _is_beginning(text: str, truth: str) -> bool:
     """Whether a text is cut off within another, as a sample may be, and says nothing else."""
     rest = truth[len(text) :]
     if not truth.startswith(text) or not (" " in text or rest.startswith(" ")):

@@ -16,7 +16,7 @@ from functools import cached_property
 
 from likra.data.pool import Answers
 from likra.errors import LikraError
-from likra.negatives.near_right import contains, is_beginning, same_but_for_spelling
+from likra.negatives.near_right import likeness
 from likra.questions import Choice, Question
 from likra.text import comparable, normalised, shuffled
 
@@ -176,14 +176,8 @@ def _fault(text: str, question: Question, match: str) -> str | None:
         truth = comparable(choice.text)
         if plain == truth:
             return "right"
-        if match == "exact":
-            continue
-        if same_but_for_spelling(plain, truth):
-            return "nearly right"
-        if contains(plain, truth):
-            return "contains the right answer"
-        if is_beginning(plain, truth):
-            return "beginning of the right answer"
+        if match == "near" and (fault := likeness(plain, truth)):
+            return fault
     return None
 
 

@@ -14,7 +14,7 @@ from likra.negatives.mixture import parse_source
 from likra.questions import Question
 from likra.study.config import Study
 from likra.study.examples import sources_of
-from likra.text import normalised
+from likra.text import comparable
 
 EVAL_FRACTION = 0.2  # held out of a task that has one split
 
@@ -59,8 +59,9 @@ def prepare(study: Study, *, evaluates: bool = True) -> Data:
 
     """
     task = open_task(study, study.task, study.data)
+    divided = ""
     if evaluates and study.train_task is None:
-        task = _with_evaluation(study, task)
+        task, divided = _with_evaluation(study, task)
     train_task = task
     if study.train_task is not None:
         train_task = open_task(study, study.train_task, study.train_data or study.data)
@@ -83,7 +84,7 @@ def prepare(study: Study, *, evaluates: bool = True) -> Data:
         train=train,
         evaluation=evaluation,
         leaks=leaks,
-        notes=tuple(dict.fromkeys([*train_task.notes, *task.notes, *notes])),
+        notes=tuple(dict.fromkeys(filter(None, [*train_task.notes, *task.notes, divided, *notes]))),
         others=tuple(_other_answers(study)),
         listed=_listed_answers(study, train),
     )
@@ -113,25 +114,24 @@ def open_task(study: Study, name: str, data: str | None) -> Task:
     )
 
 
-def _with_evaluation(study: Study, task: Task) -> Task:
-    """The task; where it has one split, with a part of it held out."""
+def _with_evaluation(study: Study, task: Task) -> tuple[Task, str]:
+    """The task; where it has one split, with a part of it held out, and a note about that."""
     if None not in {task.train_split, task.eval_split} or study.train_split or study.eval_split:
         if study.eval_fraction is not None:
             raise LikraError(
                 f"task '{task.name}' has splits of its own ({', '.join(task.splits)}): "
                 "eval_fraction is for a task with one"
             )
-        return task
+        return task, ""
     if isinstance(task, HarnessTask) and task.lacks_training and study.eval_fraction is None:
         raise LikraError(f"{task.lacks_training}; eval_fraction divides what there is")
     fraction = EVAL_FRACTION if study.eval_fraction is None else study.eval_fraction
     # what is asked does not depend on the form of the prompt
-    divided = task.held_out(fraction, study.split_seed, Rendering(on_bad_row=study.on_bad_row))
-    divided.notes.append(
+    form = Rendering(on_bad_row=study.on_bad_row)
+    return task.held_out(fraction, study.split_seed, form), (
         f"one split: {fraction:.0%} of its questions are held out for evaluation "
         f"(eval_fraction; split_seed {study.split_seed})"
     )
-    return divided
 
 
 def _training_questions(study: Study, task: Task) -> Sequence[Question]:
@@ -272,6 +272,6 @@ def _listed_answers(study: Study, train: Sequence[Question]) -> dict[str, list[s
         for key, texts in read_wrong_answers(name):
             by_key.setdefault(key, []).extend(texts)
     return {
-        question.id: by_key.get(question.id, by_key.get(normalised(question.stem), []))
+        question.id: by_key.get(question.id, by_key.get(comparable(question.stem), []))
         for question in (train if names else ())
     }

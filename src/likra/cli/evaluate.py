@@ -14,9 +14,7 @@ def evaluate(
     ] = None,
     allow_code: Annotated[
         bool,
-        typer.Option(
-            "--allow-code", help="Let task cards that come from a path run Python code."
-        ),
+        typer.Option("--allow-code", help="Let task cards that come from a path run Python code."),
     ] = False,
 ) -> None:
     """Evaluate heads, or any model, with lm-evaluation-harness and its own options.

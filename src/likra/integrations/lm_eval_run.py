@@ -126,7 +126,7 @@ def _cards_from_paths(settings: dict[str, Any]) -> Iterator[Path]:
 
 
 def _with_cards(
-    settings: dict[str, Any], data: str | None, folder: Path, *, allow_code: bool
+    settings: dict[str, Any], data: str | None, folder: Path, *, allow_code: bool = False
 ) -> list[str]:
     """The tasks, with files in the place of likra's cards; nothing where there is no card."""
     names = _task_names(settings)
@@ -141,9 +141,7 @@ def _with_cards(
             f"--data is for likra's cards, and {', '.join(names)} are none; there are "
             f"{', '.join(card_names())}"
         )
-    files = {
-        name: _card_file(name, data, folder, allow_code=allow_code) for name in cards
-    }
+    files = {name: _card_file(name, data, folder, allow_code=allow_code) for name in cards}
     return [files.get(name, name) for name in names] if cards else []
 
 
@@ -151,7 +149,7 @@ def _groups(folder: Path) -> Path:
     return folder / "groups"
 
 
-def _card_file(name: str, data: str | None, folder: Path, *, allow_code: bool) -> str:
+def _card_file(name: str, data: str | None, folder: Path, *, allow_code: bool = False) -> str:
     """A likra card as a file for the harness, to be named so; one of several parts is a group."""
     config = card_config(name, allow_code=allow_code)
     metadata = config.get("metadata") or {}
@@ -164,7 +162,10 @@ def _card_file(name: str, data: str | None, folder: Path, *, allow_code: bool) -
         parts = metadata["configurations"]
         config = {
             "group": task,
-            "task": [card_config(name, data, part, allow_code=allow_code) | {"task": part} for part in parts],
+            "task": [
+                card_config(name, data, part, allow_code=allow_code) | {"task": part}
+                for part in parts
+            ],
             "aggregate_metric_list": [
                 {"metric": metric["metric"], "weight_by_size": True}
                 for metric in config["metric_list"]

@@ -20,7 +20,7 @@ class TrainingSettings:
     """How a head is trained. AdamW, constant learning rate, no weight decay, one pass.
 
     ``batch_size`` is the number of examples of one optimizer step; it is divided into
-    ``gradient_accumulation_steps`` parts where memory asks for it.
+    ``gradient_accumulation_steps`` parts to save memory.
     """
 
     learning_rate: float = 1e-3

@@ -107,7 +107,7 @@ def train_head(  # noqa: PLR0913 - what is trained, how, and what is kept
         name: shown with the progress; None shows nothing.
         stamps: by number of examples, what is written into the snapshot's metadata: see
             `likra.heads.stamp`.
-        losses: a file for the losses as CSV; it is there before the last snapshot is.
+        losses: a file for the losses as CSV; it is complete before the last snapshot is written.
 
     Returns:
         The loss of each optimizer step: nats per answer token.

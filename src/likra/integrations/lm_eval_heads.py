@@ -13,6 +13,8 @@ from likra.errors import LikraError, unknown
 from likra.scores.table import HeadKey
 from likra.study.run import Run
 
+BREAK = "\n\n"  # between few-shot examples
+
 
 def checked_weight(weight: str | float) -> float:
     """A weight given as text or number.
@@ -101,8 +103,8 @@ class TrainedQuestions:
 
     def _is_trained(self, context: str) -> bool:
         """Whether the context is known, or what stands in it after few-shot examples is."""
-        parts = context.split("\n\n")
-        return any("\n\n".join(parts[start:]) in self.contexts for start in range(len(parts)))
+        parts = context.split(BREAK)
+        return any(BREAK.join(parts[start:]) in self.contexts for start in range(len(parts)))
 
     @property
     def counts(self) -> dict[str, int]:

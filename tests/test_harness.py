@@ -384,9 +384,15 @@ def test_accuracies_are_those_of_likra_run_on_real_data(
 
 @pytest.fixture
 def taught(heads, tmp_path, questions) -> Path:
-    """The folder of heads whose examples are said to be five of the questions."""
+    """A folder whose heads were trained on five of the questions, by its own account.
+
+    At n = 8 the negative head had seen the first of its three only, after seven others.
+    """
     shutil.copytree(heads.folder, tmp_path / "taught")
-    for head, known in (("positive", questions[:3]), ("negative", questions[2:5])):
+    for head, known in (
+        ("positive", questions[:3]),
+        ("negative", [*questions[17:24], *questions[2:5]]),
+    ):
         (path,) = (tmp_path / "taught" / "heads" / head).rglob("examples.jsonl")
         examples = [
             {"question_id": question.id, "context": question.right[0].context} for question in known
@@ -400,12 +406,18 @@ def warnings_of(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("mode", "before", "count"), [("likra", "", 5), ("sft", "", 3), ("likra", "Q: x\n\n", 5)]
+    ("n", "mode", "before", "count"),
+    [
+        (16, "likra", "", 5),
+        (16, "sft", "", 3),
+        (16, "likra", "Q: x\n\n", 5),
+        (8, "base-likra", "", 1),
+    ],
 )
 def test_questions_that_the_heads_were_trained_on_are_counted(
-    taught, questions, capsys, mode, before, count
+    taught, questions, capsys, n, mode, before, count
 ):
-    lm = LikraLM(taught, n=16, mode=mode, device="cpu")
+    lm = LikraLM(taught, n=n, mode=mode, device="cpu")
     texts = [
         (before + c.context, c.continuation, n)
         for n, q in enumerate(questions[:8])

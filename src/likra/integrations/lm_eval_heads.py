@@ -4,7 +4,6 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -69,18 +68,14 @@ def head_keys(
     return key(terms[0]), key(terms[1])
 
 
-def trained_contexts(folders: Iterable[Path]) -> frozenset[str]:
-    """The prompts of all examples that heads were trained on.
-
-    Args:
-        folders: of the heads, each in the folder of its training. One that an older version wrote
-            has no prompts.
-
-    """
+def trained_contexts(run: Run, keys: Iterable[HeadKey]) -> frozenset[str]:
+    """The prompts that heads of a run were trained on; none where an older version wrote them."""
     contexts: set[str] = set()
-    for path in {folder.parent / "examples.jsonl" for folder in folders}:
+    for key in keys:
+        path = run.training_folder(key) / "examples.jsonl"
         if path.is_file():
-            examples = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+            lines = path.read_text(encoding="utf-8").splitlines()
+            examples = map(json.loads, lines[: key.n_train])  # a later snapshot may have seen more
             contexts |= {example["context"] for example in examples if "context" in example}
     return frozenset(contexts)
 
@@ -102,7 +97,7 @@ class TrainedQuestions:
                 self.trained[request.task_name].add(request.doc_id)
 
     def _is_trained(self, context: str) -> bool:
-        """Whether the context is known, or what stands in it after few-shot examples is."""
+        """Whether the context is known, or what follows its few-shot examples is."""
         parts = context.split(BREAK)
         return any(BREAK.join(parts[start:]) in self.contexts for start in range(len(parts)))
 

@@ -1,1 +1,1 @@
-"""Likra beside what one would use otherwise: ``python -m benchmarks.scoring``, ``.training``."""
+"""Likra beside the usual alternatives: ``python -m benchmarks.scoring``, ``.training``."""

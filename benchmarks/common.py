@@ -104,7 +104,7 @@ class Timing:
 
 
 def alternate(sides: Mapping[str, Side], repeats: int) -> dict[str, Timing]:
-    """Run the sides in turn, several times over, so that a noisy machine is noisy for all."""
+    """Run the sides in turn, several times, so that a noisy machine is noisy for all."""
     timings = {name: Timing() for name in sides}
     for _ in range(repeats):
         for name, side in sides.items():

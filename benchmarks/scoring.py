@@ -105,7 +105,7 @@ def main() -> None:
         "--fewshot-questions",
         type=common.positive,
         default=8,
-        help="with 25 examples, which are others for each question (default: %(default)s)",
+        help="with 25 examples, different for each question (default: %(default)s)",
     )
     parser.add_argument(
         "--fixed-questions",

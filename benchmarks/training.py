@@ -38,7 +38,9 @@ def likra_side(base: BaseModel, pairs: Sequence[TokenPair], batch_size: int) -> 
     def train() -> np.ndarray:
         with TemporaryDirectory() as folder:
             snapshots = {len(pairs): Path(folder) / "head"}
-            losses = train_head(base, pairs, snapshots, settings=settings, seed=common.SEED)
+            losses = train_head(
+                base, pairs, snapshots, settings=settings, seed=common.SEED, name=None
+            )
         return np.array(losses)
 
     return train

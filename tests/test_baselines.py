@@ -140,7 +140,7 @@ def test_the_base_comes_back_and_only_the_head_is_written(
     assert not caplog.records
 
 
-def test_nobody_is_told(tmp_path, monkeypatch):
+def test_nothing_is_sent_to_the_hub(tmp_path, monkeypatch):
     from trl.trainer import base_trainer
 
     def tell(**_: object) -> None:

@@ -36,6 +36,7 @@ from likra.heads.base import POCKET, open_model, weights_digest
 from likra.heads.lora import Head
 from likra.heads.score import encode_questions, score
 from likra.integrations.lm_eval import LikraBaseLM, LikraLM
+from likra.integrations.lm_eval_heads import TrainedQuestions
 from likra.integrations.lm_eval_run import _card_file, _groups, _with_cards
 from likra.scores.ratio import MODES, PAPER_MODES
 from likra.scores.table import HeadKey
@@ -191,8 +192,8 @@ def test_accuracies_equal_hf_on_real_arc(real_data):
     task = load_task("arc_challenge", str(real_data / "data" / "ai2_arc")).harness_task
     results = []
     for model in (LikraBaseLM(path, device="cpu"), HFLM(path, device="cpu", batch_size=16)):
-        found = evaluate(model, task, limit=100)
-        results.append((found["acc,none"], found["acc_norm,none"]))
+        accuracies = evaluate(model, task, limit=100)
+        results.append((accuracies["acc,none"], accuracies["acc_norm,none"]))
     assert results[0] == results[1]
 
 
@@ -245,10 +246,10 @@ def terms(heads, questions) -> dict[str, np.ndarray]:
     """Log-likelihoods of all choices under the base and the heads at n = 16."""
     base = open_model("pocket", device="cpu")
     pairs = encode_questions(base, questions)
-    found = {"base": score(Head(base), pairs).logprobs}
+    by_head = {"base": score(Head(base), pairs).logprobs}
     for key in (HeadKey("positive", 16, 0), HeadKey("negative", 16, 0, "random_choice")):
-        found[key.head] = score(Head(base, heads.head_folder(key)), pairs).logprobs
-    return found
+        by_head[key.head] = score(Head(base, heads.head_folder(key)), pairs).logprobs
+    return by_head
 
 
 def expected(mode: str, weight: float, terms: dict[str, np.ndarray]) -> np.ndarray:
@@ -300,8 +301,8 @@ def test_rolling_is_the_ratio_of_the_texts(heads):
     text = "Question: What is the capital of France?\nAnswer: Paris. " * 3
     pairs = [TokenPair([lm.prefix_token_id], lm.tokenizer(text)["input_ids"])]
     positive, negative = (score(head, pairs).logprobs for head in (lm.positive, lm.negative))
-    found = lm.loglikelihood_rolling([request(text)], disable_tqdm=True)
-    assert found == nats(positive - 0.5 * negative)
+    ratios = lm.loglikelihood_rolling([request(text)], disable_tqdm=True)
+    assert ratios == nats(positive - 0.5 * negative)
     assert lm.parts == []
 
 
@@ -321,15 +322,17 @@ def assert_curve(run: Run, task, modes, num_fewshot: int = 0) -> None:
     curve = pd.read_csv(run.folder / "curve.csv", dtype={"seed": str}, keep_default_na=False)
     n = run.study.snapshots[-1]
     for mode in modes:
-        found = evaluate(LikraLM(run.folder, mode=mode, n=n, device="cpu"), task, None, num_fewshot)
+        accuracies = evaluate(
+            LikraLM(run.folder, mode=mode, n=n, device="cpu"), task, None, num_fewshot
+        )
         weight = 1.0 if MODES[mode].weighted else 0.0
         rows = curve[(curve["mode"] == mode) & (curve.weight == weight) & (curve.seed != "all")]
         rows = rows[rows.n_train == (0 if mode == "base" else n)]
         assert len(rows) == 2
         for row in rows.itertuples():
-            if f"{row.metric},none" in found:  # the harness has no acc_norm for WinoGrande
-                assert found[f"{row.metric},none"] == row.value, (mode, row.metric)
-        assert "acc,none" in found
+            if f"{row.metric},none" in accuracies:  # the harness has no acc_norm for WinoGrande
+                assert accuracies[f"{row.metric},none"] == row.value, (mode, row.metric)
+        assert "acc,none" in accuracies
 
 
 @pytest.mark.slow
@@ -381,9 +384,15 @@ def test_accuracies_are_those_of_likra_run_on_real_data(
 
 @pytest.fixture
 def taught(heads, tmp_path, questions) -> Path:
-    """The folder of heads whose examples are said to be five of the questions."""
+    """A folder whose heads were trained on five of the questions, by its own account.
+
+    At n = 8 the negative head had seen the first of its three only, after seven others.
+    """
     shutil.copytree(heads.folder, tmp_path / "taught")
-    for head, known in (("positive", questions[:3]), ("negative", questions[2:5])):
+    for head, known in (
+        ("positive", questions[:3]),
+        ("negative", [*questions[17:24], *questions[2:5]]),
+    ):
         (path,) = (tmp_path / "taught" / "heads" / head).rglob("examples.jsonl")
         examples = [
             {"question_id": question.id, "context": question.right[0].context} for question in known
@@ -397,12 +406,18 @@ def warnings_of(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("mode", "before", "count"), [("likra", "", 5), ("sft", "", 3), ("likra", "Q: x\n\n", 5)]
+    ("n", "mode", "before", "count"),
+    [
+        (16, "likra", "", 5),
+        (16, "sft", "", 3),
+        (16, "likra", "Q: x\n\n", 5),
+        (8, "base-likra", "", 1),
+    ],
 )
 def test_questions_that_the_heads_were_trained_on_are_counted(
-    taught, questions, capsys, mode, before, count
+    taught, questions, capsys, n, mode, before, count
 ):
-    lm = LikraLM(taught, n=16, mode=mode, device="cpu")
+    lm = LikraLM(taught, n=n, mode=mode, device="cpu")
     texts = [
         (before + c.context, c.continuation, n)
         for n, q in enumerate(questions[:8])
@@ -423,6 +438,14 @@ def test_questions_that_the_heads_were_not_trained_on_bring_no_warning(taught, q
     lm.loglikelihood(requests_of(questions[5:8]), disable_tqdm=True)
     assert not warnings_of(capsys.readouterr().err)
     assert lm.get_model_info()["likra"]["trained_on"] == {}
+
+
+def test_a_question_is_found_behind_few_shot_examples_and_not_by_its_last_paragraph():
+    known = TrainedQuestions(frozenset({"A story.\n\nQ: e\nA:"}))
+    asked = "A story.\n\nQ: e\nA:"
+    known.note([request(asked, " f"), request("Q: x\nA: y\n\n" + asked, " f", doc_id=1)])
+    known.note([request("Q: e\nA:", " f", doc_id=2)])
+    assert known.counts == {"some_task": 2}
 
 
 def test_a_folder_of_an_older_version_has_no_prompts(heads, questions, tmp_path):

@@ -95,8 +95,8 @@ def _shared(left: list[int], right: list[int]) -> int:
 def _answers(pairs: Sequence[TokenPair]) -> Tensor:
     width = max(len(pair.continuation) for pair in pairs)
     answers = torch.full((len(pairs), width), PADDING)
-    for row, pair in enumerate(pairs):
-        answers[row, : len(pair.continuation)] = torch.tensor(pair.continuation)
+    for index, pair in enumerate(pairs):
+        answers[index, : len(pair.continuation)] = torch.tensor(pair.continuation)
     return answers
 
 

@@ -66,7 +66,7 @@ def encode_texts(
     """Tokenize (context, continuation) texts, all at once, whatever their length.
 
     Context and continuation are encoded together, spaces at the end of the context counted to the
-    continuation, and cut where the context alone ends; BOS is the tokenizer's own affair, except
+    continuation, and cut where the context alone ends; BOS is left to the tokenizer, except
     that a text which already begins with it gets no second one
     (``TemplateLM._encode_pair`` and ``HFLM.tok_encode``, lm_eval 0.4.13).
     """
@@ -96,11 +96,12 @@ def tokens_of(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[
     opened = [bool(prefix) and text.startswith(prefix) for text in texts]
     result: list[list[int]] = [[] for _ in texts]
     for already, options in ((False, {}), (True, {"add_special_tokens": False})):
-        rows = [row for row, has_prefix in enumerate(opened) if has_prefix == already]
-        if rows:
-            batch = tokenizer([texts[row] for row in rows], verbose=False, **options)["input_ids"]
-            for row, tokens in zip(rows, batch, strict=True):
-                result[row] = tokens
+        indices = [index for index, has_prefix in enumerate(opened) if has_prefix == already]
+        if indices:
+            some = [texts[index] for index in indices]
+            batch = tokenizer(some, verbose=False, **options)["input_ids"]
+            for index, tokens in zip(indices, batch, strict=True):
+                result[index] = tokens
     return result
 
 

@@ -94,7 +94,7 @@ def open_model(
     Args:
         name: "pocket", a local folder, or a name on the Hugging Face hub.
         dtype: float32, bfloat16 or float16; the checkpoint's own by default, on a CPU float32.
-        device: a torch device; the best one there by default.
+        device: a torch device; the best one found by default.
         layout: "forest" or "padded" to skip the probe.
 
     Raises:
@@ -107,7 +107,7 @@ def open_model(
     model.eval()
     base = BaseModel(name, model, tokenizer, _max_length(model, tokenizer))
     if layout is not None:
-        reason = "as asked for"
+        reason = "as requested"
         return replace(base, layout=layout, layout_reason=reason, probed_to=base.max_length)
     return probe(base)
 
@@ -183,10 +183,10 @@ def load_complete(source: str, **options: Any) -> PreTrainedModel:
 
     Args:
         source: a folder, or a name on the hub.
-        options: as there.
+        options: as for ``from_pretrained``.
 
     Raises:
-        LikraError: a weight is missing from the checkpoint, or has another shape there.
+        LikraError: a weight is missing from the checkpoint, or has another shape in it.
 
     """
     from transformers import AutoModelForCausalLM
@@ -275,24 +275,25 @@ def probe(base: BaseModel) -> BaseModel:
 
 
 def checked_layout(base: BaseModel, pairs: Sequence[TokenPair]) -> BaseModel:
-    """The base, probed again where pairs leave a sliding window that no probe has left before.
+    """The base, probed again where pairs leave a window of attention that no probe has left before.
 
-    The probe's own pairs leave a window of up to `MAX_PROBE` tokens. With a longer one, the longest
-    of the pairs is scored in both layouts, beside another answer to its prompt.
+    The probe's own pairs leave a sliding window of up to `MAX_PROBE` tokens. With a longer one, or
+    attention in chunks, the longest of the pairs is scored in both layouts, beside another answer
+    to its prompt.
 
     Returns:
         The base itself; or one that remembers the length probed, in the padded layout where the
         two differed.
 
     """
-    window = sliding_window(base.model.config.get_text_config())
+    config = base.model.config.get_text_config()
+    window = sliding_window(config) or getattr(config, "attention_chunk_size", None)
     if base.layout != "forest" or window is None or base.probed_to > window or not pairs:
         return base
     longest = max(pairs, key=lambda pair: len(pair.tokens))
     if len(longest.tokens) <= window:
         return base
-    size = base.model.config.get_text_config().vocab_size
-    other = [(token + 1) % size for token in longest.continuation]
+    other = [(token + 1) % config.vocab_size for token in longest.continuation]
     checked = _compared(base, [longest, replace(longest, continuation=other)])
     if checked.layout != base.layout:
         logger.warning("'%s' uses the padded layout: %s", base.name, checked.layout_reason)
@@ -315,9 +316,10 @@ def _compared(base: BaseModel, pairs: Sequence[TokenPair]) -> BaseModel:
             reason = f"the model cannot take a branching mask ({type(error).__name__})"
             return replace(base, layout="padded", layout_reason=reason, probed_to=probed_to)
     difference = float((plain - forest).abs().max())
-    n_tokens = max(len(pair.continuation) for pair in pairs)
-    in_full = 1e-4 + 1e-6 * float(plain.abs().max())
-    if difference <= (in_full if base.model.dtype == torch.float32 else 0.1 * n_tokens):
+    tolerance = 1e-4 + 1e-6 * float(plain.abs().max())
+    if base.model.dtype != torch.float32:
+        tolerance = 0.1 * max(len(pair.continuation) for pair in pairs)
+    if difference <= tolerance:
         layout = "forest"
         reason = f"same scores as the padded layout (largest difference {difference:.1g} nats)"
     else:

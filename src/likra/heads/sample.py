@@ -73,14 +73,15 @@ def _generate(
 ) -> list[str]:
     tokenizer = base.tokenizer
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else _end(tokenizer)
-    rows = [row or [prefix_token(tokenizer)] for row in tokens_of(tokenizer, contexts)]
-    rows = [row[-(base.max_length - max_new_tokens) :] for row in rows]
-    width = max(map(len, rows))
-    ids = torch.full((len(rows), width), padding)
+    room = base.max_length - max_new_tokens
+    prompts = [tokens or [prefix_token(tokenizer)] for tokens in tokens_of(tokenizer, contexts)]
+    prompts = [tokens[-room:] for tokens in prompts]
+    width = max(map(len, prompts))
+    ids = torch.full((len(prompts), width), padding)
     mask = torch.zeros_like(ids)
-    for place, row in enumerate(rows):  # on the left, so that all prompts end together
-        ids[place, width - len(row) :] = torch.tensor(row)
-        mask[place, width - len(row) :] = 1
+    for index, tokens in enumerate(prompts):  # on the left, so that all prompts end together
+        ids[index, width - len(tokens) :] = torch.tensor(tokens)
+        mask[index, width - len(tokens) :] = 1
     generate: Any = base.model.generate  # of a mixin that the checker does not see
     output = generate(
         input_ids=ids.to(base.device),

@@ -107,7 +107,7 @@ def train_head(  # noqa: PLR0913 - what is trained, how, and what is kept
         name: shown with the progress; None shows nothing.
         stamps: by number of examples, what is written into the snapshot's metadata: see
             `likra.heads.stamp`.
-        losses: a file for the losses as CSV; it is there before the last snapshot is.
+        losses: a file for the losses as CSV; it is complete before the last snapshot is written.
 
     Returns:
         The loss of each optimizer step: nats per answer token.
@@ -137,10 +137,7 @@ def train_head(  # noqa: PLR0913 - what is trained, how, and what is kept
             train_dataset=examples,
         )
         outputs = Outputs(folders, stamps or {}, losses)
-        saver = SnapshotSaver(trainer, head, outputs, settings.batch_size, advance)
-        trainer.add_callback(saver)
-        trainer.train()
-    return saver.losses
+        return run_trainer(trainer, head, outputs, settings.batch_size, advance)
 
 
 def write_losses(path: Path, losses: Sequence[float]) -> None:
@@ -238,10 +235,26 @@ class Outputs:
 
 
 class StepTrainer(Protocol):
-    """A trainer that tells the loss of its optimizer steps."""
+    """A trainer of the library that tells the loss of its optimizer steps."""
 
     def step_loss(self) -> float:
         """The loss of the optimizer step just done."""
+
+    def add_callback(self, callback: TrainerCallback) -> None:
+        """Have the callback called at each step."""
+
+    def train(self) -> object:
+        """Train to the end."""
+
+
+def run_trainer(
+    trainer: StepTrainer, head: PeftModel, outputs: Outputs, batch_size: int, advance: Advance
+) -> list[float]:
+    """Train, write the outputs, and return the loss of each optimizer step."""
+    saver = SnapshotSaver(trainer, head, outputs, batch_size, advance)
+    trainer.add_callback(saver)
+    trainer.train()
+    return saver.losses
 
 
 class SnapshotSaver(TrainerCallback):

@@ -24,11 +24,11 @@ from likra.heads.lora import fresh_head
 from likra.heads.settings import LoraSettings, TrainingSettings
 from likra.heads.train import (
     Outputs,
-    SnapshotSaver,
     check_can_train,
     check_snapshots,
     on_one_device,
     part_size,
+    run_trainer,
     scratch_folder,
     trainer_settings,
 )
@@ -79,10 +79,7 @@ def train_baseline(  # noqa: PLR0913 - those of train_head, and what it does not
     reference of DPO, NCA and KTO is the base, the head switched off. There is no dropout, for
     the two would differ by its noise.
 
-    KTO sees a right and a wrong row of each question. It estimates the divergence from the base
-    on answers to other questions of the batch, so a last batch of one question, which has none,
-    estimates it on that question's own. With gradient accumulation each part has an estimate of
-    its own, and the loss of all but ``trl-sft`` is the mean over the parts.
+    With gradient accumulation the loss of all but ``trl-sft`` is the mean over the parts.
 
     Args:
         base: the frozen base model.
@@ -123,10 +120,7 @@ def train_baseline(  # noqa: PLR0913 - those of train_head, and what it does not
         arguments = _arguments(base, method, settings, seed, beta)
         trainer = _trainer(base, kind, head, rows, {**arguments, "output_dir": scratch})
         outputs = Outputs(snapshots, stamps or {}, losses)
-        saver = SnapshotSaver(trainer, head, outputs, settings.batch_size, advance)
-        trainer.add_callback(saver)
-        trainer.train()
-    return saver.losses
+        return run_trainer(trainer, head, outputs, settings.batch_size, advance)
 
 
 def _trainer(
@@ -245,11 +239,12 @@ def _labelled(pair: TokenPair) -> Row:
 
 
 def _unpaired(rights: list[TokenPair], wrongs: list[TokenPair], part_size: int) -> list[Row]:
-    """KTO's rows: of each part of a batch, first its right answers, then its wrong ones.
+    """KTO's rows: for each part of a batch, first its right answers, then its wrong ones.
 
-    KTO estimates the divergence from the base on prompts with answers that are not theirs: as TRL
-    has it, with that of the row before. Were the two rows of a question neighbours, this would
-    be the question's own right answer for every second row.
+    KTO estimates the divergence from the base on prompts with the answers of other questions: in
+    TRL, the answer of the row before. If the two rows of a question were neighbours, this would be
+    the question's own right answer for every second row. A last batch of one question has no
+    other, and takes its own. Each part of a batch has its own estimate.
     """
     rows = []
     for start in range(0, len(rights), part_size):

@@ -106,10 +106,9 @@ class LikraLM(LikraBaseLM):
         self.weight = checked_weight(weight)
         terms = (MODES[mode].positive, MODES[mode].negative)
         keys = head_keys(self.run, terms, {"seed": seed, "n": n, "source": source})
-        folders = [None if key is None else self.run.head_folder(key) for key in keys]
-        saved = [folder for folder in folders if folder is not None]
-        for folder in saved:
-            read_stamp(folder)
+        used = [key for key in keys if key is not None]
+        for key in used:
+            read_stamp(self.run.head_folder(key))
         super().__init__(
             usable_path(self.run.study.model, self.run.folder)
             if pretrained is None
@@ -117,11 +116,12 @@ class LikraLM(LikraBaseLM):
             dtype=self.run.study.dtype if dtype is None else dtype,
             **arguments,
         )
+        folders = [None if key is None else self.run.head_folder(key) for key in keys]
         self.positive, self.negative = (Head(self.base, folder) for folder in folders)
         for head in (self.positive, self.negative):
             with head.on():
                 pass  # it fits
-        self.trained_questions = TrainedQuestions(trained_contexts(saved))
+        self.trained_questions = TrainedQuestions(trained_contexts(self.run, used))
         self.parts: list[Part] = []
         self._terms: tuple[Floats, Floats | None] | None = None  # last scored
         if (opened := OPENED.get()) is not None:

@@ -67,7 +67,7 @@ class LikraBaseLM(HFLM):
 
         Args:
             pretrained: "pocket", a local folder, a name on the hub, or an opened model.
-            device: a torch device; the best one there by default.
+            device: a torch device; the best one found by default.
             arguments: any other of the harness's ``hf``, with its defaults (``dtype="auto"``: the
                 checkpoint's own, also on a CPU).
 
@@ -170,7 +170,7 @@ class LikraBaseLM(HFLM):
         override_bs: int | None = None,
         budget: int | None = None,
     ) -> list[tuple[float, bool]]:
-        """Score token pairs, each answer given to the harness's cache when it is there."""
+        """Score token pairs, each answer given to the harness's cache as soon as it is known."""
         del override_bs  # a batch is a number of tokens
         pairs = [
             cut(TokenPair(context, continuation), self.max_length)

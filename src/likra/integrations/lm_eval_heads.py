@@ -5,7 +5,6 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -14,6 +13,8 @@ from likra.errors import LikraError, unknown
 from likra.scores.table import HeadKey
 from likra.study.examples import heads_of
 from likra.study.folder import Run
+
+BREAK = "\n\n"  # between few-shot examples
 
 
 def checked_weight(weight: str | float) -> float:
@@ -74,18 +75,14 @@ def head_keys(
     return positive, negative
 
 
-def trained_contexts(folders: Iterable[Path]) -> frozenset[str]:
-    """The prompts of all examples that heads were trained on.
-
-    Args:
-        folders: of the heads, each in the folder of its training. One that an older version wrote
-            has no prompts.
-
-    """
+def trained_contexts(run: Run, keys: Iterable[HeadKey]) -> frozenset[str]:
+    """The prompts that heads of a run were trained on; none where an older version wrote them."""
     contexts: set[str] = set()
-    for path in {folder.parent / "examples.jsonl" for folder in folders}:
+    for key in keys:
+        path = run.training_folder(key) / "examples.jsonl"
         if path.is_file():
-            examples = map(json.loads, path.read_text(encoding="utf-8").rstrip("\n").split("\n"))
+            lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+            examples = map(json.loads, lines[: key.n_train])  # a later snapshot may have seen more
             contexts |= {example["context"] for example in examples if "context" in example}
     return frozenset(contexts)
 
@@ -107,9 +104,9 @@ class TrainedQuestions:
                 self.trained[request.task_name].add(request.doc_id)
 
     def _is_trained(self, context: str) -> bool:
-        """Whether the context is known, or what stands in it after few-shot examples is."""
-        parts = context.split("\n\n")
-        return any("\n\n".join(parts[start:]) in self.contexts for start in range(len(parts)))
+        """Whether the context is known, or what follows its few-shot examples is."""
+        parts = context.split(BREAK)
+        return any(BREAK.join(parts[start:]) in self.contexts for start in range(len(parts)))
 
     @property
     def counts(self) -> dict[str, int]:

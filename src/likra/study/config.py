@@ -240,7 +240,7 @@ def parse_study(settings: Mapping[str, object], where: str = "the study") -> Stu
     for key in ("seeds", "snapshots", "negatives", "modes", "figures"):
         values = getattr(study, key)
         if len(set(values)) != len(values):
-            raise LikraError(f"{where}: '{key}' holds a value twice")
+            raise LikraError(f"{where}: '{key}' has a value twice")
     if study.snapshots != sorted(study.snapshots):
         raise LikraError(f"{where}: 'snapshots' must ascend, not {study.snapshots}")
     return study

@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub's library is imported
 
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from transformers import (
     MistralForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    TrainingArguments,
 )
 
 from likra.heads.base import BaseModel, open_model
@@ -82,6 +84,20 @@ def tiny_model(kind: str):
 def tiny_base(kind: str, layout: str = "forest") -> BaseModel:
     """A tiny model as `open_model` gives it, without a tokenizer."""
     return BaseModel(kind, tiny_model(kind), None, 128, layout, "as asked for")
+
+
+def show_two_gpus(monkeypatch) -> None:
+    """Have training arguments find two GPUs: the Trainer would wrap the model for both."""
+    real = TrainingArguments.__dict__["_setup_devices"].func
+
+    def two_devices(arguments: TrainingArguments) -> torch.device:
+        real(arguments)
+        arguments._n_gpu = 2
+        return torch.device("cpu")
+
+    fake = cached_property(two_devices)
+    fake.__set_name__(TrainingArguments, "_setup_devices")
+    monkeypatch.setattr(TrainingArguments, "_setup_devices", fake)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import VOCABULARY, tiny_base
+from conftest import VOCABULARY, show_two_gpus, tiny_base
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -23,6 +23,7 @@ from likra.heads.base import BaseModel, weights_digest
 from likra.heads.lora import Head
 from likra.heads.score import score
 from likra.heads.settings import LoraSettings, TrainingSettings
+from likra.heads.stamp import read_stamp
 from likra.heads.train import train_head
 from likra.heads.trl import METHODS, train_baseline
 from likra.questions import Choice
@@ -302,8 +303,43 @@ def test_adapters_are_float32_also_on_a_bf16_base_of_any_layout(method, tmp_path
     assert losses[0] == pytest.approx(FIRST_LOSSES.get(method, losses[0]), abs=1e-6)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_several_gpus_do_not_make_several_models(method, tmp_path, monkeypatch):
+    alone, _ = train(tiny(), method, tmp_path / "one", snapshots=(4,))
+    show_two_gpus(monkeypatch)
+    losses, _ = train(tiny(), method, tmp_path / "two", snapshots=(4,))
+    assert losses == alone
+
+
+def test_a_baseline_has_a_stamp_and_its_losses(tmp_path):
+    folder, path = tmp_path / "n=12", tmp_path / "losses.csv"
+    losses = train_baseline(
+        tiny(),
+        "dpo",
+        RIGHT,
+        WRONG,
+        {12: folder},
+        settings=SETTINGS,
+        lora=LoraSettings(),
+        seed=0,
+        name=None,
+        stamps={12: {"inputs": {"beta": 0.1}}},
+        losses=path,
+    )
+    assert read_stamp(folder)["inputs"] == {"beta": 0.1}
+    lines = path.read_text().splitlines()
+    assert [float(line.split(",")[1]) for line in lines[1:]] == losses
+
+
 # --------------------------------------------------------------------------------------------
 # What is refused
+
+
+def test_float16_is_not_trained(tmp_path):
+    base = tiny()
+    base.model.to(torch.float16)
+    with pytest.raises(LikraError, match="training in float16 is not supported"):
+        train(base, "dpo", tmp_path)
 
 
 def test_an_unknown_method_is_named_with_the_nearest(tmp_path):

@@ -13,7 +13,8 @@ from transformers import AutoTokenizer
 
 from likra import pocket
 from likra.data.card import CARDS, card_names, read_card
-from likra.data.harness import HarnessTask, open_card, sandboxed_templates
+from likra.data.documents import sandboxed_templates
+from likra.data.harness import HarnessTask, open_card
 from likra.data.harness_index import open_harness_task
 from likra.data.rendering import Rendering, chat_template_of
 from likra.errors import LikraError

@@ -221,7 +221,7 @@ def test_tasks_lists_cards_and_shows_questions(tmp_path):
     ("arguments", "words"),
     [
         (["run"], "name a study, a task or a data file"),
-        (["run", "lost.jsonl"], "no file at 'lost.jsonl'"),
+        (["run", "lost.jsonl"], "file not found: 'lost.jsonl'"),
         (["run", "pocket", "--fewshot", "some"], "'fewshot': input should be"),
         (["run", "pocket", "--eval-fraction", "0.5"], "has splits of its own (test, train)"),
         (["run", "pocket", "--apply-chat-template"], "needs a chat template"),

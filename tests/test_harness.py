@@ -644,7 +644,7 @@ def test_cards_become_files_with_absolute_paths(tmp_path, real_data):
         LikraError, match=r"--data is for likra's cards, and lambada_openai are none"
     ):
         _with_cards({"tasks": ["lambada_openai"]}, data, tmp_path)
-    with pytest.raises(LikraError, match="no data folder at 'nowhere'"):
+    with pytest.raises(LikraError, match="data folder not found: 'nowhere'"):
         _card_file("arc_challenge", "nowhere", tmp_path)
 
 

@@ -177,7 +177,7 @@ def test_other_question_reads_the_questions_that_it_takes_alone():
 
 def test_other_question_says_when_there_is_none():
     same = [question(str(n), "same", [f"wrong {n}"]) for n in range(3)]
-    with pytest.raises(LikraError, match="there is no wrong answer for question '0'"):
+    with pytest.raises(LikraError, match="no wrong answer for question '0'"):
         draw_negatives("other_question", same, 0)
 
 
@@ -370,7 +370,7 @@ def test_a_name_that_is_none(name, message):
 
 
 def test_a_question_without_wrong_answers_is_named():
-    with pytest.raises(LikraError, match="there is no wrong answer for question 'a'"):
+    with pytest.raises(LikraError, match="no wrong answer for question 'a'"):
         draw_negatives("random_choice", [question("a", "1", [])], 0)
 
 

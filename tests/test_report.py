@@ -19,6 +19,7 @@ from conftest import question
 from likra.errors import LikraError
 from likra.report.analysis import report_data
 from likra.report.compare import write_comparison
+from likra.report.grid import write_grid
 from likra.report.html import accuracy_rows, payload
 from likra.report.modes import ModeScores
 from likra.report.results import write_results
@@ -418,8 +419,9 @@ def test_the_page_loads_nothing(page):
     plain = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
     assert not re.search(r"@import|url\((?!#)", plain)
     assert {link[1:] for link in reader.links if link[0] == "#"} <= set(reader.ids)
-    assert page.count("Copyright 2012-") == 1  # the library, once, with its licence
-    assert plain.count("<svg") == 5  # for who has no JavaScript
+    assert plain.count("<svg") == 5  # for readers without JavaScript
+    assert "Copyright" not in page  # the charts are our own
+    assert len(page) < 700_000
 
 
 def test_ids_stand_once(page):
@@ -454,15 +456,15 @@ def test_texts_are_escaped(page):
 
 def test_what_is_no_better_than_a_blind_guess_is_not_sold(run, page, tmp_path, monkeypatch):
     assert "a blind guess 25.0%" in page
-    assert "not clearly above a blind guess" not in page
-    assert "one wrong answer is worth" in page
+    assert "not clearly better than a blind guess" not in page
+    assert "one wrong answer does as much as" in page
     monkeypatch.setitem(RISE, "positive", 0)
     monkeypatch.setitem(RISE, "negative", 0)
     poor = made_up(tmp_path)
     write_results(poor)
     page = (tmp_path / "report.html").read_text()
-    assert "not clearly above a blind guess (25.0%)" in page
-    assert "is worth" not in page.partition("<section")[0]
+    assert "not clearly better than a blind guess (25.0%)" in page
+    assert "does as much as" not in page
 
 
 def test_the_page_says_what_was_asked_and_found(run, page, data):
@@ -470,11 +472,11 @@ def test_the_page_says_what_was_asked_and_found(run, page, data):
     body = page.partition("<body>")[2]
     order = [
         "What does pocket learn",
-        "40 questions of pocket; 2 of them stand",
+        "40 questions of pocket; 2 of these are also in the training data",
         headline(points, run.study, data["chance"]),
     ]
-    order += ["Learning curves", "AUROC", "ECE", "McNemar", "What is one example worth?", "Copy as"]
-    order += ["disagree most", "3 rows were skipped", "learning_rate", "0.1.0"]
+    order += ["Learning curves", "AUROC", "ECE", "McNemar", "what is one wrong answer worth?"]
+    order += ["Copy as", "disagree most", "3 rows were skipped", "learning_rate", "0.1.0"]
     places = [body.index(words) for words in order]
     assert places == sorted(places)
 
@@ -498,7 +500,7 @@ def test_pages_of_other_studies(tmp_path, changes):
     for mode in run.study.modes:
         assert mode_style(mode).label in page
     if {"sft", "likra"} <= set(run.study.modes):
-        assert "only ids are known" in page
+        assert "only the ids are shown" in page
         assert ">q0<" in page or "q1" in page
 
 
@@ -517,12 +519,42 @@ def test_figures_come_as_svg_pdf_and_png_with_the_same_bytes_again(run, tmp_path
     files = {f"{name}.{ending}" for name in names for ending in ("svg", "pdf", "png")}
     assert {path.name for path in (run.folder / "figures").iterdir()} == files
     for name in files:
-        there, here = (f / "figures" / name for f in (run.folder, tmp_path / "again"))
-        assert there.read_bytes() == here.read_bytes(), name
+        first, again = (f / "figures" / name for f in (run.folder, tmp_path / "again"))
+        assert first.read_bytes() == again.read_bytes(), name
     for name in names:
         pdf = (run.folder / "figures" / f"{name}.pdf").read_bytes()
         assert b"/CIDFontType2" in pdf or b"/TrueType" in pdf
         assert b"/Type3" not in pdf
+
+
+def test_only_the_figures_asked_for_are_drawn(run, tmp_path):
+    shutil.copytree(run.folder, tmp_path / "again")
+    write_results(read_run(tmp_path / "again"), figures=["densities"])
+    names = {path.name for path in (tmp_path / "again" / "figures").iterdir()}
+    assert names == {"densities.svg", "densities.pdf", "densities.png"}
+    page = (tmp_path / "again" / "report.html").read_text()
+    assert page.count("<noscript>") == 1
+    write_results(read_run(tmp_path / "again"), figures=[])
+    page = (tmp_path / "again" / "report.html").read_text()
+    assert "<noscript>" not in page
+    assert "The folder <code>figures</code>" not in page
+    assert 'id="curves"' in page  # the chart needs no figure
+
+
+def test_the_table_of_a_grid(run, tmp_path):
+    """Trained modes stand at the last n with the first source, the base as it is."""
+    table = write_grid([(run, curves(run)[1])] * 2, tmp_path)
+    rows = pd.read_csv(tmp_path / "table.csv")
+    assert (
+        rows[["model", "task", "metric", "n"]].to_numpy().tolist()
+        == [["pocket", "pocket", "acc", 32]] * 2
+    )
+    likra = [np.mean(right(r)) for r in by_hand(run, "likra", "random_choice", 32)]
+    assert rows.likra[0] == pytest.approx(np.mean(likra))
+    assert rows.base[0] == pytest.approx(np.mean(right(by_hand(run, "base", "", 0)[0])))
+    assert table.likra[0] == f"{rows.likra[0]:.3f} ±{rows.likra_high[0] - rows.likra[0]:.3f}"
+    assert (tmp_path / "table.md").read_text().count("\n") == 4
+    assert r"\toprule" in (tmp_path / "table.tex").read_text()
 
 
 # --------------------------------------------------------------------------------------------
@@ -540,7 +572,7 @@ def test_runs_on_the_same_questions_are_compared_in_pairs(run, other, tmp_path):
     one = np.mean([right(r) for r in by_hand(run, "likra", SOURCE, 32)], axis=0)
     two = np.array(right(by_hand(other, "likra", SOURCE, 32)[0]))
     assert f"{100 * (one - two).mean():+.1f} points".replace("-", "\u2212") in page
-    assert f"Likra ({SOURCE}): made-up less other" in page
+    assert f"Likra ({SOURCE}): made-up &minus; other" in page
     reader = Reader()
     reader.feed(page)
     rows = reader.copies["copy-acc-Markdown"].splitlines()
@@ -676,55 +708,167 @@ def visit(chromium):
     assert faults == []
 
 
-def traces(tab, chart: str = "curves") -> list[str]:
-    return tab.evaluate(f"byId('{chart}').data.filter((t) => t.name).map((t) => t.name)")
+def series(tab, chart: str = "curves") -> list[str]:
+    """The names of a chart's curves, from the first drawn to the topmost."""
+    groups = tab.locator(f"#{chart} svg [data-series]")
+    return groups.evaluate_all("groups => groups.map((group) => group.dataset.series)")
 
 
-def test_legends_and_choices_work(run, visit):
+def outline(tab, name: str, chart: str = "curves") -> str:
+    return tab.locator(f'#{chart} [data-series="{name}"] .line').get_attribute("d")
+
+
+def color(tab, name: str = "Likra", chart: str = "curves") -> str:
+    line = tab.locator(f'#{chart} [data-series="{name}"] .line')
+    return line.evaluate("line => getComputedStyle(line).stroke")
+
+
+def test_curves_are_drawn_with_bands_markers_and_single_seeds(run, visit):
     tab = visit(run.folder / "report.html")
-    everything = traces(tab)
-    assert everything == ["Likra", "Base-Likra", "Positive-Base", "SFT", "base model"]
+    likra = tab.locator('#curves [data-series="Likra"]')
+    assert likra.locator(".band").count() == 1
+    assert likra.locator(".marker").count() == 2  # n = 8 and 32
+    assert likra.locator(".dot").count() == 2 * 2  # for each of two seeds
+    x8, y8, x32, y32 = map(float, re.findall(r"[\d.]+", outline(tab, "Likra")))
+    assert x8 < x32
+    assert y8 > y32  # more examples, higher accuracy, further up
+    assert tab.locator('#curves [data-series="base model"] .marker').count() == 0
+    ticks = tab.locator("#curves .axes text").all_text_contents()
+    assert ticks[:2] == ["8", "32"]
+    assert tab.locator("#curves .rule").text_content() == "chance"
+    assert len(series(tab, "reliability")) == 5
+    assert [series(tab, f"density-{name}") for name in ("base", "ratio")] == [
+        ["right answers", "wrong answers"]
+    ] * 2
+
+
+def test_legends_hide_curves_and_show_one_alone(run, visit):
+    tab = visit(run.folder / "report.html")
+    everything = series(tab)
+    assert everything == ["base model", "SFT", "Positive-Base", "Base-Likra", "Likra"]
     curves = tab.locator("#curves-section")
     likra = curves.get_by_role("button", name="Likra", exact=True)
     likra.click()
     assert likra.get_attribute("aria-pressed") == "false"
-    assert [name for name in traces(tab) if name.startswith("Likra")] == []
+    assert series(tab) == everything[:-1]
     likra.click()
-    before = tab.evaluate("byId('curves').data.find((t) => t.name === 'Base-Likra').y")
-    curves.get_by_role("button", name=SOURCE).click()
-    assert traces(tab) == everything
-    assert tab.evaluate("byId('curves').data.find((t) => t.name === 'Base-Likra').y") != before
-    curves.get_by_role("button", name="base model").dblclick()
-    assert traces(tab) == ["base model"]
-    before = tab.evaluate("byId('density-positive').data[0].y")
-    assert traces(tab, "sources") == ["base model", "SFT", "random_choice", SOURCE]
+    assert series(tab) == everything
+    base = curves.get_by_role("button", name="base model")
+    base.dblclick()
+    assert series(tab) == ["base model"]
+    base.dblclick()
+    assert series(tab) == everything
+    likra.focus()
+    tab.keyboard.press("Shift+Enter")
+    assert series(tab) == ["Likra"]
+    assert likra.locator("svg .line, svg .marker").count() == 2  # as its curve is drawn
+
+
+def test_legends_of_sources_and_of_snapshots(run, visit):
+    tab = visit(run.folder / "report.html")
+    assert series(tab, "sources") == ["SFT", "base model", "random_choice", SOURCE]
     sources = tab.locator("#sources-section")
     sources.get_by_role("button", name=source_text(SOURCE)).click()
-    assert traces(tab, "sources") == ["base model", "SFT", "random_choice"]
-    alone = tab.evaluate("byId('sources').data.at(-1).y")
+    assert series(tab, "sources") == ["SFT", "base model", "random_choice"]
+    assert series(tab, "weights") == ["n = 8", "n = 32"]
+    tab.locator("#weights-section").get_by_role("button", name="n = 8").click()
+    assert series(tab, "weights") == ["n = 32"]
+    palest, strongest = "rgb(158, 202, 225)", "rgb(8, 48, 107)"
+    swatches = tab.locator("#weights-section .swatch .line")
+    strokes = swatches.evaluate_all("lines => lines.map((l) => getComputedStyle(l).stroke)")
+    assert strokes == [palest, strongest]
+    assert color(tab, "n = 32", "weights") == strongest
+
+
+def test_pickers_change_charts_and_tables(run, visit):
+    tab = visit(run.folder / "report.html")
+    curves = tab.locator("#curves-section")
+    before = outline(tab, "Base-Likra")
+    curves.get_by_role("button", name=SOURCE).click()
+    assert outline(tab, "Base-Likra") != before
+    before = outline(tab, "random_choice", "sources")
+    sources = tab.locator("#sources-section")
     sources.get_by_role("button", name="Likra", exact=True).click()
-    assert tab.evaluate("byId('sources').data.at(-1).y") != alone
+    assert outline(tab, "random_choice", "sources") != before
+    before = outline(tab, "n = 32", "weights")
+    weights = tab.locator("#weights-section")
+    weights.get_by_role("button", name="Base-Likra", exact=True).click()
+    assert outline(tab, "n = 32", "weights") != before
     shown = tab.locator("#paired-section tbody tr:visible")
     assert {row.split("\t")[1] for row in shown.all_inner_texts()} == {"32"}
+    before = outline(tab, "right answers", "density-positive")
     tab.locator("#separation-section").get_by_role("button", name="8", exact=True).click()
     assert {row.split("\t")[1] for row in shown.all_inner_texts()} == {"8"}
-    assert tab.evaluate("byId('density-positive').data[0].y") != before
+    assert outline(tab, "right answers", "density-positive") != before
     assert tab.locator("#tables-section table:visible thead").inner_text().startswith("acc\t")
     curves.get_by_role("button", name="acc_norm").click()
     assert tab.locator("#tables-section table:visible thead").inner_text().startswith("acc_norm")
 
 
-def test_hover_shows_value_and_interval(run, data, visit):
-    tab = visit(run.folder / "report.html")
+def at_n(data, mode: str, n: int, source: str = "") -> str:
+    """What a tooltip says about a point."""
+    (line,) = [x for x in data["curves"]["acc"] if (x["mode"], x["source"]) == (mode, source)]
+    value, low, high = (line[end][line["n"].index(n)] for end in ("value", "low", "high"))
+    return f"n = {n}: {value:.3f} [{low:.3f}, {high:.3f}]".replace("-", "\u2212")
+
+
+def middle(tab, name: str, marker: int) -> tuple[float, float]:
+    """Where a marker of the curves is on the screen."""
     tab.locator("#curves").scroll_into_view_if_needed()
-    box = tab.locator("#curves .nsewdrag").bounding_box()
-    tab.mouse.move(box["x"] + box["width"] * 0.96, box["y"] + box["height"] / 2)
-    tab.wait_for_selector("#curves .hoverlayer text")
-    text = tab.locator("#curves .hoverlayer").text_content()
-    (line,) = [x for x in data["curves"]["acc"] if x["mode"] == "sft"]
-    low, high = (f"{line[end][1]:.3f}" for end in ("low", "high"))
-    assert "n = 32" in text
-    assert f"SFT {line['value'][1]:.3f} [{low}, {high}]" in text.replace("\xa0", " ")
+    box = tab.locator(f'#curves [data-series="{name}"] .marker').nth(marker).bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def test_hover_shows_value_and_interval_of_the_nearest_point(run, data, visit):
+    tab = visit(run.folder / "report.html")
+    tooltip = tab.locator("#curves .tooltip")
+    assert not tooltip.is_visible()
+    x, y = middle(tab, "SFT", 1)
+    tab.mouse.move(x - 3, y + 3)
+    assert tooltip.inner_text() == f"SFT\n{at_n(data, 'sft', 32)}"
+    assert tab.locator("#curves .ring").get_attribute("visibility") == "visible"
+    x, y = middle(tab, "Base-Likra", 0)
+    tab.mouse.move(x + 3, y)
+    assert tooltip.inner_text() == f"Base-Likra\n{at_n(data, 'base-likra', 8, 'random_choice')}"
+    tab.mouse.move(5, 5)
+    assert not tooltip.is_visible()
+
+
+def test_a_tap_shows_the_point_until_another_place_is_tapped(run, data, visit):
+    phone = {"width": 390, "height": 844}
+    tab = visit(run.folder / "report.html", viewport=phone, has_touch=True)
+    x, y = middle(tab, "SFT", 1)
+    tab.touchscreen.tap(x, y + 2)
+    tooltip = tab.locator("#curves .tooltip")
+    assert tooltip.inner_text() == f"SFT\n{at_n(data, 'sft', 32)}"
+    box = tooltip.bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 390
+    tab.locator("#curves-section h2").tap()
+    assert not tooltip.is_visible()
+
+
+def test_arrow_keys_read_out_the_points(run, data, visit):
+    tab = visit(run.folder / "report.html")
+    tab.locator("#curves-section").get_by_role("button", name="base model").focus()
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("document.activeElement.id") == "curves"
+    tooltip, status = tab.locator("#curves .tooltip"), tab.locator("#status")
+    assert tooltip.inner_text().startswith("base model\nuntrained: 0.")
+    seen = set()
+    for _ in range(5):
+        tab.keyboard.press("ArrowUp")
+        seen.add(tooltip.inner_text().partition("\n")[0])
+    assert "Likra" in seen
+    for _ in range(8):
+        if tooltip.inner_text().startswith("SFT"):
+            break
+        tab.keyboard.press("ArrowDown")
+    tab.keyboard.press("ArrowRight")
+    assert tooltip.inner_text() == f"SFT\n{at_n(data, 'sft', 32)}"
+    assert status.inner_text() == f"SFT, {at_n(data, 'sft', 32)}"
+    tab.keyboard.press("Escape")
+    assert not tooltip.is_visible()
 
 
 @pytest.mark.parametrize("clipboard", [True, False])
@@ -737,7 +881,7 @@ def test_tables_are_copied_with_feedback(run, visit, clipboard):
     button = tab.locator("#tables-section").get_by_role("button", name="LaTeX")
     button.click()
     tab.get_by_role("button", name="Copied ✓").wait_for()
-    assert "LaTeX: Copied" in tab.locator("#said").inner_text()
+    assert "LaTeX: Copied" in tab.locator("#status").inner_text()
     copied = tab.evaluate("navigator.clipboard.readText()")
     assert copied.startswith("\\begin{tabular}")
     assert r"base-likra (random\_choice) &" in copied
@@ -752,15 +896,29 @@ def test_dark_paper_and_a_phone(run, other, visit, tmp_path):
             phone = {"width": 390, "height": 844}
             tab = visit(path, color_scheme=scheme, viewport=phone, has_touch=True)
             assert tab.evaluate("document.documentElement.scrollWidth") == 390
-            colors[scheme] = tab.evaluate("byId('curves').data.find((t) => t.name).line.color")
+            name = series(tab)[-1]
+            colors[scheme] = color(tab, name)
             for chart in tab.locator(".chart:visible").all():
-                assert chart.locator("svg.main-svg").count() > 0
+                assert chart.locator("svg .line").count() > 0
+                assert chart.locator("svg").bounding_box()["width"] <= 390
         assert colors["light"] != colors["dark"]
     tab.emulate_media(color_scheme="light")  # while the page is open
+    assert color(tab, name) == colors["light"]
+    tab.emulate_media(color_scheme="dark", media="print")  # paper is white
+    assert color(tab, name) == colors["light"]
+    assert tab.locator("button:visible").count() == 0
+
+
+def test_charts_follow_the_width_of_the_window(run, visit):
+    tab = visit(run.folder / "report.html")
+    before = outline(tab, "Likra")
+    tab.set_viewport_size({"width": 500, "height": 900})
     tab.wait_for_function(
-        "(color) => byId('curves').data.find((t) => t.name).line.color === color",
-        arg=colors["light"],
+        "before => document.querySelector('#curves [data-series=Likra] .line')"
+        ".getAttribute('d') !== before",
+        arg=before,
     )
+    assert tab.evaluate("document.documentElement.scrollWidth") == 500
 
 
 def test_without_javascript_figures_and_numbers_are_there(run, visit):
@@ -774,7 +932,8 @@ def test_without_javascript_figures_and_numbers_are_there(run, visit):
 def test_runs_are_switched_on_and_off(run, other, visit, tmp_path):
     write_comparison([run.folder, other.folder], tmp_path / "compare.html")
     tab = visit(tmp_path / "compare.html")
-    assert any(name.startswith("other: SFT") for name in traces(tab))
-    assert not any("Positive-Base" in name for name in traces(tab))
+    assert any(name.startswith("other: SFT") for name in series(tab))
+    assert not any("Positive-Base" in name for name in series(tab))
     tab.get_by_role("button", name="other", exact=True).click()
-    assert all(name.startswith("made-up: ") for name in traces(tab))
+    assert series(tab)
+    assert all(name.startswith("made-up: ") for name in series(tab))

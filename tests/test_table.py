@@ -71,7 +71,7 @@ def test_heads_scored_on_other_strings_are_refused():
 
 
 def test_the_same_head_twice_is_refused():
-    with pytest.raises(LikraError, match="positive.seed=0.n=8 stand twice"):
+    with pytest.raises(LikraError, match="two tables of scores of positive.seed=0.n=8"):
         combine([table(P), table(P)])
 
 
@@ -85,7 +85,7 @@ def test_a_damaged_file_is_named(tmp_path):
 
 def test_a_missing_column_is_refused(tmp_path):
     pq.write_table(table().drop_columns(["seed"]), tmp_path / "x.parquet")
-    with pytest.raises(LikraError, match="is no score table of this version"):
+    with pytest.raises(LikraError, match="is not a score table of this version"):
         read_scores(tmp_path / "x.parquet")
 
 
@@ -102,12 +102,16 @@ def test_a_score_that_is_no_number_is_refused(tmp_path, bad):
         read_scores(tmp_path / "x.parquet")
 
 
-def test_a_flipped_bit_is_noticed(tmp_path):
+def test_a_flipped_bit_changes_no_score_unnoticed(tmp_path):
     """Pages have checksums: a score that changed on the disk is never ranked."""
     path = tmp_path / "base.parquet"
     write_scores(path, table(), {})
     whole = path.read_bytes()
-    place = whole.index(np.float64(3.0).tobytes())  # the fourth of the scores 0, 1, 2, 3, 4
-    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-    with pytest.raises(LikraError, match="cannot read the scores"):
-        read_scores(path)
+    noticed = 0
+    for place in range(0, len(whole), 5):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        try:
+            assert read_scores(path)["logprob"].to_pylist() == [0, 1, 2, 3, 4]
+        except LikraError:
+            noticed += 1
+    assert noticed > 10

@@ -1,5 +1,6 @@
 """Task cards: rendered by the harness, read from where the user's data is, refused in words."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -124,7 +125,7 @@ def test_local_files_in_the_layouts_that_people_have(tmp_path, names):
     ("name", "words"),
     [
         ("pokcet", "unknown task 'pokcet': did you mean 'pocket'?"),
-        ("nowhere.yaml", "no task card at 'nowhere.yaml'"),
+        ("nowhere.yaml", "task card not found: 'nowhere.yaml'"),
     ],
 )
 def test_an_unknown_task(name, words):
@@ -181,7 +182,7 @@ def test_broken_json_is_named_with_its_file(card):
 def test_a_folder_without_the_tasks_data(tmp_path):
     with pytest.raises(LikraError, match=r"expected files like 'ARC-Challenge.train.jsonl'"):
         load_task("arc_challenge", str(tmp_path))
-    with pytest.raises(LikraError, match="no data folder at"):
+    with pytest.raises(LikraError, match="data folder not found"):
         load_task("arc_challenge", str(tmp_path / "nowhere"))
 
 
@@ -191,7 +192,9 @@ def test_a_folder_without_the_cards_training_data_is_not_divided_unasked(tmp_pat
     write_jsonl(tmp_path / "train_m.jsonl", rows)
     settings = {"name": "x", "task": "arc_challenge", "data": str(tmp_path)}
     bench = Workbench(parse_study(settings))
-    with pytest.raises(LikraError, match=r"holds no training data .* \(it holds .*train_m.jsonl\)"):
+    with pytest.raises(
+        LikraError, match=r"contains no training data .* \(it contains .*train_m.jsonl\)"
+    ):
         _ = bench.train
     divided = Workbench(parse_study(settings | {"eval_fraction": 0.5}))
     assert (len(divided.train), len(divided.evaluation)) == (5, 5)
@@ -204,7 +207,7 @@ def test_examples_of_a_divided_split_are_never_held_out(card):
     card.write_text(text)
     task = load_task(str(card))
     assert (task.train_split, task.eval_split) == (None, "test")
-    task.hold_out(0.5, seed=1)
+    task = task.held_out(0.5, seed=1)
     train = {question.stem for question in task.questions("train")}
     held = task.questions("held-out", 4)
     for question in held:
@@ -281,7 +284,7 @@ def test_the_same_question_about_another_passage_is_no_leak(card):
     card.write_text(CARD.replace('doc_to_text: "Q: {{question}} A:"', PASSAGE))
     task = load_task(str(card))
     assert find_leaks(task.questions("train"), task.questions("test")) == []
-    task.hold_out(0.3, seed=0)  # or all had to stay together
+    task = task.held_out(0.3, seed=0)  # or all had to stay together
     assert len(task.questions("held-out")) == 3
 
 
@@ -403,13 +406,32 @@ def test_a_card_with_training_data_alone_is_divided(card):
     card.write_text(text)
     task = load_task(str(card))
     assert (task.train_split, task.eval_split) == ("train", None)
-    task.hold_out(0.3, seed=1)
+    task = task.held_out(0.3, seed=1)
     assert (task.train_split, task.eval_split) == ("train", "held-out")
     train, held = task.questions("train"), task.questions("held-out", 2)
     assert (len(train), len(held)) == (7, 3)
     assert {q.id for q in (*train, *held)} == {r["id"] for r in rows}
     shown = {example.split("\n\n")[0] for example in (q.choices[0].context for q in held)}
     assert shown <= {f"Q: {q.stem} A: Paris" for q in train}
+
+
+def test_a_task_is_a_value(card):
+    rows = [row(f"t{n}", stem=f"Capital of {n}?") for n in range(10)]
+    write_jsonl(card.parent / "train.jsonl", rows)
+    write_jsonl(card.parent / "test.jsonl", [row(f"e{n}", stem=f"Town {n}?") for n in range(4)])
+    task = load_task(str(card))
+    before = task.questions("test", 1)
+    divided, without = task.held_out(0.5, seed=1), task.without_examples({"t0", "t1", "t2"})
+    assert divided.splits == ["held-out", "test", "train"]
+    assert task.splits == ["test", "train"]
+    assert (task.train_split, task.eval_split) == ("train", "test")
+    assert task.questions("test", 1) == before
+    assert len(task.questions("train")) == 10
+    with pytest.raises(LikraError, match="has 7 examples, not 8"):
+        without.questions("test", 8)
+    assert task.questions("test", 8)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        task.name = "other"
 
 
 PARTS = """
@@ -433,7 +455,7 @@ def test_examples_of_divided_parts_are_never_held_out(tmp_path, composed, fewsho
         write_jsonl(tmp_path / f"{part}.test.jsonl", rows)
     (tmp_path / "parts.yaml").write_text(PARTS.replace("[a, b]", f"[a, b]{composed}"))
     task = load_task(str(tmp_path / "parts.yaml"), str(tmp_path))
-    task.hold_out(0.5, seed=0)
+    task = task.held_out(0.5, seed=0)
     train = {question.stem for question in task.questions("train")}
     held = task.questions("held-out", 3, Rendering(fewshot=fewshot))
     assert len(train) == len(held) == 20
@@ -454,9 +476,9 @@ def test_bad_rows_of_a_divided_split_are_left_out(card):
     card.write_text(CARD.replace("training_split: train\n", "").replace("train: train.jsonl, ", ""))
     task = load_task(str(card))
     with pytest.raises(LikraError, match="test row 3: the card does not fit the data"):
-        task.hold_out(0.3, seed=0)
+        task = task.held_out(0.3, seed=0)
     skip = Rendering(on_bad_row="skip")
-    task.hold_out(0.3, 0, skip)
+    task = task.held_out(0.3, 0, skip)
     found = [*task.questions("train", 0, skip), *task.questions("held-out", 0, skip)]
     assert {q.id for q in found} == {f"t{n}" for n in range(10) if n != 3}
     assert len(found) == 9
@@ -472,7 +494,7 @@ def test_distractors_of_a_divided_split_are_of_the_same_side(tmp_path):
     )
     (tmp_path / "parts.yaml").write_text(text)
     task = load_task(str(tmp_path / "parts.yaml"), str(tmp_path))
-    task.hold_out(0.5, seed=0)
+    task = task.held_out(0.5, seed=0)
     sides = []
     for split in ("train", "held-out"):
         questions = task.questions(split)
@@ -487,7 +509,7 @@ def test_what_is_left_out_is_no_example(card, fewshot):
     write_jsonl(card.parent / "train.jsonl", rows)
     write_jsonl(card.parent / "test.jsonl", [row(f"e{n}", stem=f"Town {n}?") for n in range(8)])
     task = load_task(str(card))
-    task.left_out = {f"t{n}" for n in range(5)}
+    task = task.without_examples({f"t{n}" for n in range(5)})
     for question in task.questions("test", 3, Rendering(fewshot=fewshot)):
         *examples, _ = question.choices[0].context.split("\n\n")
         assert set(examples) == {f"Q: Capital of {n}? A: Paris" for n in (5, 6, 7)}

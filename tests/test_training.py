@@ -10,15 +10,13 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_base, tiny_model
+from conftest import show_two_gpus, tiny_base, tiny_model
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import TrainingArguments
 
 from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
@@ -348,19 +346,9 @@ def test_float16_is_scored_but_not_trained(tmp_path):
 
 
 def test_several_gpus_do_not_make_several_models(tmp_path, monkeypatch):
-    """What the library finds where two GPUs are visible; it would wrap the model for both."""
-
-    def two_devices(arguments: TrainingArguments) -> torch.device:
-        real.func(arguments)
-        arguments._n_gpu = 2
-        return torch.device("cpu")
-
     base = tiny_base("llama")
     alone, _ = train(base, tmp_path / "one")
-    real = TrainingArguments.__dict__["_setup_devices"]
-    found_two = cached_property(two_devices)
-    found_two.__set_name__(TrainingArguments, "_setup_devices")
-    monkeypatch.setattr(TrainingArguments, "_setup_devices", found_two)
+    show_two_gpus(monkeypatch)
     losses, _ = train(base, tmp_path / "two")
     assert losses == alone
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from likra.heads.settings import LoraSettings as LoraSettings
     from likra.heads.settings import TrainingSettings as TrainingSettings
     from likra.heads.train import train_head as train_head
-    from likra.integrations.lm_eval import LikraBaseLM as LikraBaseLM
     from likra.integrations.lm_eval import LikraLM as LikraLM
+    from likra.integrations.lm_eval_base import LikraBaseLM as LikraBaseLM
     from likra.negatives.mixture import draw_negatives as draw_negatives
     from likra.questions import Choice as Choice
     from likra.questions import Question as Question
@@ -41,7 +41,7 @@ _HOMES = {
     "BaseModel": "heads.base",
     "Choice": "questions",
     "Head": "heads.lora",
-    "LikraBaseLM": "integrations.lm_eval",
+    "LikraBaseLM": "integrations.lm_eval_base",
     "LikraError": "errors",
     "LikraLM": "integrations.lm_eval",
     "LoraSettings": "heads.settings",

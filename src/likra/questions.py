@@ -1,4 +1,4 @@
-"""The values that all else speaks of: a question, its choices, and which of them are right."""
+"""The values that everything else is about: a question, its choices, and which are right."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ class Choice:
 
 @dataclass(frozen=True)
 class Question:
-    """A question with its candidate answers, in the order in which they are indexed everywhere.
+    """A question with its candidate answers, in the order of their indices everywhere.
 
     ``stem`` is what is asked, without answers or few-shot examples; it serves to find leakage.
     ``origin`` is where the question was read, for messages ("answers.jsonl, row 17").
 
     There may be several right answers, or only right or only wrong ones: such a question trains
-    the one head, and cannot be ranked.
+    one head alone, and cannot be ranked.
     """
 
     id: str
@@ -54,12 +54,12 @@ class Question:
 
     @property
     def where(self) -> str:
-        """What names the question in a message."""
+        """How a message names the question."""
         return f"{self.origin}: question '{self.id}'" if self.origin else f"question '{self.id}'"
 
 
 def check_question(question: Question) -> None:
-    """Refuse a question that teaches nothing, or two things at once.
+    """Refuse a question without answers, or with a contradiction.
 
     Raises:
         LikraError: no choice, an empty choice, or a text both right and wrong.
@@ -83,7 +83,7 @@ def check_questions(questions: Sequence[Question]) -> None:
     """Refuse an unusable list of questions.
 
     Raises:
-        LikraError: the list is empty, an id stands twice, or `check_question` refuses one.
+        LikraError: the list is empty, an id is not unique, or `check_question` refuses one.
 
     """
     if not questions:

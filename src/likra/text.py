@@ -4,13 +4,12 @@ import random
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 
 def normalised(text: str) -> str:
-    """What two leaking stems have in common: words in lower case, numbers, signs of arithmetic.
+    """The words in lower case, numbers and signs of arithmetic; all other punctuation is dropped.
 
-    Unicode's compatible forms are one; so are a dash within a word and a space.
+    Unicode's compatibility forms are unified; a dash within a word becomes a space.
     """
     folded = unicodedata.normalize("NFKC", text.casefold())
     return " ".join(_WORD.findall("".join(map(_kept, folded))))
@@ -40,8 +39,8 @@ def shuffled(count: int, generator: random.Random) -> Iterator[int]:
         moved[place] = moved.get(left - 1, left - 1)
 
 
-def common_length(texts: Sequence[Sequence[Any]]) -> int:
-    """How far texts, or lists of messages, begin alike."""
+def common_length(texts: Sequence[Sequence[object]]) -> int:
+    """The length of the common beginning of texts, or of lists of messages."""
     shortest = min(map(len, texts))
     for length in range(shortest):
         if any(text[length] != texts[0][length] for text in texts):
@@ -50,7 +49,7 @@ def common_length(texts: Sequence[Sequence[Any]]) -> int:
 
 
 def one_line(error: BaseException) -> str:
-    """What really happened, short."""
+    """The first cause of an error, in one short line."""
     while error.__cause__ is not None:  # datasets wraps it
         error = error.__cause__
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]

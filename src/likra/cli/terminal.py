@@ -73,7 +73,8 @@ def print_table(
 
 def show_run(run: "Run", points: "pd.DataFrame") -> None:
     """Print the accuracies of a run, and where its report is."""
-    from likra.report.html import accuracy_rows, headline
+    from likra.report.html import accuracy_rows
+    from likra.report.sentences import headline
 
     study = run.study
     rows = accuracy_rows(points, study, study.metric)

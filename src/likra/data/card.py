@@ -9,7 +9,7 @@ Keys under ``metadata`` are likra's own, and the harness passes over them:
 - ``splits``: a split made of others, each ``CONFIGURATION/SPLIT``, with ``*`` for each part;
 - ``distractors``: so many answers of other questions are the wrong choices of each;
 - ``apply_chat_template``: the prompt is a user's turn;
-- ``overlaps``: what stands in training and evaluation data by design, in words;
+- ``overlaps``: what is in training and evaluation data by design, in words;
 - ``choices``, ``prompt``: how many choices and what prompt, in words for ``likra tasks``.
 """
 
@@ -42,7 +42,7 @@ def card_path(name: str) -> Path:
     path = Path(name)
     if path.suffix in {".yaml", ".yml"}:
         if not path.is_file():
-            raise LikraError(f"no task card at '{name}'")
+            raise LikraError(f"task card not found: '{name}'")
         return path
     raise unknown("task", name, card_names())
 
@@ -70,7 +70,7 @@ def read_card(path: Path, allow_code: bool = False) -> dict[str, Any]:
     """The harness's configuration in a card, its data files found beside it.
 
     Raises:
-        LikraError: no YAML, an unknown key, not a multiple-choice task, or one with Python code
+        LikraError: not YAML, an unknown key, not a multiple-choice task, or one with Python code
             (`check_card_is_safe`).
 
     """
@@ -83,7 +83,7 @@ def read_card(path: Path, allow_code: bool = False) -> dict[str, Any]:
     except (yaml.YAMLError, OSError, ImportError, AttributeError, ValueError) as error:
         raise LikraError(f"cannot read the task card '{path}': {one_line(error)}") from error
     if not isinstance(config, dict) or "task" not in config:
-        raise LikraError(f"'{path}' is no task card: it has no 'task' key")
+        raise LikraError(f"'{path}' is not a task card: it has no 'task' key")
     from lm_eval.config.task import TaskConfig
 
     known = set(TaskConfig.__dataclass_fields__)
@@ -122,9 +122,9 @@ def card_config(
     return config
 
 
-def check_output_type(config: Any, where: str) -> None:
+def check_output_type(config: dict[str, Any], where: str) -> None:
     """Refuse a task that does not rank choices."""
-    kind = config.get("output_type") if isinstance(config, dict) else config.output_type
+    kind = config.get("output_type")
     if kind != "multiple_choice":
         raise LikraError(
             f"{where}: output_type is '{kind}', and likra ranks choices: it needs 'multiple_choice'"
@@ -155,7 +155,7 @@ def local_files(folder: Path, dataset_name: str | None) -> dict[str, list[str]]:
 
 
 def use_local_data(config: dict[str, Any], data: str) -> None:
-    """Let a configuration read a local folder in the place of its data set.
+    """Let a configuration read a local folder instead of its data set.
 
     Raises:
         LikraError: the folder holds no data for it, or mixes file formats.
@@ -163,7 +163,7 @@ def use_local_data(config: dict[str, Any], data: str) -> None:
     """
     folder = Path(data)
     if not folder.is_dir():
-        raise LikraError(f"no data folder at '{data}'")
+        raise LikraError(f"data folder not found: '{data}'")
     name = config.pop("dataset_name", None)
     splits = local_files(folder, name)
     wanted = [config.get(key) for key in ("training_split", "validation_split", "test_split")]
@@ -173,7 +173,7 @@ def use_local_data(config: dict[str, Any], data: str) -> None:
     if not splits:
         file = f"{name}.train.jsonl" if name else "train.jsonl"
         raise LikraError(
-            f"'{data}' holds no data for task '{config['task']}': expected files like '{file}'"
+            f"'{data}' contains no data for task '{config['task']}': expected files like '{file}'"
         )
     endings = {Path(path).suffix for paths in splits.values() for path in paths}
     readers = {READERS[ending] for ending in endings}

@@ -105,7 +105,7 @@ class Format:
                 raise BadRowError(f"a column '{name}', which the first row lacks")
 
 
-def _length(value: Any) -> int:
+def _length(value: object) -> int:
     """Of the longest text in a field."""
     if isinstance(value, str):
         return len(value)
@@ -126,47 +126,47 @@ def recognise(
         decodes: see `Format`.
 
     Raises:
-        LikraError: an unknown role, a column that is not there, or columns that fit no format.
+        LikraError: an unknown role, a missing column, or columns that match no format.
 
     """
-    there = list(columns)
-    found = _columns_by_role(there, mapping, where)
+    names = list(columns)
+    by_role = _columns_by_role(names, mapping, where)
     for form in _FORMATS:
-        needed = all(role in found for role in form.needed)
-        if needed and (not form.one_of or any(role in found for role in form.one_of)):
+        needed = all(role in by_role for role in form.needed)
+        if needed and (not form.one_of or any(role in by_role for role in form.one_of)):
             roles = dict.fromkeys(("id", "prompt", *form.needed, *form.one_of))
             # of a preference either may be missing in the first row
-            named = {**{role: role for role in form.one_of}, **found}
+            named = {**{role: role for role in form.one_of}, **by_role}
             columns_of = {role: named[role] for role in roles if role in named}
-            return Format(form.name, columns_of, form.read, form.groups, frozenset(there), decodes)
+            return Format(form.name, columns_of, form.read, form.groups, frozenset(names), decodes)
     raise LikraError(
-        f"{where} fits no format: it has {_shown(there)}. Wanted: {WANTED}. "
+        f"{where} matches no format: it has {_shown(names)}. Expected: {WANTED}. "
         "Name your columns with --columns prompt=MINE,chosen=MINE"
     )
 
 
-def _columns_by_role(there: list[str], mapping: Mapping[str, str], where: str) -> dict[str, str]:
-    """What the user said, and for the other roles the usual names."""
+def _columns_by_role(names: list[str], mapping: Mapping[str, str], where: str) -> dict[str, str]:
+    """The user's column of each role, and the usual names for the other roles."""
     for role, named in mapping.items():
         if role not in ROLES:
             raise unknown("role of a column", role, ROLES)
         for column in named.split("+"):
-            if column not in there:
+            if column not in names:
                 raise LikraError(
-                    f"{where} has no column '{column}' (for {role}): it has {_shown(there)}"
+                    f"{where} has no column '{column}' (for {role}): it has {_shown(names)}"
                 )
     # a column that the user gave a role has no other
     given = {name for named in mapping.values() for name in named.split("+")}
-    free = [name for name in there if name not in given]
-    found = dict(mapping)
-    for role, names in ROLES.items():
-        usual = next((name for name in names if name in free), None)
-        if role not in found and usual is not None:
-            found[role] = usual
+    free = [name for name in names if name not in given]
+    by_role = dict(mapping)
+    for role, usual in ROLES.items():
+        own = next((name for name in usual if name in free), None)
+        if role not in by_role and own is not None:
+            by_role[role] = own
     letters = [name for name in "ABCDEFGHIJ" if name in free]
-    if "choices" not in found and letters[:2] == ["A", "B"]:
-        found["choices"] = "+".join(letters)
-    return found
+    if "choices" not in by_role and letters[:2] == ["A", "B"]:
+        by_role["choices"] = "+".join(letters)
+    return by_role
 
 
 def _shown(columns: Iterable[str]) -> str:
@@ -245,33 +245,33 @@ def _choices(form: Format, row: Mapping[str, Any]) -> tuple[list[str], list[str]
     texts = _plain_texts(value.get("text"), column)
     labels = _plain_texts(value.get("label"), column)
     if len(texts) != len(labels) or len(set(labels)) != len(labels):
-        raise BadRowError(f"'{column}' has not one label for each text", f"{value!r:.60}")
+        raise BadRowError(f"'{column}' needs one label for each text", f"{value!r:.60}")
     return texts, labels
 
 
-def _plain_texts(value: Any, column: str) -> list[str]:
+def _plain_texts(value: object, column: str) -> list[str]:
     if not isinstance(value, list):
-        raise BadRowError(f"'{column}' is no list of texts", f"{value!r:.60}")
+        raise BadRowError(f"'{column}' is not a list of texts", f"{value!r:.60}")
     for text in value:
         if _is_missing(text) or isinstance(text, bool) or not isinstance(text, str | int | float):
-            raise BadRowError(f"'{column}' is no list of texts", f"{text!r:.60} in it")
+            raise BadRowError(f"'{column}' is not a list of texts", f"{text!r:.60} in it")
     return [str(text) for text in value]
 
 
-def _is_missing(value: Any) -> bool:
+def _is_missing(value: object) -> bool:
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
-def _place(value: Any, texts: list[str], labels: list[str] | None, column: str) -> int:
-    """An answer given by its label; where choices have none by text, letter or index from 0.
+def _place(value: object, texts: list[str], labels: list[str] | None, column: str) -> int:
+    """An answer given by its label; where choices have none, by text, letter or index from 0.
 
     Raises:
-        BadRowError: it names no choice, or may mean several.
-        LikraError: it is one past the last: the file counts from 1, and all its rows are wrong.
+        BadRowError: it matches no choice, or may mean several.
+        LikraError: it is one past the last: the file counts from 1.
 
     """
     if isinstance(value, bool) or _is_missing(value):
-        raise BadRowError(f"'{column}' names no choice", f"{value!r}")
+        raise BadRowError(f"'{column}' matches no choice", f"{value!r}")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = str(value).strip()
@@ -280,7 +280,7 @@ def _place(value: Any, texts: list[str], labels: list[str] | None, column: str) 
             return labels.index(text)
         if texts.count(text) == 1:
             return texts.index(text)
-        raise BadRowError(f"'{column}' names no choice", f"'{text:.60}' ({', '.join(labels)})")
+        raise BadRowError(f"'{column}' matches no choice", f"'{text:.60}' ({', '.join(labels)})")
     places = {place for place, choice in enumerate(texts) if choice.strip() == text}
     letters = [chr(ord("A") + place) for place in range(len(texts))]
     places |= {letters.index(text)} if text in letters else set()
@@ -289,11 +289,11 @@ def _place(value: Any, texts: list[str], labels: list[str] | None, column: str) 
     if len(places) == 1:
         return places.pop()
     if places:
-        raise BadRowError(f"'{column}' can be read in two ways", f"'{text:.60}'")
+        raise BadRowError(f"'{column}' is ambiguous", f"'{text:.60}'")
     if number == len(texts):
         raise LikraError(
             f"'{column}' is {number}, and there are {number} choices: answers are counted from 0 "
-            "here, and this file's seem to be counted from 1"
+            "here, and this file seems to count from 1"
         )
     if number is not None:
         raise BadRowError(
@@ -301,7 +301,7 @@ def _place(value: Any, texts: list[str], labels: list[str] | None, column: str) 
             f"{number}, and the {len(texts)} choices are counted from 0",
         )
     known = f"{letters[0]} to {letters[-1]}" if letters else "none"
-    raise BadRowError(f"'{column}' names no choice", f"'{text:.60}' ({known}, or a text)")
+    raise BadRowError(f"'{column}' matches no choice", f"'{text:.60}' ({known}, or a text)")
 
 
 def _text(form: Format, value: Any, column: str) -> Text:
@@ -317,7 +317,7 @@ def _text(form: Format, value: Any, column: str) -> Text:
     raise BadRowError(f"'{column}' is neither a text nor chat messages", f"{value!r:.60}")
 
 
-def _is_message(value: Any) -> bool:
+def _is_message(value: object) -> bool:
     return isinstance(value, dict) and "role" in value and isinstance(value.get("content"), str)
 
 
@@ -344,7 +344,7 @@ def _from_json(value: Any) -> Any:
     return value
 
 
-def _truth(value: Any, column: str) -> bool:
+def _truth(value: object, column: str) -> bool:
     named = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
     text = str(value).strip().lower()
     if text not in named:
@@ -362,7 +362,7 @@ def _unmixed(prompt: Text, answers: list[tuple[Text, bool]]) -> list[tuple[Text,
     unmixed = []
     for text, is_right in answers:
         if isinstance(text, str) != isinstance(prompt, str):
-            raise BadRowError("plain text and chat messages mixed", "in prompt and answers")
+            raise BadRowError("mixed plain text and chat messages", "in prompt and answers")
         if not isinstance(text, str):
             own = text[len(prompt) :] if text[: len(prompt)] == prompt else text
             if not own or own[0]["role"] != "assistant":

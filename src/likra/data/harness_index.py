@@ -3,12 +3,17 @@
 import difflib
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from likra.data.card import check_output_type, use_local_data
-from likra.data.harness import HarnessTask, configurable_task, lacking, training_only
+from likra.data.harness import HarnessTask, lacking
+from likra.data.parts import Config, Parts
 from likra.errors import LikraError
+
+if TYPE_CHECKING:
+    from lm_eval.tasks import TaskManager
 
 HARNESS = "lm_eval:"
 
@@ -27,12 +32,12 @@ def _harness_cards(name: str) -> list[Path]:
     """
     line = re.compile(rf"^[\"']?(?:task|group)[\"']?\s*:\s*[\"']?{re.escape(name)}[\"']?\s*$", re.M)
     word = name.encode()
-    found = []
+    cards = []
     for path in sorted(_harness_folder().rglob("*.yaml")):
         content = path.read_bytes()
         if word in content and line.search(content.decode("utf-8", "replace")):
-            found.append(path)
-    return found
+            cards.append(path)
+    return cards
 
 
 def harness_has(name: str) -> bool:
@@ -48,32 +53,30 @@ def open_harness_task(name: str, data: str | None = None) -> HarnessTask:
         data: a local folder to read instead of the task's data set.
 
     Raises:
-        LikraError: there is none, its data cannot be had, or it does not rank choices.
+        LikraError: there is none, its data cannot be read, or it does not rank choices.
 
     """
     configs = _harness_configs(name)
     for config in configs.values():
         check_output_type(config, f"task 'lm_eval:{name}'")
 
-    def open_part(part: str) -> Any:
+    def config_of(part: str) -> Config:
         config = dict(configs[part])
         if data is not None:
             use_local_data(config, data)
-        return configurable_task(training_only(config))
+        return config
 
-    task = HarnessTask(f"{HARNESS}{name}", open_part, tuple(configs), use_ids=False)
-    task.part(task.part_names[0])
-    task.lacks_training = lacking(task, configs[task.part_names[0]], data)
-    return task
+    task = HarnessTask(f"{HARNESS}{name}", Parts(config_of), tuple(configs), use_ids=False)
+    _ = task.harness_task  # what is wrong with its data is said now
+    return replace(task, lacks_training=lacking(task, configs[task.part_names[0]], data))
 
 
-def _harness_configs(name: str) -> dict[str, dict[str, Any]]:
+def _harness_configs(name: str) -> dict[str, Config]:
     """The configurations of all tasks under a name, without loading their data."""
     from lm_eval.tasks import TaskManager
 
-    found = _harness_cards(name)
-    if found:
-        top = _harness_folder() / found[0].relative_to(_harness_folder()).parts[0]
+    if cards := _harness_cards(name):
+        top = _harness_folder() / cards[0].relative_to(_harness_folder()).parts[0]
         nearby = TaskManager(include_defaults=False, include_path=str(top))
         if configs := _leaves(nearby, name):
             return configs
@@ -85,14 +88,14 @@ def _harness_configs(name: str) -> dict[str, dict[str, Any]]:
     raise LikraError(f"unknown task of lm-evaluation-harness '{name}'{hint}")
 
 
-def _leaves(manager: Any, name: str) -> dict[str, dict[str, Any]] | None:
+def _leaves(manager: "TaskManager", name: str) -> dict[str, Config] | None:
     """The tasks under a name by their own names; None where the manager misses one."""
     entry = manager.task_index.get(name)
     if entry is None:
         return None
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    members: list[tuple[str, dict[str, Any]]]
+    members: list[tuple[str, Config]]
     if entry.kind.name == "TAG":
         members = [(member, {}) for member in sorted(entry.tags)]
     elif entry.kind.name == "GROUP":
@@ -102,7 +105,7 @@ def _leaves(manager: Any, name: str) -> dict[str, dict[str, Any]] | None:
         return {name: {k: v for k, v in config.items() if k not in {"tag", "group"}}}
     else:
         raise LikraError(f"task 'lm_eval:{name}' is written in Python, not as a card")
-    leaves: dict[str, dict[str, Any]] = {}
+    leaves: dict[str, Config] = {}
     for member, overrides in members:
         below = _leaves(manager, member)
         if below is None:
@@ -111,7 +114,7 @@ def _leaves(manager: Any, name: str) -> dict[str, dict[str, Any]] | None:
     return leaves
 
 
-def _group_members(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _group_members(config: Config) -> Iterator[tuple[str, Config]]:
     """Names of a group's members, with what the group changes in their configurations."""
     from lm_eval.tasks._factory import GROUP_FIELD_NAMES
 

@@ -1,4 +1,4 @@
-"""Leakage: evaluation questions that stand, or nearly stand, among the training questions."""
+"""Leakage: evaluation questions that are also, or nearly, training questions."""
 
 import math
 from collections import Counter, defaultdict

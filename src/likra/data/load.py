@@ -1,4 +1,4 @@
-"""Tasks: where questions come from. Cards, the harness's own tasks, and people's own files."""
+"""Open a task: a card, one of the harness's own, the user's own files or a data set of the hub."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,28 +28,28 @@ def load_task(
             (JSONL, JSON, CSV, TSV, Parquet), a folder of them (``./NAME`` where a card has its
             name), or a data set of the hub (``OWNER/NAME``).
         data: a local folder to read instead of a card's data set.
-        columns: of a file, by role, where it calls them otherwise (see `likra.data.formats`).
+        columns: of a file, by role, where its names are others (see `likra.data.formats`).
         on_bad_row: of a file: "error", or "skip" to leave bad rows out and count them.
         allow_code: whether a card that comes from a path may run Python code (``!function``).
 
     Raises:
-        LikraError: no such task, one that the harness does not understand, or no such data.
+        LikraError: unknown task, one that the harness does not understand, or no data.
 
     """
     if is_data_file(name) or is_hub_name(name):
         if data is not None:
-            raise LikraError(f"'{name}' is data itself: --data is the folder of a card")
+            raise LikraError(f"'{name}' is a data set itself: --data is for cards")
         opener = open_files if is_data_file(name) else open_hub
         return opener(name, columns, on_bad_row)
     if columns:
-        raise LikraError(f"task '{name}' is no file: --columns names the columns of one")
+        raise LikraError(f"task '{name}' is not a file: --columns is for files")
     if name.startswith(HARNESS):
         return open_harness_task(name.removeprefix(HARNESS), data)
     return open_card(name, data, allow_code=allow_code)
 
 
 def is_task(name: str) -> bool:
-    """Whether `load_task` would know the name, as far as that can be told without opening it."""
+    """Whether `load_task` would know the name, as far as is known without opening it."""
     if name.startswith(HARNESS) or is_data_file(name) or is_hub_name(name):
         return True
     return name.partition(":")[0] in card_names()

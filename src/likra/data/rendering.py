@@ -1,21 +1,24 @@
-"""How questions are put before a model, whatever they were read from."""
+"""How questions are rendered as prompts, whatever they were read from."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ChatTemplate = Callable[..., str]  # messages -> text, as `tokenizer.apply_chat_template`
 
 
 @dataclass(frozen=True)
 class Rendering:
-    """What a task is told about the rendering of its questions.
+    """How a task renders its questions.
 
     Attributes:
         fewshot: "per-question", each question its own examples, as the harness draws them; or
             "fixed", the same examples for all: then they go through the model once per batch.
         chat_template: renders messages to a prompt; without it the prompt is plain text.
-        on_bad_row: "error", or "skip" to leave out what cannot be read, and say so.
+        on_bad_row: "error", or "skip" to leave out what cannot be read, with a note.
 
     """
 
@@ -27,7 +30,7 @@ class Rendering:
 PLAIN = Rendering()
 
 
-def chat_template_of(tokenizer: Any) -> ChatTemplate:
+def chat_template_of(tokenizer: "PreTrainedTokenizerBase") -> ChatTemplate:
     """The tokenizer's chat template as a function of messages.
 
     ``add_generation_prompt`` opens the assistant's turn after the messages; without it the last

@@ -1,6 +1,6 @@
-"""Rows of people's files as a table on disk, which takes the memory of an index.
+"""Questions of people's files in a table on disk, which takes the memory of an index.
 
-The rows stand in a memory-mapped Arrow file; in memory are only their places, and while they are
+The rows are in a memory-mapped Arrow file. In memory are only their numbers, and while they are
 read the digests of ids, prompts and answers.
 """
 
@@ -8,12 +8,11 @@ import hashlib
 import json
 import os
 import tempfile
-from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import pyarrow as pa
 
@@ -34,31 +33,67 @@ _SCHEMA = pa.schema(
 _FLUSH = 2048  # rows
 
 
-@dataclass
-class Table:
-    """The rows of one split, on disk, and which of them make up each question.
+@dataclass(frozen=True)
+class Entry:
+    """A question of a file: what is asked, and its answers with whether each is right."""
 
-    ``groups`` holds for each question the first of its rows; ``following`` links rows with the
-    same prompt (-1: none).
+    id: str
+    origin: str
+    prompt: Text
+    answers: list[tuple[Text, bool]]
+
+
+@dataclass(frozen=True, eq=False)
+class Table(Sequence[Entry]):
+    """The questions of one split, read from disk when asked for.
+
+    Attributes:
+        format: of the rows.
+        rows: the memory-mapped rows.
+        groups: for each question, the numbers of its rows.
+        dropped: how many rows were left out, by their fault.
+        examples_of_dropped: the first of these, in words.
+        contradicted: digests of the answers that one row calls right and another wrong.
+
     """
 
     format: Format
-    rows: Any  # pa.Table, memory-mapped
-    groups: "array[int]"
-    following: "array[int]"
+    rows: pa.Table
+    groups: Sequence[Sequence[int]]
     dropped: Counter[str]
     examples_of_dropped: list[str]
-    contradicted: frozenset[bytes] = frozenset()  # digests of answers called right and wrong
+    contradicted: frozenset[bytes] = frozenset()
 
     def __len__(self) -> int:
         return len(self.groups)
 
-    def members(self, number: int) -> Iterator[dict[str, Any]]:
-        """The rows of a question."""
-        place = self.groups[number]
-        while place >= 0:
-            yield self.rows.slice(place, 1).to_pylist()[0]
-            place = self.following[place]
+    @overload
+    def __getitem__(self, index: int) -> Entry: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Table": ...
+    def __getitem__(self, index: int | slice) -> "Entry | Table":
+        if isinstance(index, slice):
+            return replace(self, groups=self.groups[index])
+        rows = [self.rows.slice(number, 1).to_pylist()[0] for number in self.groups[index]]
+        first = rows[0]
+        prompt = _loaded(first["prompt"], first["is_chat"])
+        answers = [
+            (_loaded(text, row["is_chat"]), is_right)
+            for row in rows
+            for text, is_right in zip(row["texts"], row["rights"], strict=True)
+        ]
+        if self.contradicted:
+            answers = [
+                (text, is_right)
+                for text, is_right in answers
+                if _digest(prompt, _stripped(text)) not in self.contradicted
+            ]
+        return Entry(str(first["id"] or first["origin"]), first["origin"], prompt, answers)
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether prompts are chat messages; a table has no mixture."""
+        return bool(self.rows["is_chat"][0].as_py())
 
 
 def read_table(
@@ -73,7 +108,7 @@ def read_table(
 
     Args:
         name: of the file, for messages.
-        rows: where each stands, file included, and its fields; see `likra.data.rows.read_rows`.
+        rows: the place of each, file included, and its fields; see `likra.data.rows.read_rows`.
         mapping: the user's columns by role.
         on_bad_row: "error", or "skip" to leave bad rows out and count them.
         decodes: see `likra.data.formats.Format`.
@@ -95,8 +130,9 @@ class _Reader:
         self.decodes = decodes
         self.format: Format | None = None
         self.ids: dict[bytes, bytes] = {}  # to the prompt that has it
-        self.prompts: dict[bytes, int] = {}  # the last row so far with that prompt
-        self.groups, self.following = array("q"), array("q")
+        self.n_rows = 0
+        self.groups: list[list[int]] = []
+        self.by_prompt: dict[bytes, list[int]] = {}  # the same lists
         self.dropped: Counter[str] = Counter()
         self.examples_of_dropped: list[str] = []
         self.answers: dict[bytes, bool] = {}
@@ -114,13 +150,12 @@ class _Reader:
         finally:
             Path(path).unlink(missing_ok=True)
         if self.format is None or not self.groups:
-            raise LikraError(f"'{self.name}' holds no usable row{self._why()}")
+            raise LikraError(f"'{self.name}' contains no usable row{self._why()}")
         return self._without_contradicted(
             Table(
                 self.format,
                 table,
                 self.groups,
-                self.following,
                 self.dropped,
                 self.examples_of_dropped,
                 frozenset(self.contradicted),
@@ -131,15 +166,15 @@ class _Reader:
         """A text that two rows call right and wrong is neither: questions without others go."""
         if not table.contradicted:
             return table
-        kept = array("q", (table.groups[n] for n in range(len(table)) if restored(table, n)[1]))
+        kept = [rows for rows, entry in zip(table.groups, table, strict=True) if entry.answers]
         if not kept:
-            raise LikraError(f"'{self.name}' holds no usable row{self._why()}")
+            raise LikraError(f"'{self.name}' contains no usable row{self._why()}")
         return replace(table, groups=kept)
 
     def _why(self) -> str:
         return f" ({self.examples_of_dropped[0]})" if self.examples_of_dropped else ""
 
-    def _fill(self, rows: Iterator[Row], writer: Any) -> None:
+    def _fill(self, rows: Iterator[Row], writer: pa.ipc.RecordBatchFileWriter) -> None:
         waiting: list[dict[str, Any]] = []
         for origin, row in rows:
             try:
@@ -148,9 +183,9 @@ class _Reader:
                     waiting.append(self._entry(example, origin))
             except LikraError as error:
                 if self.on_bad_row == "error" or not isinstance(error, BadRowError):
-                    where = "" if self.format is None else f"{origin}: "
-                    where = f"{origin}: " if isinstance(error, BadRowError) else where
-                    raise LikraError(f"{where}{error}") from error
+                    is_of_row = self.format is not None or isinstance(error, BadRowError)
+                    place = f"{origin}: " if is_of_row else ""
+                    raise LikraError(f"{place}{error}") from error
                 self.dropped[error.kind] += 1
                 if len(self.examples_of_dropped) < 3:
                     self.examples_of_dropped.append(f"{origin}: {error}")
@@ -170,8 +205,8 @@ class _Reader:
         return self._new_answers(example, self.format.groups)
 
     def _check_row(self, example: Example) -> None:
-        if self.following and (not isinstance(example.prompt, str)) != self.is_chat:
-            raise BadRowError("plain text and chat messages mixed", "in one file")
+        if self.n_rows and (not isinstance(example.prompt, str)) != self.is_chat:
+            raise BadRowError("mixed plain text and chat messages", "in one file")
         known = None if example.id is None else self.ids.get(_digest(example.id))
         if known is not None and not (self._groups and known == _digest(example.prompt)):
             raise BadRowError("duplicate id", f"'{example.id}'")
@@ -192,18 +227,18 @@ class _Reader:
         return replace(example, answers=kept) if kept else None
 
     def _entry(self, example: Example, origin: str) -> dict[str, Any]:
-        row = len(self.following)
         self.is_chat = not isinstance(example.prompt, str)
         key = _digest(example.prompt)
         if example.id is not None:
             self.ids[_digest(example.id)] = key
-        self.following.append(-1)
-        if self._groups and key in self.prompts:
-            self.following[self.prompts[key]] = row
+        if self._groups and key in self.by_prompt:
+            self.by_prompt[key].append(self.n_rows)
         else:
-            self.groups.append(row)
-        if self._groups:
-            self.prompts[key] = row
+            group = [self.n_rows]
+            self.groups.append(group)
+            if self._groups:
+                self.by_prompt[key] = group
+        self.n_rows += 1
         return {
             "id": example.id,
             "origin": origin,
@@ -231,25 +266,6 @@ def _digest(*texts: Text) -> bytes:
     return hashlib.blake2b(joined.encode("utf-8", "surrogatepass"), digest_size=12).digest()
 
 
-def restored(table: Table, number: int) -> tuple[Text, list[tuple[Text, bool]], dict[str, Any]]:
-    """Prompt and answers of a question, and its first row."""
-    rows = list(table.members(number))
-    prompt = text_of(rows[0]["prompt"], rows[0]["is_chat"])
-
-    answers = [
-        (text_of(answer, row["is_chat"]), is_right)
-        for row in rows
-        for answer, is_right in zip(row["texts"], row["rights"], strict=True)
-    ]
-    if table.contradicted:
-        answers = [
-            (text, is_right)
-            for text, is_right in answers
-            if _digest(prompt, _stripped(text)) not in table.contradicted
-        ]
-    return prompt, answers, rows[0]
-
-
-def text_of(stored: str, is_chat: bool) -> Text:
+def _loaded(stored: str, is_chat: bool) -> Text:
     """A text, or chat messages, as they were read."""
     return json.loads(stored) if is_chat else stored

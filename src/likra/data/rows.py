@@ -1,4 +1,4 @@
-"""Rows of people's own files, one at a time, each fault named with its file and line."""
+"""Rows of data files, one at a time; each fault is reported with its file and line."""
 
 import csv
 import json
@@ -10,19 +10,19 @@ from typing import Any
 from likra.errors import LikraError
 
 READABLE = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-MAX_FIELD = 1_000_000  # characters; more is a missing quote or a whole book, never an answer
+MAX_FIELD = 1_000_000  # characters; more is a missing quote, not an answer
 BATCH = 1024
 
 
 class BadRowError(LikraError):
-    """A row that cannot be used. ``kind`` is its fault in a few words, for counting."""
+    """A row that cannot be used; ``kind`` is its fault in a few words, for counting."""
 
     def __init__(self, kind: str, detail: str = "") -> None:
         super().__init__(f"{kind}{f': {detail}' if detail else ''}")
         self.kind = kind
 
 
-# Where a row stands ("line 7"), and its fields or what is wrong with it.
+# The place of a row ("line 7"), and its fields or its fault.
 Row = tuple[str, dict[str, Any] | BadRowError]
 
 
@@ -37,11 +37,11 @@ def read_rows(path: Path) -> Iterator[Row]:
     """
     kind = path.suffix.lower()
     if kind not in READABLE:
-        raise LikraError(f"'{path}' is none of {', '.join(READABLE)}")
+        raise LikraError(f"'{path}' has an unknown ending: known: {', '.join(READABLE)}")
     if path.is_dir():
-        raise LikraError(f"'{path}' is a folder, though its name is a file's")
+        raise LikraError(f"'{path}' is a folder, not a file")
     if not path.is_file():
-        raise LikraError(f"no file at '{path}'")
+        raise LikraError(f"file not found: '{path}'")
     if path.stat().st_size == 0:
         raise LikraError(f"'{path}' is empty")
     if kind == ".parquet":
@@ -86,17 +86,17 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object, refused where one key would silently win over its namesake."""
     if len({key for key, _ in pairs}) != len(pairs):
         keys = [key for key, _ in pairs]
-        raise BadRowError("a key twice", f"'{next(k for k in keys if keys.count(k) > 1)}'")
+        raise BadRowError("duplicate key", f"'{next(k for k in keys if keys.count(k) > 1)}'")
     return dict(pairs)
 
 
-def _whole(value: Any) -> dict[str, Any] | BadRowError:
+def _whole(value: object) -> dict[str, Any] | BadRowError:
     if not isinstance(value, dict):
-        return BadRowError("no JSON object", f"{value!r:.40}")
+        return BadRowError("not a JSON object", f"{value!r:.40}")
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        return BadRowError("half a character", "a lone surrogate escape")
+        return BadRowError("broken Unicode", "a lone surrogate escape")
     return value
 
 
@@ -120,7 +120,7 @@ def _json(path: Path) -> Iterator[Row]:
         lists = [item for item in value.values() if isinstance(item, list)]
         value = lists[0] if len(lists) == 1 else value
     if not isinstance(value, list):
-        raise LikraError(f"'{path}' holds no list of rows")
+        raise LikraError(f"'{path}' contains no list of rows")
     for number, row in enumerate(value, start=1):
         yield f"row {number}", _whole(row)
 
@@ -139,7 +139,7 @@ def _csv(path: Path) -> Iterator[Row]:
             if header is None:
                 raise LikraError(f"'{path}' is empty")
             if len(set(header)) != len(header):
-                raise LikraError(f"'{path}': a column name stands twice: {', '.join(header)}")
+                raise LikraError(f"'{path}': duplicate column name: {', '.join(header)}")
             line = reader.line_num + 1
             for fields in reader:
                 if fields:
@@ -153,9 +153,7 @@ def _csv(path: Path) -> Iterator[Row]:
 
 def _record(header: list[str], fields: list[str]) -> dict[str, Any] | BadRowError:
     if len(fields) != len(header):
-        return BadRowError(
-            "fields missing or too many", f"{len(fields)}, and {len(header)} columns"
-        )
+        return BadRowError("wrong number of fields", f"{len(fields)}, and {len(header)} columns")
     if any("\udc80" <= character <= "\udcff" for field in fields for character in field):
         return BadRowError("not UTF-8")
     return dict(zip(header, fields, strict=True))
@@ -170,7 +168,7 @@ def _parquet(path: Path) -> Iterator[Row]:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
             if len(set(names)) != len(names):
-                raise LikraError(f"'{path}': a column name stands twice: {', '.join(names)}")
+                raise LikraError(f"'{path}': duplicate column name: {', '.join(names)}")
             for batch in file.iter_batches(BATCH):
                 for row in batch.to_pylist():
                     number += 1

@@ -35,6 +35,8 @@ from likra.heads.train import (
 from likra.progress import progress
 from likra.questions import Choice
 
+Row = dict[str, object]  # of TRL's data set, with the columns that its collators take
+
 # By name, which of TRL's trainers, and its loss_type.
 METHODS = {
     "dpo": ("DPO", "sigmoid"),
@@ -131,7 +133,7 @@ def _trainer(
     base: BaseModel,
     kind: str,
     head: PeftModel,
-    rows: list[dict[str, Any]],
+    rows: list[Row],
     arguments: dict[str, Any],
 ) -> "_Baseline":
     """TRL's trainer of that kind, with the base as its reference."""
@@ -208,7 +210,7 @@ def _rows(
     right: Sequence[Choice],
     wrong: Sequence[Choice],
     part_size: int,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """The rows of TRL's data set, in the columns in which its collators take tokens."""
     # TRL feeds the last token of an answer, too, which predicts nothing and takes a place.
     rights = encode(base.tokenizer, right, base.max_length - 1)
@@ -235,16 +237,14 @@ def _rows(
     ]
 
 
-def _labelled(pair: TokenPair) -> dict[str, Any]:
+def _labelled(pair: TokenPair) -> Row:
     return {
         "input_ids": pair.context + pair.continuation,
         "labels": [-100] * len(pair.context) + pair.continuation,
     }
 
 
-def _unpaired(
-    rights: list[TokenPair], wrongs: list[TokenPair], part_size: int
-) -> list[dict[str, Any]]:
+def _unpaired(rights: list[TokenPair], wrongs: list[TokenPair], part_size: int) -> list[Row]:
     """KTO's rows: of each part of a batch, first its right answers, then its wrong ones.
 
     KTO estimates the divergence from the base on prompts with answers that are not theirs: as TRL

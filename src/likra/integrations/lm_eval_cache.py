@@ -1,6 +1,7 @@
 """lm-evaluation-harness's cache, kept to one model: its own keys are texts alone."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,11 @@ from likra.errors import LikraError
 OWNER = "likra"  # a key in the harness's cache; all others are SHA-256 digests
 
 
-def claim_cache(cache: Any, inputs: dict[str, Any]) -> None:
+def claim_cache(cache: Any, inputs: Mapping[str, object]) -> None:
     """Mark an empty cache as one model's own, and refuse another model's.
 
     Args:
-        cache: the harness's ``SqliteDict``.
+        cache: the harness's ``SqliteDict``, which has no types.
         inputs: all that the scores of the model that wants to use it depend on.
 
     Raises:
@@ -21,7 +22,7 @@ def claim_cache(cache: Any, inputs: dict[str, Any]) -> None:
 
     """
     if not len(cache):
-        cache[OWNER] = inputs
+        cache[OWNER] = dict(inputs)
         cache.commit()
     stored = cache.get(OWNER)
     if stored == inputs:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from likra.study.examples import heads_of
 from likra.study.folder import Run
 
 
-def checked_weight(weight: Any) -> float:
+def checked_weight(weight: str | float) -> float:
     """A weight given as text or number.
 
     Raises:
@@ -33,7 +33,7 @@ def checked_weight(weight: Any) -> float:
 
 
 def head_keys(
-    run: Run, terms: tuple[str, str], given: dict[str, Any]
+    run: Run, terms: tuple[str, str], given: Mapping[str, str | int | None]
 ) -> tuple[HeadKey | None, HeadKey | None]:
     """Which heads give the positive and the negative term; None is the base.
 

@@ -4,21 +4,25 @@ import json
 import os
 import sys
 import warnings
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from lm_eval.utils import get_file_task_name
 
 from likra.atomic import write_text
 from likra.data.card import card_config, card_names
-from likra.data.harness import sandboxed_templates
+from likra.data.documents import sandboxed_templates
 from likra.data.harness_index import harness_has
 from likra.errors import LikraError
-from likra.integrations.lm_eval import OPENED, LikraLM
+from likra.integrations.lm_eval import OPENED, LikraLM, Part
+
+if TYPE_CHECKING:
+    from lm_eval._cli import HarnessCLI
 
 
 def run_harness(arguments: Sequence[str], data: str | None = None) -> None:
@@ -65,7 +69,7 @@ def run_harness(arguments: Sequence[str], data: str | None = None) -> None:
                 _write_parts(parts, written)
 
 
-def _execute(harness: Any, options: Any) -> None:
+def _execute(harness: "HarnessCLI", options: Namespace) -> None:
     try:
         harness.execute(options)
     except ValueError as error:  # so the harness says that it does not know a task or model
@@ -94,7 +98,7 @@ def _opened_models() -> Iterator[list[LikraLM]]:
         OPENED.reset(token)
 
 
-def _settings(options: Any) -> dict[str, Any]:
+def _settings(options: Namespace) -> dict[str, Any]:
     """The tasks and places of files that the harness will use: its options', else its config's."""
     from lm_eval.config.evaluate_config import EvaluatorConfig
 
@@ -167,7 +171,7 @@ def _sample_files(settings: dict[str, Any]) -> list[Path]:
     return sorted(folder.glob("*/samples_*.jsonl"))
 
 
-def _write_parts(parts: list[dict[str, Any]], samples: list[Path]) -> None:
+def _write_parts(parts: list[Part], samples: list[Path]) -> None:
     for path in samples:
         task = get_file_task_name(path.name)
         lines = [json.dumps(part) for part in parts if part["task"] == task]

@@ -182,5 +182,5 @@ def draw_negatives(
     drawn = draw(source, questions, seed, material or Material(pool=questions))
     for question, answers in zip(questions, drawn.answers, strict=True):
         if not answers:
-            raise LikraError(f"{source}: there is no wrong answer for {question.where}")
+            raise LikraError(f"{source}: no wrong answer for {question.where}")
     return [answers[0] for answers in drawn.answers]

@@ -90,7 +90,7 @@ def _by_score(question: Question, material: Material, sign: float) -> list[Choic
         return []
     scores = material.scores.get(question.id)
     if scores is None or len(scores) != len(question.choices):
-        raise LikraError(f"there are no scores of the choices of {question.where}")
+        raise LikraError(f"no scores of the choices of {question.where}")
     scored = zip(question.choices, scores, strict=True)
     wrong = [(sign * score, choice) for choice, score in scored if not choice.is_right]
     return [max(wrong, key=lambda item: item[0])[1]]

@@ -112,7 +112,7 @@ class Cells:
         """
         from likra.heads.stamp import read_stamp
 
-        stamps = {}
+        stamps: dict[HeadKey, Stamp] = {}
         for key in keys:
             folder = self.run.head_folder(key)
             if folder.is_dir():
@@ -127,7 +127,7 @@ class Cells:
             LikraError: a table is of other inputs.
 
         """
-        stamps = {}
+        stamps: dict[HeadKey, Stamp] = {}
         for key, inputs in self.scores.items():
             path = self.run.scores_path(key)
             if path.is_file():

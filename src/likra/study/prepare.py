@@ -65,7 +65,7 @@ def prepare(study: Study, *, evaluates: bool = True) -> Data:
     if study.train_task is not None:
         train_task = open_task(study, study.train_task, study.train_data or study.data)
     train = _training_questions(study, train_task)
-    eval_split, evaluation, notes = "", [], []
+    eval_split, evaluation, notes = "", list[Question](), list[str]()
     if evaluates:
         eval_split = _eval_split(study, task)
         evaluation, notes = _evaluation_questions(study, task, eval_split)

@@ -58,7 +58,7 @@ function examplesAxis(numbers, element) {
   }
   return {
     title: "training examples per head (log scale)", log: true,
-    range: [2 ** (first - margin), 2 ** (last + margin)], ticks: ticks.map((n) => [n, String(n)]),
+    range: [2 ** (first - margin), 2 ** (last + margin)], ticks: ticks.reverse().map((n) => [n, String(n)]),
   };
 }
 

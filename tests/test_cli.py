@@ -69,8 +69,10 @@ def test_train_leaves_plain_peft_folders(tmp_path):
     assert result.returncode == 0, result.stderr
     config = tmp_path / "heads/heads/negative/seed=0/source=random_choice/n=16/adapter_config.json"
     assert json.loads(config.read_text())["target_modules"]
-    refused = likra("train", "-o", "heads", "--snapshots", "8", cwd=tmp_path)
-    assert_refused(refused, "another 'snapshots'")
+    fewer = likra("train", "-o", "heads", "--snapshots", "8", cwd=tmp_path)
+    assert "nothing to compute" in fewer.stdout
+    refused = likra("train", "-o", "heads", "--lr", "0.1", cwd=tmp_path)
+    assert_refused(refused, "another 'training'")
 
 
 @pytest.mark.slow

@@ -69,8 +69,10 @@ def test_train_leaves_plain_peft_folders(tmp_path):
     assert result.returncode == 0, result.stderr
     config = tmp_path / "heads/heads/negative/seed=0/source=random_choice/n=16/adapter_config.json"
     assert json.loads(config.read_text())["target_modules"]
-    refused = likra("train", "-o", "heads", "--snapshots", "8", cwd=tmp_path)
-    assert_refused(refused, "another 'snapshots'")
+    fewer = likra("train", "-o", "heads", "--snapshots", "8", cwd=tmp_path)
+    assert "nothing to compute" in fewer.stdout
+    refused = likra("train", "-o", "heads", "--lr", "0.1", cwd=tmp_path)
+    assert_refused(refused, "another 'training'")
 
 
 @pytest.mark.slow
@@ -260,6 +262,20 @@ def test_bad_input_is_one_line_and_nothing_is_written(
         words,
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_code_in_a_card_runs_only_when_it_is_allowed(tmp_path):
+    write_jsonl(tmp_path / "test.jsonl", [row("e1")])
+    write_jsonl(tmp_path / "train.jsonl", [row("t1")])
+    (tmp_path / "code.py").write_text("def text(doc):\n    return 'made by code: '\n")
+    lines = CARD.splitlines()
+    card = ["doc_to_text: !function code.text" if "doc_to_text" in x else x for x in lines]
+    (tmp_path / "mine.yaml").write_text("\n".join(card) + "\n")
+    refused = likra("tasks", "show", "mine.yaml", cwd=tmp_path)
+    assert_refused(refused, "pass --allow-code if you trust it")
+    shown = likra("tasks", "show", "mine.yaml", "--allow-code", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert "made by code" in shown.stdout
 
 
 def test_a_bad_question_is_named(tmp_path):

@@ -220,6 +220,14 @@ def test_a_path_to_include_is_relative_to_the_file(tmp_path):
     assert study.name == "mine"
 
 
+def test_a_card_that_includes_another_is_a_task_and_not_a_study(tmp_path):
+    (tmp_path / "_base_yaml").write_text("output_type: multiple_choice\ndataset_path: json\n")
+    path = tmp_path / "mine.yaml"
+    path.write_text("include: _base_yaml\ntask: quiz\n")
+    study = read_study(str(path))
+    assert (study.name, study.task) == ("mine", str(path))
+
+
 @pytest.mark.parametrize(
     ("first", "second", "words"),
     [

@@ -78,7 +78,7 @@ class CellSettings(Settings):
     """What to do with training questions that are also in the evaluation, or nearly so: report,
     drop (from training) or error."""
     allow_code: bool = False
-    """Run the Python functions (!function) in a card that is your own file."""
+    """Run Python code in a card that is a file of your own, such as a !function."""
     other_data: str | None = None
     """Folder with local data for the task of the sampler other_task."""
     generation: SamplingSettings = SamplingSettings()
@@ -240,7 +240,7 @@ def parse_study(settings: Mapping[str, object], where: str = "the study") -> Stu
     for key in ("seeds", "snapshots", "negatives", "modes", "figures"):
         values = getattr(study, key)
         if len(set(values)) != len(values):
-            raise LikraError(f"{where}: '{key}' holds a value twice")
+            raise LikraError(f"{where}: '{key}' has a value twice")
     if study.snapshots != sorted(study.snapshots):
         raise LikraError(f"{where}: 'snapshots' must ascend, not {study.snapshots}")
     return study

@@ -906,7 +906,9 @@ def test_dark_paper_and_a_phone(run, other, visit, tmp_path):
     assert color(tab, name) == colors["light"]
     tab.emulate_media(color_scheme="dark", media="print")  # paper is white
     assert color(tab, name) == colors["light"]
-    assert tab.locator("button:visible").count() == 0
+    assert tab.locator(".pick:visible, .copy:visible").count() == 0
+    assert tab.locator(".chip:visible").count() > 0  # the legend of what is drawn
+    assert tab.locator(".chip[aria-pressed=false]:visible").count() == 0
 
 
 def test_charts_follow_the_width_of_the_window(run, visit):

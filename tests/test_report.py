@@ -506,9 +506,10 @@ def test_pages_of_other_studies(tmp_path, changes):
 
 def test_a_damaged_file_of_questions_is_named(tmp_path):
     run = made_up(tmp_path)
-    (tmp_path / "questions.jsonl").write_text("{")
-    with pytest.raises(LikraError, match=r"cannot read '.*questions.jsonl'"):
-        write_results(run)
+    for damaged in ("{", '{"id": "q0"}'):
+        (tmp_path / "questions.jsonl").write_text(damaged)
+        with pytest.raises(LikraError, match=r"cannot read '.*questions.jsonl'"):
+            write_results(run)
 
 
 def test_figures_come_as_svg_pdf_and_png_with_the_same_bytes_again(run, tmp_path):
@@ -803,6 +804,26 @@ def test_pickers_change_charts_and_tables(run, visit):
     assert tab.locator("#tables-section table:visible thead").inner_text().startswith("acc\t")
     curves.get_by_role("button", name="acc_norm").click()
     assert tab.locator("#tables-section table:visible thead").inner_text().startswith("acc_norm")
+
+
+@pytest.mark.parametrize(
+    ("changes", "drawn"),
+    [
+        ({"modes": ["base-likra"], "weights": []}, ["Base-Likra"]),
+        ({"modes": ["base", "sft"], "snapshots": [8], "seeds": [0]}, ["base model", "SFT"]),
+        (
+            {"modes": ["dpo", "pmi", "likra"], "n_questions": 1, "negatives": ["hardest"]},
+            ["DPO", "PMI", "Likra"],
+        ),
+    ],
+    ids=["base-likra", "sft", "dpo"],
+)
+def test_charts_of_other_studies(visit, tmp_path, changes, drawn):
+    write_results(made_up(tmp_path, **changes))
+    tab = visit(tmp_path / "report.html")
+    assert sorted(series(tab)) == sorted(drawn)
+    outlines = tab.locator(".chart path").evaluate_all("ps => ps.map((p) => p.getAttribute('d'))")
+    assert not any("NaN" in outline or "undefined" in outline for outline in outlines)
 
 
 def at_n(data, mode: str, n: int, source: str = "") -> str:

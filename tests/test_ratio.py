@@ -150,6 +150,8 @@ def test_pmi_and_rewards_are_differences_of_log_likelihoods():
         {key: np.array([values]) for key, values in scored.items()},
     )
     points = curve(scores, "t", ["base", "pmi", "dpo", "dpo-reward"], [1.0])
-    found = {p["mode"]: p["value"] for p in points if p["metric"] == "acc" and p["seed"] != "all"}
+    accuracy = {
+        p["mode"]: p["value"] for p in points if p["metric"] == "acc" and p["seed"] != "all"
+    }
     # pmi: 2 > 1; dpo as a model: -3 < -1; its reward: 1 > 0
-    assert found == {"base": 0.0, "pmi": 1.0, "dpo": 0.0, "dpo-reward": 1.0}
+    assert accuracy == {"base": 0.0, "pmi": 1.0, "dpo": 0.0, "dpo-reward": 1.0}

@@ -140,17 +140,17 @@ def by_hand(
             rows[i : i + 4] for i in range(0, len(rows), 4)
         ]
     base = tables["base", 0, None, None]
-    found = []
+    by_seed = []
     for seed in study.seeds:
         positive = tables["positive", n, seed, None] if mode in ("sft", "likra") else base
         negative = tables["negative", n, seed, source] if mode in ("likra", "base-likra") else None
-        found.append(
+        by_seed.append(
             [
                 [p - (weight * negative[q][c] if negative else 0) for c, p in enumerate(row)]
                 for q, row in enumerate(positive)
             ]
         )
-    return found
+    return by_seed
 
 
 def right(ratios: list[list[float]]) -> list[bool]:
@@ -178,13 +178,13 @@ def test_the_base_has_one_point_and_the_interval_over_questions(data):
 
 
 def test_weight_curves(run, data):
-    found = [
+    likra = [
         x for x in data["weight_curves"]["acc"] if (x["mode"], x["source"]) == ("likra", SOURCE)
     ]
-    assert [x["n"] for x in found] == [8, 32]
-    assert found[0]["weight"] == [0.5, 1.0]
+    assert [x["n"] for x in likra] == [8, 32]
+    assert likra[0]["weight"] == [0.5, 1.0]
     each = [np.mean(right(r)) for r in by_hand(run, "likra", SOURCE, 8, weight=0.5)]
-    assert found[0]["value"][0] == pytest.approx(np.mean(each))
+    assert likra[0]["value"][0] == pytest.approx(np.mean(each))
 
 
 def test_separation_is_the_mean_over_seeds_and_densities_sum_to_one(run, data):
@@ -208,7 +208,7 @@ def test_separation_is_the_mean_over_seeds_and_densities_sum_to_one(run, data):
 
 
 def test_reliability(run, data):
-    (found,) = [
+    (diagram,) = [
         r for r in data["reliability"] if (r["mode"], r["source"], r["n"]) == ("likra", SOURCE, 32)
     ]
     chosen, correct = [], []
@@ -223,23 +223,23 @@ def test_reliability(run, data):
         if inside:
             gap = np.mean([chosen[i] for i in inside]) - np.mean([correct[i] for i in inside])
             error += abs(gap) * len(inside) / len(chosen)
-    assert found["ece"] == pytest.approx(error, abs=1e-4)
-    assert found["confidence"] == pytest.approx(np.mean(chosen), abs=1e-4)
-    assert sum(found["count"]) == 2 * 40
-    assert 0 <= found["ece_scaled"] <= 1
+    assert diagram["ece"] == pytest.approx(error, abs=1e-4)
+    assert diagram["confidence"] == pytest.approx(np.mean(chosen), abs=1e-4)
+    assert sum(diagram["count"]) == 2 * 40
+    assert 0 <= diagram["ece_scaled"] <= 1
 
 
 def test_the_scaled_error_is_also_known_of_the_half_that_chose_no_weight(run):
     scores, points = curves(run)
     rest = scores.of(~split_validation(scores.question_ids, 0.5))
-    found = report_data(run.study, rest, points, {})["reliability"]
-    assert all(0 <= row["ece_scaled"] <= 1 for row in found)
+    diagrams = report_data(run.study, rest, points, {})["reliability"]
+    assert all(0 <= row["ece_scaled"] <= 1 for row in diagrams)
 
 
 def test_comparisons(run, data):
     pairs = {(c["first"], c["second"]) for c in data["comparisons"]}
     assert {("likra", "sft"), ("base-likra", "sft"), ("likra", "base")} <= pairs
-    (found,) = [
+    (row,) = [
         c
         for c in data["comparisons"]
         if (c["first"], c["second"], c["source"], c["n"]) == ("likra", "sft", SOURCE, 8)
@@ -247,23 +247,23 @@ def test_comparisons(run, data):
     one, two = (
         np.mean([right(r) for r in by_hand(run, m, SOURCE, 8)], axis=0) for m in ("likra", "sft")
     )
-    assert found["difference"][0] == pytest.approx((one - two).mean(), abs=1e-4)
-    assert found["first_better"] == (one > two).sum()
-    assert found["second_better"] == (one < two).sum()
+    assert row["difference"][0] == pytest.approx((one - two).mean(), abs=1e-4)
+    assert row["first_better"] == (one > two).sum()
+    assert row["second_better"] == (one < two).sum()
 
 
 def test_a_single_seed_is_compared_by_mcnemar(tmp_path):
     run = made_up(tmp_path, seeds=[3], negatives=["random_choice"])
-    found = report_data(run.study, *curves(run), {})
-    assert {c["test"] for c in found["comparisons"]} == {"McNemar"}
-    line = found["curves"]["acc"][0]
+    data = report_data(run.study, *curves(run), {})
+    assert {c["test"] for c in data["comparisons"]} == {"McNemar"}
+    line = data["curves"]["acc"][0]
     assert line["seeds"] == [[], []]
     assert all(low < high for low, high in zip(line["low"], line["high"], strict=True))
 
 
-def test_what_an_example_is_worth(tmp_path):
+def test_example_efficiency(tmp_path):
     run = made_up(tmp_path, seeds=[0], negatives=["random_choice"], n_questions=100)
-    found = {(w["mode"], w["n"]): w for w in report_data(run.study, *curves(run), {})["efficiency"]}
+    rows = {(w["mode"], w["n"]): w for w in report_data(run.study, *curves(run), {})["efficiency"]}
     base = np.mean(right(by_hand(run, "base", "", 0)[0]))
     sft = [base] + [np.mean(right(by_hand(run, "sft", "", m)[0])) for m in (8, 32)]
     target = np.mean(right(by_hand(run, "base-likra", "random_choice", 8)[0]))
@@ -271,22 +271,24 @@ def test_what_an_example_is_worth(tmp_path):
     assert target > sft[1]
     never = target > sft[2]
     expected = 32 / 8 if never else 4 ** ((target - sft[1]) / (sft[2] - sft[1]))
-    assert found["base-likra", 8]["is_bound"] == never
-    assert found["base-likra", 8]["k"][0] == pytest.approx(expected, rel=1e-3)
+    assert rows["base-likra", 8]["is_bound"] == never
+    assert rows["base-likra", 8]["k"][0] == pytest.approx(expected, rel=1e-3)
 
 
 def test_examples_are_those_that_differ_most(data, run):
     bench = ModeScores(read_run_scores(run), run.study)
-    found = [e for e in data["examples"] if (e["source"], e["n"]) == (SOURCE, 8)]
-    assert len(found) == 6
-    assert [e["distance"] for e in found] == sorted((e["distance"] for e in found), reverse=True)
+    examples = [e for e in data["examples"] if (e["source"], e["n"]) == (SOURCE, 8)]
+    assert len(examples) == 6
+    assert [e["distance"] for e in examples] == sorted(
+        (e["distance"] for e in examples), reverse=True
+    )
     likra, sft = (
         np.mean(bench.probabilities(m, SOURCE, 8, scaled=True), axis=0) for m in ("likra", "sft")
     )
-    assert found[0]["distance"] == pytest.approx(
+    assert examples[0]["distance"] == pytest.approx(
         np.abs(likra - sft).sum(axis=1).max() / 2, abs=1e-4
     )
-    for example in found:
+    for example in examples:
         assert example["stem"].startswith("Number")
         assert [c["text"] for c in example["choices"]] == list("abcd")
         for mode in ("likra", "sft"):
@@ -347,21 +349,21 @@ def test_numbers_in_words():
 def test_p_at_the_chosen_n_is_corrected_for_the_choice(tmp_path, snapshots, times):
     run = made_up(tmp_path, snapshots=snapshots, seeds=[0])
     _, points = curves(run)
-    found = report_data(run.study, *curves(run), {})
+    data = report_data(run.study, *curves(run), {})
     n = best_snapshot(points, run.study)
     (row,) = [
         c
-        for c in found["comparisons"]
+        for c in data["comparisons"]
         if (c["first"], c["second"], c["source"], c["n"]) == ("likra", "sft", "random_choice", n)
     ]
     assert 1e-4 < times * row["p_value"] < 1
-    sentence = findings(points, run.study, found)[0]
+    sentence = findings(points, run.study, data)[0]
     note = ", corrected for the choice of n" if times > 1 else ""
     assert f"(p {p_value(times * row['p_value'], equals=True)}{note})" in sentence
     write_results(run)
     assert ("Bonferroni" in (tmp_path / "report.html").read_text()) == (times > 1)
     row["p_value"] = 0.9
-    assert f"(p = {min(1, 0.9 * times):.2f}" in findings(points, run.study, found)[0]
+    assert f"(p = {min(1, 0.9 * times):.2f}" in findings(points, run.study, data)[0]
 
 
 ROWS = [
@@ -477,7 +479,7 @@ def test_texts_are_escaped(page):
     assert "</script" not in payload({"task": "</script><script>alert(1)"})
 
 
-def test_what_is_no_better_than_a_blind_guess_is_not_sold(run, page, tmp_path, monkeypatch):
+def test_a_result_no_better_than_a_blind_guess_is_called_one(run, page, tmp_path, monkeypatch):
     assert "a blind guess 25.0%" in page
     assert "not clearly better than a blind guess" not in page
     assert "one wrong answer does as much as" in page
@@ -490,7 +492,7 @@ def test_what_is_no_better_than_a_blind_guess_is_not_sold(run, page, tmp_path, m
     assert "does as much as" not in page
 
 
-def test_the_page_says_what_was_asked_and_found(run, page, data):
+def test_the_page_has_its_sections_in_order(run, page, data):
     _, points = curves(run)
     body = page.partition("<body>")[2]
     order = [
@@ -529,9 +531,10 @@ def test_pages_of_other_studies(tmp_path, changes):
 
 def test_a_damaged_file_of_questions_is_named(tmp_path):
     run = made_up(tmp_path)
-    (tmp_path / "questions.jsonl").write_text("{")
-    with pytest.raises(LikraError, match=r"cannot read '.*questions.jsonl'"):
-        write_results(run)
+    for damaged in ("{", '{"id": "q0"}'):
+        (tmp_path / "questions.jsonl").write_text(damaged)
+        with pytest.raises(LikraError, match=r"cannot read '.*questions.jsonl'"):
+            write_results(run)
 
 
 def test_figures_come_as_svg_pdf_and_png_with_the_same_bytes_again(run, tmp_path):
@@ -828,6 +831,26 @@ def test_pickers_change_charts_and_tables(run, visit):
     assert tab.locator("#tables-section table:visible thead").inner_text().startswith("acc_norm")
 
 
+@pytest.mark.parametrize(
+    ("changes", "drawn"),
+    [
+        ({"modes": ["base-likra"], "weights": []}, ["Base-Likra"]),
+        ({"modes": ["base", "sft"], "snapshots": [8], "seeds": [0]}, ["base model", "SFT"]),
+        (
+            {"modes": ["dpo", "pmi", "likra"], "n_questions": 1, "negatives": ["hardest"]},
+            ["DPO", "PMI", "Likra"],
+        ),
+    ],
+    ids=["base-likra", "sft", "dpo"],
+)
+def test_charts_of_other_studies(visit, tmp_path, changes, drawn):
+    write_results(made_up(tmp_path, **changes))
+    tab = visit(tmp_path / "report.html")
+    assert sorted(series(tab)) == sorted(drawn)
+    outlines = tab.locator(".chart path").evaluate_all("ps => ps.map((p) => p.getAttribute('d'))")
+    assert not any("NaN" in outline or "undefined" in outline for outline in outlines)
+
+
 def at_n(data, mode: str, n: int, source: str = "") -> str:
     """What a tooltip says about a point."""
     (line,) = [x for x in data["curves"]["acc"] if (x["mode"], x["source"]) == (mode, source)]
@@ -929,7 +952,9 @@ def test_dark_paper_and_a_phone(run, other, visit, tmp_path):
     assert color(tab, name) == colors["light"]
     tab.emulate_media(color_scheme="dark", media="print")  # paper is white
     assert color(tab, name) == colors["light"]
-    assert tab.locator("button:visible").count() == 0
+    assert tab.locator(".pick:visible, .copy:visible").count() == 0
+    assert tab.locator(".chip:visible").count() > 0  # the legend of what is drawn
+    assert tab.locator(".chip[aria-pressed=false]:visible").count() == 0
 
 
 def test_charts_follow_the_width_of_the_window(run, visit):

@@ -50,9 +50,9 @@ def test_the_resamples_are_those_of_question_intervals(correct, seed):
     counts = with_resamples(len(correct), seed)
     assert counts[0].tolist() == [1] * len(correct)
     assert (counts.sum(axis=1) == len(correct)).all()
-    found = estimate(counts @ correct / len(correct))
+    result = estimate(counts @ correct / len(correct))
     low, high = question_intervals(correct[:, None], seed)[:, 0]
-    assert (found.value, found.low, found.high) == pytest.approx((correct.mean(), low, high))
+    assert (result.value, result.low, result.high) == pytest.approx((correct.mean(), low, high))
 
 
 # Paired
@@ -65,11 +65,11 @@ def test_paired_by_hand():
     """
     first = np.array([1] * 7 + [0] * 3, dtype=bool)
     second = np.array([1] * 2 + [0] * 5 + [1] + [0] * 2, dtype=bool)
-    found = paired(first, second)
-    assert found.difference.value == pytest.approx(0.4)
-    assert (found.first_better, found.second_better) == (5, 1)
-    assert found.test == "McNemar"
-    assert found.p_value == pytest.approx(14 / 64)
+    result = paired(first, second)
+    assert result.difference.value == pytest.approx(0.4)
+    assert (result.first_better, result.second_better) == (5, 1)
+    assert result.test == "McNemar"
+    assert result.p_value == pytest.approx(14 / 64)
 
 
 def test_the_interval_of_a_difference_keeps_pairs():
@@ -94,11 +94,11 @@ def test_several_seeds_by_hand():
     of 2 or more."""
     first = np.array([[YES, NO], [YES, YES], [YES, YES], [NO, YES]])
     second = np.array([[NO, NO, NO, NO], [YES, NO, YES, NO], [NO] * 4, [YES, YES, NO, NO]])
-    found = paired(first, second)
-    assert found.difference.value == pytest.approx(0.5)
-    assert (found.first_better, found.second_better) == (3, 0)
-    assert found.test == "sign flips"
-    assert found.p_value == pytest.approx(2 / 8, abs=0.01)  # 7 standard errors
+    result = paired(first, second)
+    assert result.difference.value == pytest.approx(0.5)
+    assert (result.first_better, result.second_better) == (3, 0)
+    assert result.test == "sign flips"
+    assert result.p_value == pytest.approx(2 / 8, abs=0.01)  # 7 standard errors
 
 
 def test_seeds_that_agree_add_no_evidence():
@@ -119,14 +119,14 @@ def test_sign_flips_against_all_flips(difference):
 @settings(max_examples=25, deadline=None)
 @given(arrays(bool, st.tuples(st.integers(2, 15), st.just(4))))
 def test_sides_can_be_changed(correct):
-    there, back = (
+    forth, back = (
         paired(a, b) for a, b in itertools.permutations([correct[:, :2], correct[:, 2:]])
     )
-    assert there.p_value == back.p_value
-    assert (there.first_better, there.second_better) == (back.second_better, back.first_better)
+    assert forth.p_value == back.p_value
+    assert (forth.first_better, forth.second_better) == (back.second_better, back.first_better)
     mirrored = [-back.difference.value, -back.difference.high, -back.difference.low]
-    found = there.difference
-    assert [found.value, found.low, found.high] == pytest.approx(mirrored, abs=1e-12)
+    result = forth.difference
+    assert [result.value, result.low, result.high] == pytest.approx(mirrored, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -156,10 +156,10 @@ def test_separation_by_hand():
     values are the ends.
     """
     values = np.array([[3.0, 1.0, 3.0], [0.0, 2.0, 9.0]])  # 9 is padding
-    found = separation(values, scores_of([[YES, NO, NO], [YES, NO]]))
-    assert found.auroc == Estimate(pytest.approx(2.5 / 6), 0.0, 0.75)
-    assert found.within_auroc == Estimate(0.375, 0.0, 0.75)
-    assert found.mean_margin == Estimate(-0.5, -2.0, 1.0)
+    result = separation(values, scores_of([[YES, NO, NO], [YES, NO]]))
+    assert result.auroc == Estimate(pytest.approx(2.5 / 6), 0.0, 0.75)
+    assert result.within_auroc == Estimate(0.375, 0.0, 0.75)
+    assert result.mean_margin == Estimate(-0.5, -2.0, 1.0)
 
 
 @settings(max_examples=25, deadline=None)
@@ -173,21 +173,21 @@ def test_separation_against_all_pairs(case):
 
     rows = zip(values, right, wrong, strict=True)
     within = [share(value[r], value[w]) for value, r, w in rows]
-    found = separation(values, scores)
-    assert found.auroc.value == pytest.approx(share(values[right], values[wrong]))
-    assert found.within_auroc.value == pytest.approx(np.mean(within))
-    assert 0 <= found.auroc.low <= found.auroc.high <= 1
+    result = separation(values, scores)
+    assert result.auroc.value == pytest.approx(share(values[right], values[wrong]))
+    assert result.within_auroc.value == pytest.approx(np.mean(within))
+    assert 0 <= result.auroc.low <= result.auroc.high <= 1
 
 
 @settings(max_examples=25, deadline=None)
 @given(ranked())
 def test_separation_is_of_ranks_and_turns_over_with_them(case):
     values, scores = case
-    found, cubed, turned = (separation(v, scores) for v in (values, values**3, -values))
-    assert (cubed.auroc, cubed.within_auroc) == (found.auroc, found.within_auroc)
-    assert turned.auroc.value == pytest.approx(1 - found.auroc.value)
-    assert turned.auroc.low == pytest.approx(1 - found.auroc.high)
-    assert turned.mean_margin.value == pytest.approx(-found.mean_margin.value)
+    result, cubed, turned = (separation(v, scores) for v in (values, values**3, -values))
+    assert (cubed.auroc, cubed.within_auroc) == (result.auroc, result.within_auroc)
+    assert turned.auroc.value == pytest.approx(1 - result.auroc.value)
+    assert turned.auroc.low == pytest.approx(1 - result.auroc.high)
+    assert turned.mean_margin.value == pytest.approx(-result.mean_margin.value)
 
 
 @pytest.mark.parametrize("row", [[YES, YES], [NO, NO]])
@@ -204,8 +204,8 @@ def test_choice_probabilities_by_hand():
     """e^0 : e^ln 2 = 1 : 2, at temperature 2 as 1 : sqrt 2; 1000 overflows nothing."""
     scores = scores_of([[YES, NO], [YES, NO, NO]])
     ratio = np.array([[0.0, math.log(2), 99.0], [1000.0, 1000.0, 1000.0 + math.log(2)]])
-    found = choice_probabilities(ratio, scores)
-    assert found == pytest.approx(np.array([[1 / 3, 2 / 3, 0], [1 / 4, 1 / 4, 1 / 2]]))
+    probabilities = choice_probabilities(ratio, scores)
+    assert probabilities == pytest.approx(np.array([[1 / 3, 2 / 3, 0], [1 / 4, 1 / 4, 1 / 2]]))
     assert choice_probabilities(ratio, scores, 2.0)[0, 1] == pytest.approx(2**0.5 / (1 + 2**0.5))
 
 
@@ -213,26 +213,26 @@ def test_choice_probabilities_by_hand():
 @given(ranked(), st.floats(0.1, 10), st.floats(-100, 100))
 def test_probabilities_add_up_and_a_shift_changes_nothing(case, temperature, shift):
     ratio, scores = case
-    found = choice_probabilities(ratio, scores, temperature)
-    assert found.sum(axis=1) == pytest.approx(np.ones(len(ratio)))
-    assert (found[~scores.exists] == 0).all()
-    assert choice_probabilities(ratio + shift, scores, temperature) == pytest.approx(found)
+    result = choice_probabilities(ratio, scores, temperature)
+    assert result.sum(axis=1) == pytest.approx(np.ones(len(ratio)))
+    assert (result[~scores.exists] == 0).all()
+    assert choice_probabilities(ratio + shift, scores, temperature) == pytest.approx(result)
 
 
 def test_calibration_by_hand():
     """(0.5, 0.6] holds 0.55, right, and 0.6, wrong: |0.5 - 0.575|. (0.9, 1] holds 0.95 and 1,
     both right: |1 - 0.975|. Halves of 0.075 and of 0.025."""
-    found = calibration(np.array([0.55, 0.95, 0.6, 1.0]), np.array([YES, YES, NO, YES]))
-    assert found.ece == pytest.approx(0.05)
-    assert found.bins == (
+    result = calibration(np.array([0.55, 0.95, 0.6, 1.0]), np.array([YES, YES, NO, YES]))
+    assert result.ece == pytest.approx(0.05)
+    assert result.bins == (
         Bin(0.5, 0.6, 2, pytest.approx(0.575), 0.5),
         Bin(0.9, 1.0, 2, pytest.approx(0.975), 1.0),
     )
 
 
 def test_the_ends_belong_to_the_first_and_the_last_bin():
-    found = calibration(np.array([0.0, 1.0]), np.array([NO, NO]), bins=4)
-    assert [(b.low, b.high) for b in found.bins] == [(0.0, 0.25), (0.75, 1.0)]
+    result = calibration(np.array([0.0, 1.0]), np.array([NO, NO]), bins=4)
+    assert [(b.low, b.high) for b in result.bins] == [(0.0, 0.25), (0.75, 1.0)]
 
 
 @settings(deadline=None)
@@ -241,16 +241,16 @@ def test_the_ends_belong_to_the_first_and_the_last_bin():
 )
 def test_bins_hold_every_prediction_once(pairs, bins):
     probability, correct = (np.array(column) for column in zip(*pairs, strict=True))
-    found = calibration(probability, correct, bins)
-    assert sum(b.count for b in found.bins) == len(pairs)
-    assert 0 <= found.ece <= 1
-    for b in found.bins:
+    result = calibration(probability, correct, bins)
+    assert sum(b.count for b in result.bins) == len(pairs)
+    assert 0 <= result.ece <= 1
+    for b in result.bins:
         inside = (probability > b.low) & (probability <= b.high)
         assert b.count == inside.sum() + (b.low == 0) * (probability == 0).sum()
         assert b.low - 1e-12 <= b.confidence <= b.high + 1e-12
     # by the triangle inequality; equal in a single bin
     gap = abs(probability.mean() - correct.mean())
-    assert found.ece >= gap - 1e-12
+    assert result.ece >= gap - 1e-12
     assert calibration(probability, correct, 1).ece == pytest.approx(gap)
 
 
@@ -342,17 +342,17 @@ def test_a_curve_without_the_base_begins_at_its_first_snapshot():
 )
 def test_the_curve_read_at_the_answer_gives_the_target(accuracy, target, first):
     n = [0, *(first * 2**i for i in range(len(accuracy) - 1))]
-    found = examples_to_reach(n, accuracy, target)
+    result = examples_to_reach(n, accuracy, target)
     if target > max(accuracy):
-        assert found == math.inf
+        assert result == math.inf
         return
-    assert found <= examples_to_reach(n, accuracy, max(accuracy))
+    assert result <= examples_to_reach(n, accuracy, max(accuracy))
     # by numpy: with n for the first segment and log2 for the others
-    place = found / first if found < first else 1 + math.log2(found / first)
+    place = result / first if result < first else 1 + math.log2(result / first)
     read = np.interp(place, range(len(n)), accuracy)
     assert read == pytest.approx(max(target, accuracy[0]))
     before = np.interp(np.linspace(0, place, 50, endpoint=False), range(len(n)), accuracy)
-    assert found == 0 or (before < target).all()
+    assert result == 0 or (before < target).all()
 
 
 @pytest.mark.parametrize(
@@ -396,18 +396,18 @@ def test_an_interval_of_questions_by_hand():
     after 4. A quarter of the resamples is a alone: 4 / 4. All others are bounds: 16 / 4."""
     positive = np.array([[[NO, NO]], [[YES, NO]], [[YES, NO]]])
     other = np.array([[[NO, NO]], [[YES, YES]], [[YES, YES]]])
-    found = example_efficiency([0, 4, 16], positive, other)[0]
-    assert (found.k, found.is_bound) == (Estimate(4, 1, 4), True)
-    assert found.bound_share == pytest.approx(0.75, abs=0.06)  # 4 standard errors
+    result = example_efficiency([0, 4, 16], positive, other)[0]
+    assert (result.k, result.is_bound) == (Estimate(4, 1, 4), True)
+    assert result.bound_share == pytest.approx(0.75, abs=0.06)  # 4 standard errors
 
 
 def test_an_interval_of_seeds_by_hand():
     """The same with seeds in the place of questions, of which there are two of a kind."""
     positive = np.array([[[NO], [NO]], [[YES], [NO]], [[YES], [NO]]]).repeat(2, axis=2)
     other = np.array([[[NO], [NO]], [[YES], [YES]], [[YES], [YES]]]).repeat(2, axis=2)
-    found = example_efficiency([0, 4, 16], positive, other)[0]
-    assert (found.k, found.is_bound) == (Estimate(4, 1, 4), True)
-    assert found.bound_share == pytest.approx(0.75, abs=0.06)
+    result = example_efficiency([0, 4, 16], positive, other)[0]
+    assert (result.k, result.is_bound) == (Estimate(4, 1, 4), True)
+    assert result.bound_share == pytest.approx(0.75, abs=0.06)
 
 
 def test_a_resample_that_reaches_counts_though_the_whole_does_not():
@@ -416,20 +416,20 @@ def test_a_resample_that_reaches_counts_though_the_whole_does_not():
     than the one that only SFT does."""
     positive = answers(0, 0, 10, of=11)
     other = np.roll(answers(0, 10, 10, of=11), 1, axis=2)
-    found = example_efficiency([0, 4, 16], positive, other)[0]
-    assert (found.k.value, found.is_bound, found.k.high) == (4, False, 4)
+    result = example_efficiency([0, 4, 16], positive, other)[0]
+    assert (result.k.value, result.is_bound, result.k.high) == (4, False, 4)
     # two Poisson counts of mean 1: one is larger with chance (1 - e^-2 I0(2)) / 2 = 0.346
-    assert found.bound_share == pytest.approx(0.346, abs=0.06)
+    assert result.bound_share == pytest.approx(0.346, abs=0.06)
 
 
 @settings(max_examples=25, deadline=None)
 @given(arrays(bool, st.tuples(st.just(4), st.integers(1, 3), st.integers(3, 6))))
 def test_an_example_of_sft_is_worth_no_more_than_one_of_sft(correct):
     """In every resample the curves are the same, to the last bit, so that none is a bound."""
-    for found in example_efficiency([0, 4, 8, 32], correct, correct):
-        assert found.k.high <= 1
-        assert not found.is_bound
-        assert found.bound_share == 0
+    for result in example_efficiency([0, 4, 8, 32], correct, correct):
+        assert result.k.high <= 1
+        assert not result.is_bound
+        assert result.bound_share == 0
 
 
 @settings(max_examples=25, deadline=None)
@@ -438,9 +438,9 @@ def test_an_example_of_sft_is_worth_no_more_than_one_of_sft(correct):
     st.integers(0, 3),
 )
 def test_example_efficiency_stays_below_its_bound_and_follows_its_seed(correct, seed):
-    found = example_efficiency([0, 4, 16], *correct, seed)
-    assert found == example_efficiency([0, 4, 16], *correct, seed)
-    for at in found:
+    result = example_efficiency([0, 4, 16], *correct, seed)
+    assert result == example_efficiency([0, 4, 16], *correct, seed)
+    for at in result:
         bound = 16 / at.n
         assert 0 <= at.k.low <= at.k.high <= bound
         assert at.k.value == bound or not at.is_bound

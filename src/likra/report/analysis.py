@@ -3,6 +3,7 @@
 Log-likelihoods are in nats.
 """
 
+from collections.abc import Mapping
 from typing import TypedDict
 
 import numpy as np
@@ -16,7 +17,7 @@ from likra.report.curves import (
     ordered_modes,
     weight_curves,
 )
-from likra.report.disagreements import Disagreement, Texts, disagreements
+from likra.report.disagreements import Disagreement, QuestionText, disagreements
 from likra.report.modes import ModeScores
 from likra.report.reliability import Reliability, reliabilities
 from likra.report.separation import Panel, panels
@@ -67,7 +68,9 @@ class ReportData(TypedDict):
     cost: Cost
 
 
-def report_data(study: Study, scores: Scores, points: pd.DataFrame, texts: Texts) -> ReportData:
+def report_data(
+    study: Study, scores: Scores, points: pd.DataFrame, texts: Mapping[str, QuestionText]
+) -> ReportData:
     """Everything that the report shows, as plain values.
 
     Args:

@@ -14,7 +14,7 @@ from likra.errors import LikraError
 from likra.report.analysis import Look, chance, look
 from likra.report.comparisons import PairedResult, paired_result
 from likra.report.curves import learning_curves, ordered_modes
-from likra.report.disagreements import read_questions
+from likra.report.disagreements import QuestionText, read_questions
 from likra.report.html import estimates, flat, payload, render
 from likra.report.modes import ModeScores
 from likra.report.style import mode_style, source_text
@@ -49,7 +49,7 @@ class ComparedRun:
     study: Study
     scores: Scores
     points: pd.DataFrame
-    texts: dict[str, Any]
+    texts: dict[str, QuestionText]
 
 
 class ComparisonData(TypedDict):
@@ -216,7 +216,7 @@ def _rows(runs: Sequence[ComparedRun], metric: str, numbers: Sequence[int]) -> l
     ]
 
 
-def _about(run: ComparedRun) -> dict[str, Any]:
+def _about(run: ComparedRun) -> dict[str, str | int | float]:
     study = run.study
     return {
         "name": run.name,
@@ -268,7 +268,7 @@ def why_not(one: ComparedRun, two: ComparedRun) -> str:
             return f"the questions of {run.name} are not in its questions.jsonl"
     for row, other in enumerate(_order(one, two)):
         name = one.scores.question_ids[row]
-        if one.texts[name].get("stem") != two.texts[name].get("stem"):
+        if one.texts[name]["stem"] != two.texts[name]["stem"]:
             return f"their questions differ, first '{name}'"
         if _choices(one, row) != _choices(two, int(other)):
             return f"their choices differ, first at question '{name}'"
@@ -281,10 +281,10 @@ def _order(one: ComparedRun, two: ComparedRun) -> np.ndarray:
     return np.array([rows[name] for name in one.scores.question_ids])
 
 
-def _choices(run: ComparedRun, row: int) -> tuple[Any, list[bool]]:
+def _choices(run: ComparedRun, row: int) -> tuple[list[str], list[bool]]:
     """The texts of a question's choices, and which are right."""
     is_right = run.scores.is_right[row, run.scores.exists[row]]
-    return run.texts[run.scores.question_ids[row]].get("choices"), is_right.tolist()
+    return run.texts[run.scores.question_ids[row]]["choices"], is_right.tolist()
 
 
 def _differences(one: ComparedRun, two: ComparedRun, metric: str) -> list[PairedRow]:

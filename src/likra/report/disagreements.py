@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 
@@ -43,11 +43,17 @@ class Disagreement(TypedDict):
     choices: list[Choice]
 
 
-# a question of questions.jsonl by its id: "stem" and "choices"
-Texts = Mapping[str, Mapping[str, Any]]
+class QuestionText(TypedDict):
+    """A line of ``questions.jsonl``, as far as pages need it."""
+
+    id: str
+    stem: str
+    choices: list[str]
 
 
-def disagreements(modes: ModeScores, texts: Texts, count: int = SHOWN) -> list[Disagreement]:
+def disagreements(
+    modes: ModeScores, texts: Mapping[str, QuestionText], count: int = SHOWN
+) -> list[Disagreement]:
     """For each source and n, the questions with the largest distance between Likra and SFT.
 
     Probabilities are means over seeds, at the temperature that fits these questions best: each
@@ -65,18 +71,20 @@ def disagreements(modes: ModeScores, texts: Texts, count: int = SHOWN) -> list[D
         distance = np.abs(probability[0] - probability[1]).sum(axis=1) / 2
         for row in np.argsort(-distance, kind="stable")[:count].tolist():
             name = modes.scores.question_ids[row]
-            text = texts.get(name, {})
+            text = texts.get(name)
             rows.append(
                 Disagreement(
                     source=source,
                     n=n,
                     distance=round(float(distance[row]), 4),
                     id=name,
-                    stem=text.get("stem"),
+                    stem=text["stem"] if text else None,
                     outcome=_outcome(
                         *(modes.scores.is_right[row, p[row].argmax()] for p in probability)
                     ),
-                    choices=_choices(modes.scores, row, probability, score, text.get("choices")),
+                    choices=_choices(
+                        modes.scores, row, probability, score, text["choices"] if text else []
+                    ),
                 )
             )
     return rows
@@ -92,14 +100,14 @@ def _choices(
     row: int,
     probability: Sequence[np.ndarray],
     score: Sequence[np.ndarray],
-    texts: Sequence[str] | None,
+    texts: Sequence[str],
 ) -> list[Choice]:
     """The choices of the question in that row; both sequences are of Likra and SFT."""
     likra, sft = (values[row] for values in probability)
     likra_score, sft_score = (values[row] for values in score)
     return [
         Choice(
-            text=texts[c] if texts and c < len(texts) else f"choice {c + 1}",
+            text=texts[c] if c < len(texts) else f"choice {c + 1}",
             is_right=bool(scores.is_right[row, c]),
             likra=round(float(likra[c]), 4),
             sft=round(float(sft[c]), 4),
@@ -112,7 +120,7 @@ def _choices(
     ]
 
 
-def read_questions(folder: Path) -> dict[str, dict[str, Any]]:
+def read_questions(folder: Path) -> dict[str, QuestionText]:
     """The texts of the evaluation questions by id; none where the run left no questions.jsonl.
 
     Raises:
@@ -125,6 +133,9 @@ def read_questions(folder: Path) -> dict[str, dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
         rows = [json.loads(line) for line in lines]
-        return {row["id"]: row for row in rows}
+        return {
+            row["id"]: QuestionText(id=row["id"], stem=row["stem"], choices=row["choices"])
+            for row in rows
+        }
     except (ValueError, KeyError, TypeError) as error:
         raise LikraError(f"cannot read '{path}': {type(error).__name__}") from error

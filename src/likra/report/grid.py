@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -41,9 +40,9 @@ def grid_rows(results: Iterable[tuple[Study, pd.DataFrame]]) -> pd.DataFrame:
     return pd.DataFrame([_row(study, points) for study, points in results])
 
 
-def _row(study: Study, points: pd.DataFrame) -> dict[str, Any]:
+def _row(study: Study, points: pd.DataFrame) -> dict[str, str | float]:
     """What is not trained as it is, all else at the last snapshot."""
-    row: dict[str, Any] = {"model": study.model, "task": study.task, "metric": study.metric}
+    row: dict[str, str | float] = {"model": study.model, "task": study.task, "metric": study.metric}
     row["n"] = study.snapshots[-1]
     for mode in study.modes:
         curve = points[(points["mode"] == mode) & (points.metric == study.metric)]

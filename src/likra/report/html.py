@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,20 @@ from likra.report.svg import inline_svg
 from likra.report.tables import Row, cell, formats
 from likra.scores.ratio import METRICS
 from likra.study.config import Study
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One accuracy in large type, with its interval and colours."""
+
+    label: str
+    color: str
+    dark: str
+    n: int
+    value: float
+    low: float
+    high: float
+
 
 _TEMPLATE_ONLY = ("examples", "comparisons", "efficiency", "cost")  # not for the page's script
 
@@ -92,7 +107,7 @@ def _figures(folder: Path) -> dict[str, str]:
     return {name: inline_svg(path) for name, path in paths.items() if path.is_file()}
 
 
-def selected(study: Study, data: ReportData) -> dict[str, Any]:
+def selected(study: Study, data: ReportData) -> dict[str, str | int]:
     """What the controls of the report show at first; a mode is "" where there is none."""
     modes = _weighted_modes(study, data)
     trained = _modes_with_sources(study, data)
@@ -104,7 +119,7 @@ def selected(study: Study, data: ReportData) -> dict[str, Any]:
     }
 
 
-def picks(study: Study, data: ReportData) -> dict[str, list[tuple[Any, str]]]:
+def picks(study: Study, data: ReportData) -> dict[str, list[tuple[str | int, str]]]:
     """The values that each control of the report offers, with their texts."""
     return {
         "metric": [(metric, metric) for metric in data["metrics"]],
@@ -188,19 +203,20 @@ def accuracy_rows(points: pd.DataFrame, study: Study, metric: str) -> list[tuple
     return [(label, list(map(cell, cells))) for label, cells in estimates(points, study, metric)]
 
 
-def tiles(points: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
-    """The main accuracies where Likra is farthest above SFT, with intervals and colours."""
+def tiles(points: pd.DataFrame, study: Study) -> list[Tile]:
+    """The main accuracies where Likra is farthest above SFT."""
     best = best_snapshot(points, study) or study.snapshots[-1]
     rows = []
     for mode in ("likra", "base-likra", "sft", "base"):
         curve, style = first_curve(points, study, mode), mode_style(mode)
         if curve is None:
             continue
-        for n, *values in zip(curve["n"], curve["value"], curve["low"], curve["high"], strict=True):
-            if n in (0, best):
-                numbers = dict(zip(("n", "value", "low", "high"), (n, *values), strict=True))
-                look = {"label": style.label, "color": style.color, "dark": style.dark}
-                rows.append(look | numbers)
+        values = zip(curve["n"], curve["value"], curve["low"], curve["high"], strict=True)
+        rows += [
+            Tile(style.label, style.color, style.dark, n, *estimate)
+            for n, *estimate in values
+            if n in (0, best)
+        ]
     return rows
 
 

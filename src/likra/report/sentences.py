@@ -108,11 +108,13 @@ def _negatives_alone(points: pd.DataFrame, study: Study, data: ReportData, n: in
     row = next((r for r in data["efficiency"] if wanted.items() <= r.items()), None)
     if row is not None and row["k"][0]:
         sentences.append(
-            f"There, {unit('base-likra', source)} does as much as "
+            f"At n = {n}, {unit('base-likra', source)} does as much as "
             f"{factor(row).replace('> ', 'more than ')} right answers in fine-tuning."
         )
     elif row is not None:
-        sentences.append("There, wrong answers alone do no better than the untrained base model.")
+        sentences.append(
+            f"At n = {n}, wrong answers alone do no better than the untrained base model."
+        )
     return sentences
 
 

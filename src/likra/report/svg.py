@@ -5,17 +5,19 @@ from pathlib import Path
 
 
 def inline_svg(path: Path) -> str:
-    """An SVG without XML header, metadata and fixed size; its ids are its own in the page."""
+    """An SVG without XML header, metadata and fixed size, and shorter; its ids are unique."""
     svg = path.read_text(encoding="utf-8")
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.S)
+    svg = re.sub(r">\s+<", "><", svg)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"| height="[^"]*pt"', r"\1", svg, count=2)
-    svg = re.sub(r'\bd="[^"]*"', _with_tenths, svg)
-    name = path.stem
-    svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
-    svg = re.sub(r'xlink:href="#([^"]+)"', rf'href="#{name}-\1"', svg)
-    return re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", svg)
+    svg = re.sub(r'\bd="[^"]*"', _shortened, svg)
+    ids = {name: f"{path.stem}-{i}" for i, name in enumerate(re.findall(r'\bid="([^"]+)"', svg))}
+    svg = re.sub(r'\bid="([^"]+)"', lambda match: f'id="{ids[match[1]]}"', svg)
+    svg = re.sub(r'xlink:href="#([^"]+)"', lambda match: f'href="#{ids[match[1]]}"', svg)
+    return re.sub(r"url\(#([^)]+)\)", lambda match: f"url(#{ids[match[1]]})", svg)
 
 
-def _with_tenths(path: re.Match[str]) -> str:
-    """An outline to a tenth of a point: fine enough for a screen, and half as long."""
-    return re.sub(r"(\d\.\d)\d+", r"\1", path[0])
+def _shortened(outline: re.Match[str]) -> str:
+    """An outline to a tenth of a point, which is fine enough for a screen."""
+    rounded = re.sub(r"(\d\.\d)\d+", r"\1", outline[0])
+    return re.sub(r"\s*([A-Za-z])\s+", r"\1", rounded)

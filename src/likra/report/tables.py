@@ -3,7 +3,6 @@
 import csv
 import io
 from collections.abc import Sequence
-from typing import Any
 
 # label, and by number of examples (value, low, high); None where there is none
 Row = tuple[str, Sequence[tuple[float, float, float] | None]]
@@ -75,7 +74,7 @@ def escape_latex(text: str) -> str:
 def as_csv(numbers: Sequence[int], rows: Sequence[Row]) -> str:
     """A line for each accuracy: mode, n, value, ci_low, ci_high."""
     buffer = io.StringIO()
-    writer: Any = csv.writer(buffer, lineterminator="\n")
+    writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["mode", "n", "value", "ci_low", "ci_high"])
     for label, cells in rows:
         for n, estimate in zip(numbers, cells, strict=True):

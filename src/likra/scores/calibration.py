@@ -1,4 +1,4 @@
-"""Probabilities of choices, whether they can be trusted, and the temperature that mends them."""
+"""Probabilities of choices, their calibration, and the temperature that corrects them."""
 
 from dataclasses import dataclass
 
@@ -62,8 +62,8 @@ def calibration(probability: np.ndarray, correct: np.ndarray, bins: int = 10) ->
         bins: at least 1.
 
     Raises:
-        LikraError: no question, not as many of the one as of the other, no bin, or a
-            probability outside of 0 to 1.
+        LikraError: no question, different numbers of probabilities and predictions, no bin, or a
+            probability outside 0 to 1.
 
     """
     if len(probability) != len(correct) or not len(correct):
@@ -73,28 +73,28 @@ def calibration(probability: np.ndarray, correct: np.ndarray, bins: int = 10) ->
     if not ((probability >= 0) & (probability <= 1)).all():
         raise LikraError("a probability is not between 0 and 1")
     edges = np.arange(bins + 1) / bins
-    place = np.searchsorted(edges[1:], probability, side="left")
-    found = tuple(
+    bin_of = np.searchsorted(edges[1:], probability, side="left")
+    filled = tuple(
         Bin(
             low=float(edges[number]),
             high=float(edges[number + 1]),
-            count=int((place == number).sum()),
-            confidence=float(probability[place == number].mean()),
-            accuracy=float(correct[place == number].mean()),
+            count=int((bin_of == number).sum()),
+            confidence=float(probability[bin_of == number].mean()),
+            accuracy=float(correct[bin_of == number].mean()),
         )
-        for number in np.unique(place)
+        for number in np.unique(bin_of)
     )
-    gaps = sum(b.count * abs(b.accuracy - b.confidence) for b in found)
-    return Calibration(gaps / len(correct), found)
+    gaps = sum(b.count * abs(b.accuracy - b.confidence) for b in filled)
+    return Calibration(gaps / len(correct), filled)
 
 
 def fit_temperature(ratio: np.ndarray, scores: Scores) -> float:
     """The temperature at which the right choices are most probable (arXiv:1706.04599).
 
-    It minimises the mean over questions of ``-log p(right)``, the probabilities of several right
-    choices added up. Fit it on other questions than those whose calibration is reported. Where
-    ever lower (or higher) temperatures fit better, as when every right choice comes first, the
-    value lies between 0.001 and 1,000; where it makes no difference, 1.
+    It minimises the mean over questions of ``-log p(right)``, where the probabilities of several
+    right choices add up. Fit it on other questions than those whose calibration is reported. The
+    result is between 0.001 and 1,000, also where there is no minimum, as when each right choice
+    comes first; it is 1 where the temperature has no effect.
 
     Args:
         ratio: [questions, choices], nats, as for `choice_probabilities`.
@@ -119,6 +119,6 @@ def fit_temperature(ratio: np.ndarray, scores: Scores) -> float:
         return float(np.mean(of_all - of_right))
 
     bounds = tuple(np.log(TEMPERATURES))
-    found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
-    # The bounded search never tries its bounds; of equally good ones the first is taken.
-    return float(np.exp(min((0.0, found.x, *bounds), key=loss)))
+    best = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
+    # The bounded search never tries its bounds; of equally good values the first is taken.
+    return float(np.exp(min((0.0, best.x, *bounds), key=loss)))

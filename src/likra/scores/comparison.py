@@ -16,10 +16,10 @@ class Paired:
     """Two modes on the same questions.
 
     Attributes:
-        difference: accuracy of the first less that of the second.
-        first_better: questions that the first answers and the second does not; with several
-            seeds, those that the first answers in a larger share of its seeds.
-        second_better: the same the other way round.
+        difference: accuracy of the first minus that of the second.
+        first_better: questions that only the first answers correctly; with several
+            seeds, those that it answers correctly in a larger share of its seeds.
+        second_better: the same for the second.
         p_value: two-sided, of no difference.
         test: "McNemar" (exact) or "sign flips".
 
@@ -35,22 +35,22 @@ class Paired:
 def paired(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Paired:
     """Compare two modes question by question.
 
-    The p-value is that of the sign-flip test over questions: were the modes alike, each
-    question's difference would have either sign with the same chance. Where all differences are
-    -1, 0 or 1 that is McNemar's test, exact by the binomial distribution. Where they are means
-    over seeds it is drawn from 100,000 seeded flips; answers to one question under several seeds
-    are not independent, so they count as one difference and are never pooled into McNemar's
-    counts. Interval and p-value speak of other questions, given these trained heads.
+    The p-value is that of the sign-flip test over questions: if the modes were equal, each
+    question's difference would have either sign with the same probability. Where all differences
+    are -1, 0 or 1 this is McNemar's test, exact by the binomial distribution. Where they are means
+    over seeds, 100,000 seeded flips are drawn; answers to one question under several seeds are not
+    independent, so they count as one difference and are never pooled into McNemar's counts.
+    Interval and p-value generalize to new questions, given these trained heads.
 
     Args:
-        first: whether (or how often) each question is answered rightly: [questions], or
+        first: whether (or how often) each question is answered correctly: [questions], or
             [questions, seeds], of which the mean is taken.
         second: the same; its number of seeds may differ.
         seed: of the resamples and flips.
 
     Raises:
-        LikraError: not the same number of questions, none, fewer than seeds (axes in the wrong
-            order), or values outside of 0 to 1.
+        LikraError: different numbers of questions, none, fewer than seeds (axes in the wrong
+            order), or values outside 0 to 1.
 
     """
     one, two = _per_question(first), _per_question(second)
@@ -70,8 +70,8 @@ def paired(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Paired:
 
 def _per_question(correct: np.ndarray) -> np.ndarray:
     values = np.asarray(correct, dtype=np.float64)
-    turned = values.ndim == 2 and values.shape[0] < values.shape[1]
-    if values.ndim not in (1, 2) or not values.size or turned:
+    is_transposed = values.ndim == 2 and values.shape[0] < values.shape[1]
+    if values.ndim not in (1, 2) or not values.size or is_transposed:
         raise LikraError(
             f"expected [questions] or [questions, seeds], not an array of shape {values.shape}"
         )
@@ -81,7 +81,7 @@ def _per_question(correct: np.ndarray) -> np.ndarray:
 
 
 def _mcnemar(first_better: int, second_better: int) -> float:
-    """McNemar (1947), exact: the differing questions fall to either mode like a fair coin."""
+    """McNemar (1947), exact: each differing question favours either mode like a fair coin."""
     from scipy.stats import binomtest
 
     total = first_better + second_better
@@ -92,7 +92,7 @@ def _sign_flips(difference: np.ndarray, seed: int) -> float:
     """``(1 + flips as extreme) / (1 + flips)`` (Phipson and Smyth 2010), of the sum."""
     generator = np.random.default_rng(seed)
     sums = np.zeros(FLIPS)
-    # There are few sizes, and of the differences of one size only the number of plusses counts.
+    # There are few sizes; for each, only the number of positive signs matters.
     for size, count in zip(*np.unique(np.abs(difference), return_counts=True), strict=True):
         sums += size * (2 * generator.binomial(count, 0.5, FLIPS) - count)
     observed = abs(difference.sum()) - 1e-9  # sums in another order differ by rounding
@@ -104,11 +104,11 @@ class Separation:
     """How well values tell right choices from wrong ones.
 
     Attributes:
-        auroc: chance that a right choice has a higher value than a wrong one, of all choices
-            of all questions (ties count half).
-        within_auroc: the same for choices of one question, mean over questions: free of what
-            makes all choices of a question likely or unlikely.
-        mean_margin: mean value of the right choices less that of the wrong ones, mean over
+        auroc: probability that a right choice has a higher value than a wrong one, over all
+            choices of all questions (ties count half).
+        within_auroc: the same within each question, mean over questions: what makes all choices
+            of a question likely or unlikely has no effect on it.
+        mean_margin: mean value of the right choices minus that of the wrong ones, mean over
             questions; in the unit of the values (nats).
 
     """
@@ -157,10 +157,10 @@ def _auroc(
     wrongs, of_wrong = values[wrong][order], of_wrong[order]
     below = np.searchsorted(wrongs, values[right], side="left")
     up_to = np.searchsorted(wrongs, values[right], side="right")
-    found = np.empty(len(counts))
+    aurocs = np.empty(len(counts))
     for number, count in enumerate(counts):
         total = np.concatenate([[0.0], np.cumsum(count[of_wrong])])
         weight = count[of_right]
         wins = weight @ (total[below] + total[up_to]) / 2
-        found[number] = wins / (weight.sum() * total[-1])
-    return found
+        aurocs[number] = wins / (weight.sum() * total[-1])
+    return aurocs

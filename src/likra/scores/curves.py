@@ -1,4 +1,4 @@
-"""Accuracies of every mode, weight, metric, seed and number of examples, with intervals."""
+"""Accuracies of each mode, weight, metric, seed and number of examples, with intervals."""
 
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -7,18 +7,15 @@ import numpy as np
 
 from likra.errors import unknown
 from likra.scores.ratio import METRICS, MODES, is_correct, likelihood_ratio
+from likra.scores.resampling import LEVEL, with_resamples
 from likra.scores.table import UNTRAINED, HeadKey, Scores
-
-LEVEL = 0.95
-
-RESAMPLES = 1000
 
 
 def question_intervals(correct: np.ndarray, seed: int = 0) -> np.ndarray:
     """Percentile bootstrap intervals of mean accuracies, over questions.
 
-    Too narrow near 0 and 1: of 128 questions at .99 they hold the true accuracy in 73% of cases,
-    and where all answers are right they have no width.
+    They are too narrow near 0 and 1: with 128 questions at .99 they contain the true accuracy in
+    73% of cases, and where all answers are right they have no width.
 
     Args:
         correct: [questions, curves] bool or float.
@@ -28,10 +25,8 @@ def question_intervals(correct: np.ndarray, seed: int = 0) -> np.ndarray:
         [2, curves]: low and high end.
 
     """
-    n_questions = len(correct)
-    generator = np.random.default_rng(seed)
-    counts = generator.multinomial(n_questions, [1 / n_questions] * n_questions, RESAMPLES)
-    means = counts.astype(np.float64) @ correct.astype(np.float64) / n_questions
+    counts = with_resamples(len(correct), seed)[1:]
+    means = counts @ correct.astype(np.float64) / len(correct)
     tail = (1 - LEVEL) / 2
     return np.quantile(means, [tail, 1 - tail], axis=0)
 
@@ -71,9 +66,9 @@ class Point:
 def curve(
     scores: Scores, task: str, modes: Sequence[str], weights: Sequence[float]
 ) -> list[dict[str, object]]:
-    """All accuracies that the scores allow: every mode, weight, metric, source, seed and n.
+    """All accuracies that the scores allow: each mode, weight, metric, source, seed and n.
 
-    The base alone has neither seed nor weight; it stands at n = 0.
+    The base has no seed and no weight; its n is 0.
     """
     cells, columns = [], []
     for mode, weight, keys in combinations(scores, modes, weights):
@@ -99,7 +94,7 @@ def curve(
 def combinations(
     scores: Scores, modes: Sequence[str], weights: Sequence[float]
 ) -> Iterator[tuple[str, float, tuple[HeadKey, HeadKey]]]:
-    """Every mode and weight with the two heads that give its terms."""
+    """Each mode and weight with the two heads that give its terms."""
     for name in modes:
         if name not in MODES:
             raise unknown("mode", name, MODES)
@@ -119,7 +114,7 @@ def _of(scores: Scores, head: str) -> list[HeadKey]:
 
 
 def _belong_together(positive: HeadKey, negative: HeadKey, scored: Container[HeadKey]) -> bool:
-    """Two heads are compared at the same n and seed, where they saw the same questions.
+    """Whether two heads form a ratio: at the same n and seed, where they saw the same questions.
 
     A positive head with a source was trained for that source's negative head alone.
     """

@@ -1,4 +1,4 @@
-"""From log-likelihoods to likelihood ratios, accuracies, curves and intervals. Pure arithmetic."""
+"""Modes: from log-likelihoods to likelihood ratios and to right and wrong predictions."""
 
 from dataclasses import dataclass
 
@@ -12,9 +12,9 @@ METRICS = ("acc", "acc_norm")
 
 @dataclass(frozen=True)
 class Mode:
-    """One way to score: which models give the two terms, and whether the second one counts.
+    """One way to score: which heads give the two terms, and whether the second one counts.
 
-    A missing head *is* the base model, so the formula of all modes is the same.
+    A missing head *is* the base model, so that all modes have the same formula.
     """
 
     positive: str

@@ -1,11 +1,12 @@
-"""The bootstrap that all intervals come from; its resamples are those of `likra.scores.ratio`."""
+"""The percentile bootstrap over questions that all intervals come from."""
 
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from likra.scores.curves import LEVEL, RESAMPLES
+LEVEL = 0.95
+RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -17,11 +18,11 @@ class Estimate:
     high: float
 
 
-@lru_cache(maxsize=2)  # all statistics of a study are of the same questions
+@lru_cache(maxsize=2)  # all statistics of a study use the same questions
 def with_resamples(size: int, seed: int | tuple[int, ...]) -> np.ndarray:
-    """How often each of ``size`` things is drawn, [1 + resamples, size]; row 0 has each once.
+    """How often each of ``size`` items is drawn, [1 + resamples, size]; row 0 has each once.
 
-    The same seed gives the same array, which cannot be written to.
+    The same seed gives the same array, which is read-only.
     """
     counts = np.ones((1 + RESAMPLES, size))
     generator = np.random.default_rng(seed)

@@ -16,8 +16,8 @@ def choose_weight(weights: Sequence[float], accuracy: Sequence[float]) -> float:
         accuracy: of each, on questions that are not reported (`split_validation`).
 
     Raises:
-        LikraError: no weight, not as many of the one as of the other, or an accuracy that is
-            not a number.
+        LikraError: no weight, different numbers of weights and accuracies, or an accuracy that
+            is not a finite number.
 
     """
     if len(weights) != len(accuracy) or not len(weights):
@@ -26,7 +26,7 @@ def choose_weight(weights: Sequence[float], accuracy: Sequence[float]) -> float:
         raise LikraError("an accuracy is not a finite number")
 
     def rank(pair: tuple[float, float]) -> tuple[float, float, float]:
-        # rounded: means over seeds, and the distances of 0.9 and 1.1, are equal but for their ends
+        # rounded: equal means over seeds, and the distances of 0.9 and 1.1, differ in the last bits
         weight, value = pair
         return -round(float(value), 12), round(abs(float(weight) - 1), 12), weight
 
@@ -36,22 +36,22 @@ def choose_weight(weights: Sequence[float], accuracy: Sequence[float]) -> float:
 def split_validation(
     question_ids: Sequence[str], fraction: float = 0.5, seed: int = 0
 ) -> np.ndarray:
-    """Set questions aside to choose a weight on; the others are left to report.
+    """Which questions to choose a weight on; the others are reported.
 
-    A question's side is a hash of its id and the seed: it depends neither on the order nor on
-    the other questions, so that the part of a subset is the subset of the part. The fraction is
-    therefore met only about.
+    A hash of its id and the seed decides for each question, whatever the order and the other
+    questions are, so that splitting a subset gives the subset of the split. The fraction is
+    therefore only approximate.
 
     Args:
         question_ids: ids.
-        fraction: to set aside, between 0 and 1.
-        seed: of the division.
+        fraction: of validation questions, between 0 and 1.
+        seed: of the split.
 
     Returns:
         [questions] bool, True for validation.
 
     Raises:
-        LikraError: another fraction, or too few questions, so that a side has none.
+        LikraError: another fraction, or too few questions, so that one side is empty.
 
     """
     if not 0 < fraction < 1:

@@ -84,7 +84,7 @@ def test_real_arc_with_a_real_checkpoint(tmp_path, real_data):
     assert result.returncode == 0, result.stderr
     assert "1,119 training questions" in result.stdout
     assert "1,172 evaluation questions" in result.stdout
-    assert "questions stand in training and evaluation" in result.stdout
+    assert "questions are in training and evaluation" in result.stdout
     summary = json.loads((tmp_path / "arc/summary.json").read_text())
     assert summary["n_questions"] == 1172
     assert len(summary["leaks"]) >= 6
@@ -190,7 +190,7 @@ def test_bad_rows_and_leaks_from_the_command_line(tmp_path):
     refused = likra("run", *options, cwd=tmp_path)
     assert_refused(refused, "train.jsonl, line 41: broken JSON: Expecting property name")
     refused = likra("run", *options, "--on-bad-row", "skip", "--on-leakage", "error", cwd=tmp_path)
-    assert_refused(refused, "5 questions stand in training and evaluation, and ")
+    assert_refused(refused, "5 questions are in training and evaluation, and ")
     options += ["--on-bad-row", "skip", "--on-leakage", "drop", "-o", "out", "--modes", "base,sft"]
     result = likra("run", *options, cwd=tmp_path)
     assert result.returncode == 0, result.stderr

@@ -21,7 +21,8 @@ class Advance(Protocol):
 def progress(total: int, name: str | None, unit: str) -> Iterator[Advance]:
     """Show how far a piece of work is, on stderr.
 
-    A log holds one line when the work ends, and before it at most nine, ten seconds or more apart.
+    A log holds nothing about work of less than ten seconds. Of longer work it holds one line at the
+    end, and before it at most nine, ten seconds or more apart.
 
     Args:
         total: how many units the work has.
@@ -58,7 +59,7 @@ def _bar(total: int, name: str, unit: str) -> Iterator[Advance]:
 
 def _lines(total: int, name: str, unit: str) -> Iterator[Advance]:
     done, shown, last_note = 0, 0, ""
-    last_time = time.monotonic()
+    start = last_time = time.monotonic()
 
     def show() -> None:
         note = f", {last_note}" if last_note else ""
@@ -74,4 +75,5 @@ def _lines(total: int, name: str, unit: str) -> Iterator[Advance]:
             show()
 
     yield advance
-    show()
+    if time.monotonic() - start >= PAUSE:
+        show()

@@ -42,12 +42,12 @@ def chat_template_of(tokenizer: "PreTrainedTokenizerBase") -> ChatTemplate:
         add_generation_prompt: bool = True,
         complete: bool = False,
     ) -> str:
-        text: str = tokenizer.apply_chat_template(
+        text = tokenizer.apply_chat_template(
             messages,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=not (add_generation_prompt or complete),
         )
-        return text
+        return str(text)
 
     return render

@@ -1,9 +1,6 @@
 """LoRA heads: adding, loading, saving and taking off, leaving no trace on the base."""
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +14,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel, set_seed
 from transformers.pytorch_utils import Conv1D
 
+from likra.atomic import replacing
 from likra.errors import LikraError
 from likra.heads.base import BaseModel
 from likra.heads.settings import MLP, LoraSettings
@@ -161,28 +159,16 @@ def save_head(head: PeftModel, folder: Path, stamp: Mapping[str, object] = NO_ST
         LikraError: the folder cannot be written.
 
     """
-    temporary: Path | None = None
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        _write(head, temporary, stamp)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(temporary, folder)
+        with replacing(folder) as temporary:
+            temporary.mkdir()
+            head.save_pretrained(str(temporary))
+            _sort_targets(temporary / CONFIG)
+            write_stamp(temporary, stamp)
+            (temporary / "README.md").unlink(missing_ok=True)  # PEFT's empty form for people
     except (OSError, SafetensorError) as error:  # the latter for a full disk, too
         text = " ".join(str(error).split())
         raise LikraError(f"cannot write the head to '{folder}': {text}") from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _write(head: PeftModel, folder: Path, stamp: Mapping[str, object]) -> None:
-    head.save_pretrained(str(folder))
-    _sort_targets(folder / CONFIG)
-    write_stamp(folder, stamp)
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form, for people to fill
-    folder.chmod(0o755)
 
 
 def _sort_targets(path: Path) -> None:

@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from likra.atomic import replacing
 from likra.errors import LikraError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -44,9 +44,8 @@ def write_stamp(folder: Path, stamp: Mapping[str, object]) -> None:
     metadata = {"format": "pt", KEY: json.dumps(content, sort_keys=True)}
     header = json.dumps({"__metadata__": metadata, **file.tensors}).encode()
     header += b" " * (-len(header) % 8)  # the tensors stay aligned
-    temporary = folder / f".{WEIGHTS}.tmp"
-    temporary.write_bytes(len(header).to_bytes(8, "little") + header + file.data)
-    os.replace(temporary, folder / WEIGHTS)
+    with replacing(folder / WEIGHTS) as temporary:
+        temporary.write_bytes(len(header).to_bytes(8, "little") + header + file.data)
 
 
 def read_stamp(folder: Path) -> dict[str, object]:

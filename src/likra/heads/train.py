@@ -1,6 +1,5 @@
 """Training one head: one pass over its answers, with snapshots at given numbers of examples."""
 
-import csv
 import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from likra.atomic import write_text
 from likra.engine.logprobs import answer_loss
 from likra.engine.packing import LAYOUTS, PADDING, Forest, Padded
 from likra.engine.tokens import TokenPair
@@ -142,13 +142,8 @@ def train_head(  # noqa: PLR0913 - what is trained, how, and what is kept
 
 def write_losses(path: Path, losses: Sequence[float]) -> None:
     """``step,loss`` as CSV, written whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["step", "loss"])
-        writer.writerows([step, repr(loss)] for step, loss in enumerate(losses, start=1))
-    temporary.replace(path)
+    rows = [f"{step},{loss!r}\n" for step, loss in enumerate(losses, start=1)]
+    write_text(path, "".join(["step,loss\n", *rows]))
 
 
 class HeadTrainer(Trainer):

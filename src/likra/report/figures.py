@@ -4,7 +4,6 @@ A panel is as wide as one column (3.3 inches); several stand side by side, two i
 """
 
 import math
-import tempfile
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from likra.atomic import replacing
 from likra.report.analysis import ReportData
 from likra.report.curves import LearningCurve, learning_curves, weight_curves
 from likra.report.reliability import Reliability
@@ -322,7 +322,5 @@ def _legend(figure: "Figure", axes: "Sequence[Axes]", columns: int | None = None
 
 
 def _save(figure: "Figure", path: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix=".figure-", dir=path.parent) as folder:
-        temporary = Path(folder) / path.name
+    with replacing(path) as temporary:
         figure.savefig(temporary, metadata=METADATA[path.suffix[1:]])
-        temporary.replace(path)

@@ -218,7 +218,10 @@ def check_heads(cells: Cells, base: "BaseModel") -> None:
 
     """
     from likra.heads.lora import fresh_head
+    from likra.heads.train import check_can_train
 
+    if cells.trainings:
+        check_can_train(base)
     with fresh_head(base, cells.run.study.lora, seed=0):
         pass  # the layers that it adapts exist
     for training in cells.trainings:

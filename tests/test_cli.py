@@ -323,8 +323,14 @@ def test_a_grid_takes_the_model_and_task_that_are_given(tmp_path):
 def test_a_stopped_command_says_so_and_leaves_no_temporary_folder(tmp_path, number, code):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
+    # a shell starts background jobs, such as this test's own process, with Ctrl-C ignored
+    program = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "sys.argv = ['likra', 'run', 'pocket', '-o', 'out'];"
+        "from likra.cli.main import main; main()"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-m", "likra", "run", "pocket", "-o", "out"],
+        [sys.executable, "-c", program],
         cwd=tmp_path,
         env=os.environ | {"TMPDIR": str(scratch)},
         stdout=subprocess.DEVNULL,
@@ -355,7 +361,7 @@ OPTIONS = {
     "apply-chat-template no-chat-template long-prompts seed lr batch-size dtype allow-code set",
     "plot": "modes weight weights validation-fraction metric figures set",
     "compare": "output",
-    "eval": "data",
+    "eval": "data allow-code",
     "negatives": "",
     "tasks": "",
     "tasks show": "data columns split num-fewshot fewshot on-bad-row apply-chat-template "

@@ -38,10 +38,12 @@ from likra.heads.score import encode_questions, score
 from likra.integrations.lm_eval import LikraBaseLM, LikraLM
 from likra.integrations.lm_eval_heads import TrainedQuestions
 from likra.integrations.lm_eval_run import _card_file, _groups, _with_cards
+from likra.report.results import run_study
 from likra.scores.ratio import MODES, PAPER_MODES
 from likra.scores.table import HeadKey
 from likra.study.config import parse_study
-from likra.study.run import Run, run_study, train_heads
+from likra.study.folder import Run, read_run
+from likra.study.run import train_heads
 
 # The harness's index of 14,000 tasks takes 10 s and more to build: only one test waits for it.
 NO_INDEX = TaskManager(include_defaults=False)
@@ -59,7 +61,9 @@ def quiet(*_: object) -> None:
 @pytest.fixture(scope="module")
 def heads(tmp_path_factory) -> Run:
     """Two heads on pocket, at two snapshots, as `likra train` leaves them."""
-    return train_heads(parse_study(TINY), tmp_path_factory.mktemp("heads"), quiet)
+    folder = tmp_path_factory.mktemp("heads")
+    train_heads(parse_study(TINY), folder, quiet)
+    return read_run(folder)
 
 
 @pytest.fixture(scope="module")

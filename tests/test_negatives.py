@@ -105,18 +105,11 @@ def test_hardest_and_easiest_are_one_choice_each():
         texts("hardest", ASKED, Material())
 
 
-def test_hardest_refuses_scores_of_other_questions():
-    train = [question("a", "right", ["wrong", "longer wrong"])]
-    evaluation = [question("a", "right", ["wrong", "longer wrong"], stem="Of the evaluation?")]
-
-    def table(questions):
-        return score_table("t", "test", questions, BASE, np.array([-1.0, -5.0, -6.0]), [1] * 3, "")
-
-    # 5 characters and 12: per character -1 and -0.5, so the metrics disagree on the hardest
-    assert choice_scores(table(train), train, "acc") == {"a": [-1.0, -5.0, -6.0]}
-    assert choice_scores(table(train), train, "acc_norm") == {"a": [-0.2, -1.0, -0.5]}
-    with pytest.raises(LikraError, match="rank by scores of the training questions, and these"):
-        choice_scores(table(evaluation), train, "acc")
+def test_the_scores_of_choices_come_from_a_table():
+    questions = [question("a", "right", ["wrong", "longer wrong"])]
+    logprobs = np.array([-1.0, -5.0, -6.0])
+    table = score_table("t", "train", questions, BASE, logprobs, [1] * 3, "")
+    assert choice_scores(table) == {"a": [-1.0, -5.0, -6.0]}
 
 
 def test_other_question_gives_the_right_answer_of_another():

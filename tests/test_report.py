@@ -555,12 +555,17 @@ def test_figures_come_as_svg_pdf_and_png_with_the_same_bytes_again(run, tmp_path
 
 def test_only_the_figures_asked_for_are_drawn(run, tmp_path):
     shutil.copytree(run.folder, tmp_path / "again")
-    write_results(read_run(tmp_path / "again"), figures=["densities"])
+    again = read_run(tmp_path / "again")
+
+    def draw(figures):
+        write_results(Run(again.study.model_copy(update={"figures": figures}), again.folder))
+
+    draw(["densities"])
     names = {path.name for path in (tmp_path / "again" / "figures").iterdir()}
     assert names == {"densities.svg", "densities.pdf", "densities.png"}
     page = (tmp_path / "again" / "report.html").read_text()
     assert page.count("<noscript>") == 1
-    write_results(read_run(tmp_path / "again"), figures=[])
+    draw([])
     page = (tmp_path / "again" / "report.html").read_text()
     assert "<noscript>" not in page
     assert "The folder <code>figures</code>" not in page
@@ -662,7 +667,7 @@ def test_folders_that_cannot_be_compared(run, tmp_path, capsys, monkeypatch):
     page = tmp_path / "compare.html"
     (tmp_path / "empty").mkdir()
     unfinished = made_up(tmp_path / "unfinished")
-    unfinished.scores_path(unfinished.keys[-1]).unlink()
+    unfinished.scores_path(score_keys(unfinished)[-1]).unlink()
     for folders, words in (
         ([run.folder], "at least two runs"),
         ([run.folder, run.folder], "is named twice"),

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from likra.report.results import run_study, write_results
 from safetensors.torch import load_file, save_file
 
+from likra.data.load import load_task
 from likra.errors import LikraError
 from likra.heads import score as score_module
 from likra.heads import train as train_module
 from likra.heads.base import POCKET
+from likra.report.results import run_study, write_results
 from likra.scores.table import BASE, HeadKey, file_name
 from likra.study import cells as cells_module
 from likra.study.config import parse_study
@@ -152,7 +153,11 @@ OTHER_RATE = {"training": {"learning_rate": 5e-4, "batch_size": 8}}
 
 
 def test_other_settings_are_refused_in_the_same_folder(copy):
-    refused(small(**OTHER_RATE), copy.folder, "a study with another 'training'")
+    refused(
+        small(**OTHER_RATE),
+        copy.folder,
+        r"another training.learning_rate \(0.001 there, 0.0005 now\)",
+    )
 
 
 def test_heads_are_not_taken_for_those_of_other_settings_without_a_study_file(copy):
@@ -173,7 +178,7 @@ def other(tmp_path_factory) -> Run:
 def test_a_table_copied_from_another_run_is_refused(copy, other):
     key = HeadKey("positive", 8, 0)
     shutil.copy(other.scores_path(key), copy.scores_path(key))
-    with pytest.raises(LikraError, match="another training.learning_rate"):
+    with pytest.raises(LikraError, match="is not the table that this run computed"):
         write_results(copy)
     refused(copy.study, copy.folder, "another training.learning_rate")
 
@@ -222,7 +227,7 @@ def test_a_head_replaced_while_the_run_goes_on_is_not_scored(copy, other, monkey
 def test_swapped_score_tables_are_noticed(copy):
     first, second = HeadKey("positive", 8, 0), HeadKey("negative", 8, 0, "random_choice")
     copy.scores_path(first).write_bytes(copy.scores_path(second).read_bytes())
-    with pytest.raises(LikraError, match="positive.seed=0.n=8.*another head"):
+    with pytest.raises(LikraError, match="positive.seed=0.n=8.*is not the table"):
         write_results(copy)
 
 
@@ -241,6 +246,65 @@ def test_data_that_changed_are_refused_whatever_is_left_to_compute(tmp_path):
     run_cells(study, tmp_path / "run", silent)
     path.write_text(path.read_text().replace(" yes ", " yeah "))
     refused(study, tmp_path / "run", "(training examples|evaluation questions).* have changed")
+
+
+def test_samples_of_other_questions_are_refused(tmp_path, monkeypatch):
+    """A blank line in the file moves the names of all questions without an id."""
+    monkeypatch.setattr(
+        "likra.heads.sample.sample_answers",
+        lambda base, contexts, **_: [[f"no {n}", "never"] for n in range(len(contexts))],
+    )
+    path = tmp_path / "mine.jsonl"
+    preferences(path)
+    study = small(train_task=str(path), negatives=["generated"])
+    train_heads(study, tmp_path / "run", silent)
+    shutil.rmtree(tmp_path / "run" / "heads")
+    path.write_text("\n" + path.read_text())
+    with pytest.raises(LikraError, match=r"generated.jsonl.*other training questions"):
+        train_heads(study, tmp_path / "run", silent)
+
+
+def incomplete(path: Path) -> str:
+    """A sampler from a file that has wrong answers to half of pocket's training questions."""
+    questions = load_task("pocket").questions("train")
+    rows = [{"id": question.id, "rejected": "nobody"} for question in questions[::2]]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return f"file:{path}"
+
+
+def test_other_modes_never_pair_heads_that_saw_different_questions(tmp_path):
+    sampler = incomplete(tmp_path / "wrong.jsonl")
+    settings = {"negatives": [sampler], "metric": "acc"}
+    run, _ = run_study(
+        small(**settings, modes=["base", "sft", "base-likra"]), tmp_path / "run", silent
+    )
+    likra = Run(small(**settings, modes=["likra"]), run.folder)
+    with pytest.raises(LikraError, match="has no scores of positive.seed=0.source=file"):
+        write_results(likra)
+    _, after = run_study(likra.study, run.folder, silent)
+    _, new = run_study(likra.study, tmp_path / "new", silent)
+    assert after.equals(new)
+    assert run.head_folder(HeadKey("positive", 8, 0, sampler)).is_dir()
+
+
+def test_a_smaller_snapshot_cuts_neither_losses_nor_examples(copy):
+    folder = copy.training_folder(HeadKey("positive", 8, 0))
+    study = small(snapshots=[8, 16])
+    run_cells(study, copy.folder, silent)
+    files = [folder / "losses.csv", folder / "examples.jsonl"]
+    before = [path.read_bytes() for path in files]
+    assert before[0].count(b"\n") == 3  # the header, and two batches
+    assert before[1].count(b"\n") == 16
+    shutil.rmtree(folder / "n=8")
+    copy.scores_path(HeadKey("positive", 8, 0)).unlink()
+    run_cells(small(snapshots=[8]), copy.folder, silent)
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_a_study_that_trains_nothing_needs_no_snapshots(tmp_path):
+    study = small(modes=["base", "pmi"], snapshots=[])
+    _, points = run_study(study, tmp_path / "run", silent)
+    assert set(points["mode"]) == {"base", "pmi"}
 
 
 def test_a_model_that_changed_is_refused(tmp_path):

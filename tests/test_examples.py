@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from likra.errors import LikraError
 from likra.negatives.samplers import Material
 from likra.study.config import parse_study
-from likra.study.examples import available, paired_order, trainings, with_snapshots
+from likra.study.examples import available, needed, paired_order, trainings, with_snapshots
 from likra.text import shuffled
 
 QUESTIONS = [
@@ -23,8 +23,8 @@ def study(**changes):
 
 
 def trained(chosen, questions=QUESTIONS, **material):
-    """The training runs by head, seed and sampler."""
-    runs = trainings(chosen, questions, Material(questions, **material))
+    """The training runs that the modes need, by head, seed and sampler."""
+    runs = needed(chosen, trainings(chosen, questions, Material(questions, **material)))
     return {(run.head, run.seed, run.source): run for run in runs}
 
 
@@ -93,6 +93,31 @@ def test_a_sampler_that_lacks_answers_has_a_positive_head_of_its_own():
         candidates={"file": listed},
     )
     assert {head for head, _, _ in alone} == {"negative"}
+
+
+def test_a_positive_head_of_its_own_is_trained_where_the_questions_differ_and_there_alone():
+    """A sampler that lacks its first answer at place 11 needs none after 8 examples."""
+    places = list(shuffled(40, random.Random(0)))
+    lacks = f"q{places[10]}"
+    listed = {f"q{n}": [f"not {n}"] for n in range(40) if f"q{n}" != lacks}
+    chosen = study(seeds=[0], negatives=["file:wrong.jsonl"])
+    runs = trained(chosen, candidates={"file": listed})
+    assert runs["positive", 0, None].snapshots == (8, 16)
+    assert runs["positive", 0, "file:wrong.jsonl"].snapshots == (16,)
+
+
+def test_it_is_known_that_likra_needs_one_whatever_the_modes():
+    """Else another mode would later pair heads that saw different questions."""
+    listed = {f"q{n}": [f"not {n}"] for n in range(0, 40, 2)}
+    chosen = study(negatives=["file:wrong.jsonl"], modes=["base", "sft", "base-likra"])
+    material = Material(QUESTIONS, candidates={"file": listed})
+    runs = list(trainings(chosen, QUESTIONS, material))
+    own = [run for run in runs if run.is_own_positive]
+    assert {(run.seed, run.source) for run in own} == {
+        (0, "file:wrong.jsonl"),
+        (1, "file:wrong.jsonl"),
+    }
+    assert not any(run.is_own_positive for run in needed(chosen, runs))
 
 
 @given(st.lists(st.sampled_from(["both", "right", "wrong"]), min_size=1, max_size=30), st.data())

@@ -27,10 +27,10 @@ from likra.report.sentences import best_snapshot, factor, findings, headline, p_
 from likra.report.style import STYLES, mode_style, source_text
 from likra.report.tables import as_csv, as_latex, as_markdown
 from likra.scores.curves import curve
-from likra.scores.table import BASELINES, HeadKey, Scores, score_table, write_scores
+from likra.scores.table import Scores, score_table, write_scores
 from likra.scores.weights import split_validation
-from likra.study.config import Study, parse_study
-from likra.study.folder import Run, read_run
+from likra.study.config import parse_study
+from likra.study.folder import Record, Run, read_run, write_record
 from likra.study.tables import read_run_scores, score_keys
 
 SETTINGS = {
@@ -43,23 +43,6 @@ SETTINGS = {
     "metric": "acc",
 }
 RISE = {"positive": 0.4, "negative": -0.5, "dpo": 0.8}
-
-
-def made_up_stamp(study: Study, key: HeadKey) -> dict:
-    """What a score table says of its inputs, as far as they are checked when it is read."""
-    inputs = {"base": "model", "dtype": "torch.float32", "long_prompts": "error"}
-    head = {
-        **inputs,
-        "head": key.head,
-        "n": key.n_train,
-        "seed": key.seed,
-        "lora": study.lora.model_dump(mode="json"),
-        "training": study.training.model_dump(mode="json"),
-    }
-    if key.head in BASELINES:
-        head["beta"] = study.beta
-    scored = head if key.n_train else key.head
-    return {"inputs": {**inputs, "head": scored, "evaluation": "questions"}}
 
 
 def made_up(folder: Path, n_questions: int = 40, seed: int = 0, name: str = "q", **changes) -> Run:
@@ -93,11 +76,12 @@ def made_up(folder: Path, n_questions: int = 40, seed: int = 0, name: str = "q",
         table = score_table(
             study.task, "test", questions, key, scores.ravel(), [1] * 4 * n_questions, "rows"
         )
-        write_scores(run.scores_path(key), table, made_up_stamp(study, key))
+        write_scores(run.scores_path(key), table, {"digest": str(key), "inputs": {}})
     rows = [
         {"id": q.id, "stem": q.stem, "choices": [choice.text for choice in q.choices]}
         for q in questions
     ]
+    write_record(run, Record(scores={str(key): str(key) for key in score_keys(run)}))
     (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return run
 

@@ -28,7 +28,6 @@ class FileTask:
         name: as in results.
         tables: by split of the data.
         notes: what the user should know about the data.
-        files: what was read, where it is local.
         division: of the only split, where it is divided: the numbers of the questions on each side.
         hidden: ids of questions that are never shown as examples.
 
@@ -37,7 +36,6 @@ class FileTask:
     name: str
     tables: Mapping[str, Table]
     notes: list[str] = field(default_factory=list)
-    files: Sequence[Path] = ()
     division: Mapping[str, Sequence[int]] = field(default_factory=dict)
     hidden: frozenset[str] = frozenset()
 
@@ -212,7 +210,7 @@ def open_files(
             for place, row in read_rows(file):
                 yield f"{file.name}, {place}", row
 
-    task = _open(
+    return _open(
         name,
         {split: rows(own) for split, own in by_split.items()},
         {split: ", ".join(map(str, own)) for split, own in by_split.items()},
@@ -220,7 +218,6 @@ def open_files(
         on_bad_row,
         decodes=all(file.suffix.lower() in {".csv", ".tsv"} for file in files),
     )
-    return replace(task, files=files)
 
 
 _SPLITS = {"dev": "validation", "val": "validation", "valid": "validation", "eval": "validation"}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from likra.data.card import card_config, card_path, read_card
 from likra.data.documents import Document, render, sandboxed_templates
-from likra.data.parts import Config, Parts, local_files_of
+from likra.data.parts import Config, Parts
 from likra.data.pool import Answers
 from likra.data.rendering import PLAIN, Rendering
 from likra.data.splits import HELD_OUT, TRAIN, hold_out
@@ -59,19 +59,6 @@ class HarnessTask:
     division: Division | None = None
     hidden: frozenset[str] = frozenset()
     notes: list[str] = field(default_factory=list)
-
-    @property
-    def files(self) -> list[Path]:
-        """The local files that the task reads."""
-        composed = {part for members in self.composed.values() for part, _ in members}
-        files: set[Path] = set()
-        for name in {*self.part_names, *composed}:
-            try:
-                config = self.parts.config_of(name)
-            except LikraError:  # a part that the local folder lacks
-                continue
-            files.update(local_files_of(config))
-        return sorted(files)
 
     @property
     def harness_task(self) -> "ConfigurableTask":

@@ -18,16 +18,17 @@ from likra.engine.tokens import TokenPair
 from likra.errors import LikraError, unknown
 from likra.heads.lora import Head
 from likra.heads.score import Done, Floats, Scored, score
-from likra.heads.stamp import read_stamp
 from likra.integrations.lm_eval_base import LikraBaseLM, ScoreInputs
-from likra.integrations.lm_eval_cache import folder_digest
+from likra.integrations.lm_eval_cache import adapter_digest
 from likra.integrations.lm_eval_heads import (
     TrainedQuestions,
+    check_model,
     checked_weight,
     head_keys,
     trained_contexts,
 )
 from likra.scores.ratio import MODES, likelihood_ratio
+from likra.study.cells import recorded_head
 from likra.study.folder import read_run, usable_path
 
 __all__ = ["OPENED", "LikraBaseLM", "LikraLM", "Part"]
@@ -107,12 +108,12 @@ class LikraLM(LikraBaseLM):
         terms = (MODES[mode].positive, MODES[mode].negative)
         keys = head_keys(self.run, terms, {"seed": seed, "n": n, "source": source})
         used = [key for key in keys if key is not None]
-        for key in used:
-            read_stamp(self.run.head_folder(key))
+        stamps = [recorded_head(self.run, key) for key in used]
+        own_model = usable_path(self.run.study.model, self.run.folder)
+        if pretrained is None:
+            check_model(own_model, stamps)
         super().__init__(
-            usable_path(self.run.study.model, self.run.folder)
-            if pretrained is None
-            else pretrained,
+            own_model if pretrained is None else pretrained,
             dtype=self.run.study.dtype if dtype is None else dtype,
             **arguments,
         )
@@ -220,7 +221,7 @@ class LikraLM(LikraBaseLM):
 
 
 def _digest(head: Head) -> str | None:
-    return None if head.folder is None else folder_digest(head.folder)
+    return None if head.folder is None else adapter_digest(head.folder)
 
 
 # --------------------------------------------------------------------------------------------

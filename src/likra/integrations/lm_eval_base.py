@@ -36,7 +36,7 @@ from likra.heads.base import (
 )
 from likra.heads.lora import Head
 from likra.heads.score import Done, Scored, score
-from likra.integrations.lm_eval_cache import claim_cache, folder_digest
+from likra.integrations.lm_eval_cache import adapter_digest, claim_cache
 
 # Of a request, what the harness passes to its models: its texts (none of a rolling window), and
 # the tokens of context and continuation.
@@ -219,7 +219,7 @@ class LikraBaseLM(HFLM):
         vocabulary = json.dumps(sorted(self.tokenizer.get_vocab().items())).encode()
         return {
             "weights": weights_digest(self.base.model),
-            "adapter": folder_digest(Path(self.peft)) if self.peft else None,
+            "adapter": adapter_digest(Path(self.peft)) if self.peft else None,
             "vocabulary": hashlib.sha256(vocabulary).hexdigest(),
             "add_bos_token": self.add_bos_token,
             "prefix_token_id": self.prefix_token_id,

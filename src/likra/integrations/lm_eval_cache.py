@@ -39,7 +39,7 @@ def claim_cache(cache: Any, inputs: Mapping[str, object]) -> None:
     )
 
 
-def folder_digest(folder: Path) -> str:
+def adapter_digest(folder: Path) -> str:
     """SHA-256 of an adapter's files; of its name where it is not a folder here."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("adapter_*")) or [folder]:

@@ -11,8 +11,8 @@ from lm_eval.api.instance import Instance
 
 from likra.errors import LikraError, unknown
 from likra.scores.table import HeadKey
-from likra.study.examples import heads_of
-from likra.study.folder import Run
+from likra.study.digests import model_digest
+from likra.study.folder import Run, read_record
 
 BREAK = "\n\n"  # between few-shot examples
 
@@ -60,30 +60,48 @@ def head_keys(
                 f"'{run.folder}' has several: add {name}= and one of {', '.join(listed)}"
             )
         chosen[name] = values[0 if given[name] is None else listed.index(str(given[name]))]
-    sources = {**dict(heads_of(study)), "negative": chosen["source"]}
 
     def key(term: str) -> HeadKey | None:
         if term == "base":
             return None
-        return HeadKey(term, chosen["n"], chosen["seed"], sources.get(term))
+        source = chosen["source"] if term == "negative" else study.negatives[0]
+        has_source = term not in {"positive", "trl-sft"}
+        return HeadKey(term, chosen["n"], chosen["seed"], source if has_source else None)
 
     positive, negative = map(key, terms)
     if positive and negative and positive.head == "positive":
         # of a sampler that has no answers to some questions: both heads saw the same ones
         own = replace(positive, source=negative.source)
-        positive = own if run.head_folder(own).is_dir() else positive
+        positive = own if str(own) in read_record(run.folder).own_positives else positive
     return positive, negative
 
 
+def check_model(name: str, stamps: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse a base model that is not the one that the heads were trained on.
+
+    Raises:
+        LikraError: it has other weights, or another tokenizer.
+
+    """
+    for stamp in stamps:
+        if stamp["inputs"]["base"] != model_digest(name):
+            raise LikraError(
+                f"the heads were trained on another model than '{name}' is now: its weights or its "
+                "tokenizer have changed (pretrained= names another one on purpose)"
+            )
+
+
 def trained_contexts(run: Run, keys: Iterable[HeadKey]) -> frozenset[str]:
-    """The prompts that heads of a run were trained on; none where an older version wrote them."""
+    """The prompts that heads of a run were trained on."""
     contexts: set[str] = set()
     for key in keys:
         path = run.training_folder(key) / "examples.jsonl"
         if path.is_file():
             lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
-            examples = map(json.loads, lines[: key.n_train])  # a later snapshot may have seen more
-            contexts |= {example["context"] for example in examples if "context" in example}
+            try:  # a later snapshot may have seen more
+                contexts |= {json.loads(line)["context"] for line in lines[: key.n_train]}
+            except (ValueError, TypeError, KeyError) as error:
+                raise LikraError(f"cannot read '{path}' ({type(error).__name__})") from error
     return frozenset(contexts)
 
 

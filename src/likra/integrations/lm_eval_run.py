@@ -7,6 +7,7 @@ import warnings
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from glob import glob
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -119,7 +120,11 @@ def _task_names(settings: dict[str, Any]) -> list[str]:
 
 def _cards_from_paths(settings: dict[str, Any]) -> Iterator[Path]:
     """The cards that the harness may open which are neither its own nor likra's."""
-    yield from (Path(name) for name in _task_names(settings) if Path(name).is_file())
+    for name in _task_names(settings):
+        if Path(name).is_dir():
+            yield from sorted(Path(name).rglob("*.yaml"))
+        elif name.endswith((".yaml", ".yml")):
+            yield from map(Path, sorted(glob(name)))
     folders = settings.get("include_path") or []
     for folder in [folders] if isinstance(folders, str) else folders:
         yield from sorted(Path(folder).rglob("*.yaml"))

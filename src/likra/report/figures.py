@@ -19,14 +19,13 @@ from likra.report.curves import LearningCurve, learning_curves, weight_curves
 from likra.report.reliability import Reliability
 from likra.report.separation import HEADS, Panel
 from likra.report.style import Style, mode_style, source_styles, source_text
-from likra.study.config import Study
+from likra.study.config import FIGURES, Study
 
 if TYPE_CHECKING:  # matplotlib is slow to import
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FIGURES = ("learning_curve", "sources", "weight_curve", "densities", "reliability")
 COLUMN = 3.3  # inches
 GAP = 0.3
 METADATA = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}

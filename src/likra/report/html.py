@@ -12,7 +12,6 @@ import pandas as pd
 from likra.atomic import write_text
 from likra.report.analysis import ReportData
 from likra.report.curves import learning_curves
-from likra.report.figures import FIGURES
 from likra.report.sentences import (
     best_snapshot,
     estimate,
@@ -30,7 +29,7 @@ from likra.report.style import mode_style, source_text
 from likra.report.svg import inline_svg
 from likra.report.tables import Row, cell, formats
 from likra.scores.ratio import METRICS
-from likra.study.config import Study
+from likra.study.config import FIGURES, Study
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from likra.report.html import write_report
 from likra.scores.curves import curve
 from likra.scores.ratio import MODES
 from likra.scores.table import Scores
-from likra.scores.weights import choose_weight, split_validation
+from likra.scores.weights import choose_weight, validation_questions
 from likra.study.config import Study
 from likra.study.folder import Run, read_about, write_about
 from likra.study.grid import check_grid, grid_studies
@@ -88,7 +88,7 @@ def write_results(run: Run) -> pd.DataFrame:
     scores = read_run_scores(run)
     validation = None
     if study.validation_fraction is not None:
-        chosen = split_validation(scores.question_ids, study.validation_fraction)
+        chosen = validation_questions(scores.question_ids, study.validation_fraction)
         validation, scores = scores.of(chosen), scores.of(~chosen)
     points = all_points(scores, study)
     about = read_about(folder)

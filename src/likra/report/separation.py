@@ -58,7 +58,8 @@ def _head_panels(modes: ModeScores) -> Iterator[Panel]:
     for head in ("positive", "negative"):
         by_cell: dict[tuple[str, int], list[np.ndarray]] = {}
         for key in sorted(logprob, key=lambda key: -1 if key.seed is None else key.seed):
-            if key.head == head and (key.source or "") in order:
+            is_own = head == "positive" and key.source is not None  # one sampler's alone
+            if key.head == head and not is_own and (key.source or "") in order:
                 by_cell.setdefault((key.source or "", key.n_train), []).append(logprob[key])
         for source, n in sorted(by_cell, key=lambda cell: (order.index(cell[0]), cell[1])):
             yield _panel(head, f"{head} head", source, n, by_cell[source, n], modes.scores)

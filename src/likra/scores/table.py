@@ -136,14 +136,14 @@ def read_stamp(path: Path) -> dict[str, Any]:
     """
     try:
         metadata = pq.read_schema(path).metadata or {}
-        stamp: dict[str, Any] = json.loads(metadata[STAMP])
     except (pa.ArrowException, OSError) as error:
         raise _damaged(path, error) from error
-    except (KeyError, ValueError) as error:
+    stamp: dict[str, Any] = json.loads(metadata.get(STAMP, "{}"))
+    if not {"digest", "inputs"} <= set(stamp):
         raise LikraError(
             f"'{path}' does not say which head was scored on which questions: it was not written "
             "by this version of likra; delete the file to score that head again"
-        ) from error
+        )
     return stamp
 
 

@@ -7,6 +7,8 @@ import numpy as np
 
 from likra.errors import LikraError
 
+VALIDATION = 20  # fewer questions can neither choose a weight nor test it
+
 
 def choose_weight(weights: Sequence[float], accuracy: Sequence[float]) -> float:
     """The weight with the best accuracy; of equal ones the nearest to 1, then the smaller.
@@ -64,4 +66,21 @@ def split_validation(
     chosen = np.array([int.from_bytes(d.digest(), "big") < limit for d in digests], dtype=bool)
     if chosen.all() or not chosen.any():
         raise LikraError(f"too few questions to set some aside for validation: {len(question_ids)}")
+    return chosen
+
+
+def validation_questions(question_ids: Sequence[str], fraction: float) -> np.ndarray:
+    """As `split_validation`, with enough questions on each side to say something.
+
+    Raises:
+        LikraError: fewer than `VALIDATION` on one side.
+
+    """
+    chosen = split_validation(question_ids, fraction)
+    aside, left = int(chosen.sum()), int((~chosen).sum())
+    if min(aside, left) < VALIDATION:
+        raise LikraError(
+            f"validation_fraction {fraction} sets {aside} questions aside and leaves {left}: "
+            f"each side needs {VALIDATION}"
+        )
     return chosen

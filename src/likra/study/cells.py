@@ -15,16 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from likra.errors import LikraError
-from likra.scores.table import BASELINES, HeadKey
+from likra.scores.table import HeadKey
 from likra.scores.table import read_stamp as read_table_stamp
 from likra.study.config import Study
-from likra.study.digests import digest_of, evaluation_digest, examples_digest, model_digest
+from likra.study.digests import digest_of, examples_digest, model_digest, questions_digest
 from likra.study.examples import Training, untrained_of
-from likra.study.folder import Run, library_versions
+from likra.study.folder import Record, Run, library_versions, read_record
 from likra.study.prepare import Data
 
 Inputs = dict[str, Any]  # JSON: what decides a cell, by name
 Stamp = Mapping[str, Any]
+WITH_BETA = {"dpo", "nca", "kto"}
 
 
 def base_inputs(study: Study) -> Inputs:
@@ -49,19 +50,19 @@ def head_inputs(study: Study, base: Inputs, training: Training, n: int) -> Input
         "lora": study.lora.model_dump(mode="json"),
         "training": study.training.model_dump(mode="json"),
     }
-    return inputs | ({"beta": study.beta} if training.head in BASELINES else {})
+    return inputs | ({"beta": study.beta} if training.head in WITH_BETA else {})
 
 
-def score_inputs(base: Inputs, head: Inputs | str, evaluation: str) -> Inputs:
+def score_inputs(base: Inputs, head: Inputs | str, asked: Inputs) -> Inputs:
     """What decides a score table.
 
     Args:
         base: as `base_inputs`.
         head: as `head_inputs`; "base" or "prior" for what is not trained.
-        evaluation: as `likra.study.digests.evaluation_digest`.
+        asked: the task, its split, and the digest of the questions.
 
     """
-    return {**base, "head": head, "evaluation": evaluation}
+    return {**base, **asked, "head": head}
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ class Cells:
         run: the run, its snapshots resolved.
         data: its questions.
         base: what decides the base model's numbers.
-        trainings: the training runs, in order.
+        trainings: the training runs that the modes need, in order.
+        own_positives: all positive heads of single samplers, whatever the modes.
 
     """
 
@@ -80,6 +82,7 @@ class Cells:
     data: Data
     base: Inputs
     trainings: tuple[Training, ...]
+    own_positives: tuple[HeadKey, ...] = ()
 
     @cached_property
     def heads(self) -> dict[HeadKey, Inputs]:
@@ -90,21 +93,34 @@ class Cells:
             for key in training.keys
         }
 
+    @property
+    def record(self) -> Record:
+        """The keys of the cells with their digests; no score tables where nothing is evaluated."""
+        scores = self.scores if self.data.evaluation else {}
+        return Record(
+            {str(key): digest_of(inputs) for key, inputs in self.heads.items()},
+            {str(key): digest_of(inputs) for key, inputs in scores.items()},
+            [str(key) for key in self.own_positives],
+        )
+
     @cached_property
     def scores(self) -> dict[HeadKey, Inputs]:
         """What decides each score table, in the order in which they are computed."""
         data = self.data
-        evaluation = evaluation_digest(data.task, data.eval_split, data.evaluation)
+        asked = {
+            "task": data.task,
+            "split": data.eval_split,
+            "evaluation": questions_digest(data.evaluation),
+        }
         untrained = {
-            key: score_inputs(self.base, key.head, evaluation)
-            for key in untrained_of(self.run.study)
+            key: score_inputs(self.base, key.head, asked) for key in untrained_of(self.run.study)
         }
         return untrained | {
-            key: score_inputs(self.base, inputs, evaluation) for key, inputs in self.heads.items()
+            key: score_inputs(self.base, inputs, asked) for key, inputs in self.heads.items()
         }
 
     def trained(self, keys: Iterable[HeadKey]) -> dict[HeadKey, Stamp]:
-        """The stamps of those of the heads that are there.
+        """The stamps of those of the heads that exist.
 
         Raises:
             LikraError: a head was trained with other inputs, or changed since.
@@ -121,7 +137,7 @@ class Cells:
         return stamps
 
     def scored(self) -> dict[HeadKey, Stamp]:
-        """The stamps of the score tables that are there.
+        """The stamps of the score tables that exist.
 
         Raises:
             LikraError: a table is of other inputs.
@@ -152,19 +168,34 @@ def check_stamp(path: Path, stamp: Stamp, inputs: Inputs) -> None:
         LikraError: names the first input that differs.
 
     """
-    if stamp.get("digest") != digest_of(inputs):
-        raise mismatch(path, dict(stamp.get("inputs") or {}), inputs)
-
-
-def mismatch(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> LikraError:
-    """The error for an output whose inputs were others."""
-    name, old, new = _difference(before, now)
+    if stamp.get("digest") == digest_of(inputs):
+        return
+    name, old, new = _difference(dict(stamp.get("inputs") or {}), inputs)
     advice = "name another folder with --output, or delete this one"
     if name in _CHANGES:
-        return LikraError(f"'{path}' was computed with {_CHANGES[name]}: {advice}")
-    return LikraError(
+        raise LikraError(f"'{path}' was computed with {_CHANGES[name]}: {advice}")
+    raise LikraError(
         f"'{path}' was computed with another {name} ({old!r} there, {new!r} now): {advice}"
     )
+
+
+def recorded_head(run: Run, key: HeadKey) -> Stamp:
+    """The stamp of a head, if it is the one that the run trained.
+
+    Raises:
+        LikraError: there is no such head, it was changed, or it comes from another run.
+
+    """
+    from likra.heads.stamp import read_stamp
+
+    folder = run.head_folder(key)
+    stamp = read_stamp(folder)
+    if stamp.get("digest") != read_record(run.folder).heads.get(str(key)):
+        raise LikraError(
+            f"the head in '{folder}' is not the one that this run trained: it has other settings, "
+            "data or seeds; delete the folder to train it again"
+        )
+    return stamp
 
 
 _CHANGES = {

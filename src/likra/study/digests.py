@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from likra.errors import LikraError
 from likra.questions import Choice, Question
 
 ENDS = 1 << 22  # bytes of either end of a model's file that are read
@@ -24,9 +25,9 @@ def examples_digest(examples: Iterable[Sequence[Choice]]) -> str:
     )
 
 
-def evaluation_digest(task: str, split: str, questions: Iterable[Question]) -> str:
+def questions_digest(questions: Iterable[Question]) -> str:
     """SHA-256 of all that a score table says of its questions, but for the scores."""
-    digest = hashlib.sha256(digest_of([task, split]).encode())
+    digest = hashlib.sha256()
     for question in questions:
         choices = [[c.context, c.continuation, c.text, c.is_right] for c in question.choices]
         digest.update(digest_of([question.id, choices]).encode())
@@ -48,9 +49,12 @@ def model_digest(name: str) -> str:
     from transformers import AutoConfig
 
     try:
-        return str(AutoConfig.from_pretrained(name)._commit_hash)
+        commit = AutoConfig.from_pretrained(name)._commit_hash
     except Exception as error:  # the hub, the network, the files: many types
         raise cannot_open(name, error) from error
+    if not commit:
+        raise LikraError(f"the hub does not say which commit of '{name}' it gave")
+    return str(commit)
 
 
 def folder_digest(folder: Path) -> str:

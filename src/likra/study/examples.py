@@ -7,7 +7,7 @@ heads of the pair, so that at every n they have seen answers to the same n quest
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from likra.errors import LikraError
@@ -137,6 +137,11 @@ class Training:
         """The snapshots' keys."""
         return [HeadKey(self.head, n, self.seed, self.source) for n in self.snapshots]
 
+    @property
+    def is_own_positive(self) -> bool:
+        """Whether it is the positive head of a single sampler's pair."""
+        return self.head == "positive" and self.source is not None
+
     def answers(self, n: int | None = None) -> list[tuple[Choice, ...]]:
         """The answers of the first n examples, in order."""
         return [example.answers(self.head) for example in self.examples[:n]]
@@ -167,52 +172,61 @@ def sources_of(study: Study) -> list[str]:
 def trainings(
     study: Study, questions: Sequence[Question], material: Material
 ) -> Iterator[Training]:
-    """The training runs of a study, for each seed the positive head first.
+    """The training runs of a study, for each seed the positive heads first.
 
-    Raises:
-        LikraError: a head has fewer examples than the last snapshot.
-
+    A sampler may lack wrong answers to some questions. Likra compares heads that saw the same
+    questions, so where such a sampler's pair saw others than the usual positive head, it has a
+    positive head of its own. These are among the runs whatever the modes: see `needed`.
     """
-    n, snapshots = study.snapshots[-1], tuple(study.snapshots)
+    n = study.snapshots[-1]
     for seed in study.seeds:
         orders = {
             source: paired_order(questions, material, seed=seed, source=source, n=n)
             for source in dict.fromkeys([USUAL, *sources_of(study)])
         }
-        for head, source in _with_own_positives(study, orders, n):
+        for head, source, snapshots in _with_own_positives(study, orders):
             order = orders[source or USUAL]
             report = sampler_report(source, order) if source and head != "positive" else ""
-            training = Training(head, seed, source, snapshots, order.of(head, n), report)
-            if len(training.examples) < n:
-                raise _too_few(training, n)
-            yield training
+            examples = order.of(head, snapshots[-1])
+            yield Training(head, seed, source, snapshots, examples, report)
 
 
 def _with_own_positives(
-    study: Study, orders: Mapping[str, PairedOrder], n: int
-) -> list[tuple[str, str | None]]:
-    """The heads, with a positive head for each sampler whose pair sees other questions.
+    study: Study, orders: Mapping[str, PairedOrder]
+) -> list[tuple[str, str | None, tuple[int, ...]]]:
+    """The heads and their snapshots, with the positive heads of single samplers."""
+    heads = [(head, source, tuple(study.snapshots)) for head, source in heads_of(study)]
+    usual = _ids(orders[USUAL])
+    own: list[tuple[str, str | None, tuple[int, ...]]] = []
+    for head, source, snapshots in heads:
+        if head == "negative" and source:
+            ids = _ids(orders[source])
+            if others := tuple(n for n in snapshots if ids[:n] != usual[:n]):
+                own.append(("positive", source, others))
+    first = 1 if heads and heads[0][0] == "positive" else 0
+    return [*heads[:first], *own, *heads[first:]]
 
-    A sampler may lack wrong answers to some questions. Likra compares heads that saw the same
-    questions, so such a sampler's negative head needs a positive head of its own.
+
+def _ids(order: PairedOrder) -> list[str]:
+    return [example.question.id for example in order.examples if example.answers("positive")]
+
+
+def needed(study: Study, runs: Iterable[Training]) -> tuple[Training, ...]:
+    """The training runs that the modes of a study need.
+
+    Raises:
+        LikraError: one has fewer examples than its last snapshot.
+
     """
-    heads = heads_of(study)
-    if "likra" not in study.modes:
-        return heads
-    usual = _ids(orders[USUAL].of("positive", n))
-    own: list[tuple[str, str | None]] = [
-        ("positive", source)
-        for head, source in heads
-        if head == "negative" and source and _ids(orders[source].of("positive", n)) != usual
-    ]
-    return [*heads[:1], *own, *heads[1:]]
+    kept = tuple(run for run in runs if not run.is_own_positive or "likra" in study.modes)
+    for run in kept:
+        if len(run.examples) < run.snapshots[-1]:
+            raise _too_few(run)
+    return kept
 
 
-def _ids(examples: Sequence[Example]) -> list[str]:
-    return [example.question.id for example in examples]
-
-
-def _too_few(training: Training, n: int) -> LikraError:
+def _too_few(training: Training) -> LikraError:
+    n = training.snapshots[-1]
     why = f" ({training.report})" if training.report else ""
     return LikraError(
         f"{training.source or training.head} has answers to {len(training.examples):,} questions "
@@ -263,8 +277,10 @@ def with_snapshots(study: Study, counts: Mapping[tuple[str, str | None], int]) -
     for (head, source), count in counts.items():
         if not count:
             raise _nothing_to_train_on(head, source)
-    if study.snapshots or not counts:
+    if study.snapshots:
         return study
+    if not counts:  # nothing is trained
+        return study.model_copy(update={"snapshots": [study.training.batch_size]})
     most, step, steps = min(counts.values()), study.training.batch_size, []
     while step < most:
         steps.append(step)

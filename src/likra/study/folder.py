@@ -1,9 +1,11 @@
 """The folder of a run: where its files lie, and its settings."""
 
+import json
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +55,66 @@ class Run:
         return self.folder / "questions.jsonl"
 
     @property
+    def record_path(self) -> Path:
+        """Which cells the folder holds: see `Record`."""
+        return self.folder / "cells.json"
+
+    @property
     def study_path(self) -> Path:
         """The settings, with versions and what is known about the data."""
         return self.folder / "study.yaml"
 
 
+@dataclass(frozen=True)
+class Record:
+    """The cells of a folder by their keys (`HeadKey` as text), each with its digest.
+
+    Attributes:
+        heads: digests of the heads.
+        scores: digests of the score tables.
+        own_positives: the positive heads that likra needs beside the usual ones, whether they are
+            trained or not; see `likra.study.examples.trainings`.
+
+    """
+
+    heads: Mapping[str, str] = field(default_factory=dict)
+    scores: Mapping[str, str] = field(default_factory=dict)
+    own_positives: Collection[str] = ()
+
+    def merged(self, new: "Record") -> "Record":
+        """This record with what is new."""
+        own = sorted({*self.own_positives, *new.own_positives})
+        return Record({**self.heads, **new.heads}, {**self.scores, **new.scores}, own)
+
+
+def write_record(run: Run, record: Record) -> None:
+    """Write ``cells.json``."""
+    write_text(run.record_path, json.dumps(asdict(record), indent=1, sort_keys=True) + "\n")
+
+
+def read_record(folder: Path) -> Record:
+    """The content of ``cells.json``; an empty record where there is no such file.
+
+    Raises:
+        LikraError: the file cannot be read.
+
+    """
+    path = folder / "cells.json"
+    if not path.is_file():
+        return Record()
+    try:
+        return Record(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise LikraError(
+            f"cannot read '{path}' ({type(error).__name__}): delete it, and `likra run` writes it "
+            "again"
+        ) from error
+
+
 def library_versions() -> dict[str, str]:
     """The versions of what computes the numbers."""
-    return {name: version(name) for name in LIBRARIES} | {"python": platform.python_version()}
+    names = [*LIBRARIES, "trl"] if find_spec("trl") else LIBRARIES
+    return {name: version(name) for name in names} | {"python": platform.python_version()}
 
 
 def write_about(run: Run, facts: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ from likra.scores.table import (
     write_scores,
 )
 from likra.study.cells import Inputs, check_stamp, score_inputs, stamp_of
-from likra.study.digests import digest_of, evaluation_digest
+from likra.study.digests import digest_of, questions_digest
 from likra.study.folder import Run
 from likra.study.prepare import Data, uses
 
@@ -66,12 +66,6 @@ def is_complete(run: Run, data: Data, base: Inputs) -> bool:
     """
     done = [_is_done(path, inputs) for path, inputs in _needed(run, data, base)]
     return all(done)
-
-
-def material_paths(run: Run) -> list[Path]:
-    """The files that hold what the base computes first."""
-    scores = [run.train_scores_path] if uses(run.study, "hardest", "easiest") else []
-    return scores + ([run.samples_path] if uses(run.study, "generated") else [])
 
 
 def _needed(run: Run, data: Data, base: Inputs) -> list[tuple[Path, Inputs]]:
@@ -116,8 +110,8 @@ def ranked_questions(data: Data) -> list[Question]:
 
 
 def _train_score_inputs(data: Data, base: Inputs) -> Inputs:
-    asked = evaluation_digest(data.train_task, TRAIN, ranked_questions(data))
-    return score_inputs(base, "base", asked)
+    asked = questions_digest(ranked_questions(data))
+    return score_inputs(base, "base", {"prompts": asked})
 
 
 def _score_train(run: Run, data: Data, base: "BaseModel", inputs: Inputs) -> None:
@@ -142,7 +136,7 @@ def _answered_questions(data: Data) -> list[Question]:
 
 def _sample_inputs(run: Run, data: Data, base: Inputs) -> Inputs:
     settings = run.study.generation.model_dump(mode="json", exclude={"match"})
-    prompts = [question.right[0].context for question in _answered_questions(data)]
+    prompts = [[question.id, question.right[0].context] for question in _answered_questions(data)]
     return {**base, "generation": settings, "seed": SAMPLES_SEED, "prompts": digest_of(prompts)}
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from likra.heads.base import BaseModel
 
 CALIBRATION = 4.0  # seconds, of training and of scoring
-BUSY = 0.7  # processes that wait for a core, on average over a minute
+BUSY = 0.35  # of the cores, taken by other processes on average over the last minute
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def other_load() -> str:
         load = os.getloadavg()[0]
     except (OSError, AttributeError):  # not known on this system
         return ""
-    if load < BUSY:
+    if load < BUSY * (os.cpu_count() or 1):
         return ""
     return (
         f"this machine is busy (load {load:.1f} before the timing): on an idle one the run may "

@@ -8,22 +8,16 @@ from typing import TYPE_CHECKING
 from likra.errors import LikraError
 from likra.questions import Question
 from likra.scores.table import BASE, PRIOR, HeadKey, score_table
-from likra.study.cells import Cells
+from likra.study.cells import Cells, base_inputs
 from likra.study.config import Study
 from likra.study.describe import cut_lines, evaluation_lines, model_lines, training_lines
 from likra.study.examples import Training
 from likra.study.folder import Run
-from likra.study.material import (
-    assumed_material,
-    material_paths,
-    ranked_questions,
-    read_material,
-)
+from likra.study.material import assumed_material, is_complete, ranked_questions, read_material
 from likra.study.prepare import prepare, uses
 from likra.study.run import (
     Log,
     cells_of,
-    check_folder,
     encode_alone,
     encode_evaluation,
     encode_examples,
@@ -126,14 +120,18 @@ def plan_study(
 
     """
     run = Run(study, folder or Path("runs") / study.name)
-    check_folder(run)
     data = prepare(study)
     n_aside = set_aside(study, data)
-    is_there = all(path.is_file() for path in material_paths(run))
-    material = read_material(run, data) if is_there else assumed_material(run, data)
-    todo = _to_do(cells_of(run, data, {}, material))
-    plan = _count(todo)
     base, missing = _open(study, calibrate=calibrate)
+    inputs = base_inputs(study) if base else {}
+    is_known = base is not None and is_complete(run, data, inputs)
+    material = read_material(run, data) if is_known else assumed_material(run, data)
+    cells = cells_of(run, data, inputs, material)
+    if is_known:  # refuses what the run would refuse
+        cells.trained(cells.heads)
+        cells.scored()
+    todo = _to_do(cells)
+    plan = _count(todo)
     lines = [*(model_lines(base) if base else ()), *training_lines(data)]
     for line in [*lines, *evaluation_lines(study, data, n_aside)]:
         log(line)

@@ -4,23 +4,29 @@ prepare (questions) -> material (what the base computes first) -> examples -> he
 Each stage reads values or files. What comes after the score tables is `likra.report`.
 """
 
-import json
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likra.atomic import write_text
-from likra.errors import LikraError
 from likra.negatives.samplers import Material
 from likra.progress import Advance, progress
 from likra.questions import Choice, Question
 from likra.scores.table import BASELINES, PRIOR, HeadKey, score_table, write_scores
-from likra.scores.weights import split_validation
+from likra.scores.weights import validation_questions
+from likra.study.about import example_lines, write_study
 from likra.study.cells import Cells, Inputs, base_inputs, check_stamp, stamp_of, version_note
-from likra.study.config import CellSettings, Study
+from likra.study.config import Study
 from likra.study.describe import cut_lines, evaluation_lines, model_lines, training_lines
-from likra.study.examples import Example, Training, available, trainings, with_snapshots
-from likra.study.folder import Run, library_versions, read_about, read_run, write_about
+from likra.study.examples import (
+    Training,
+    available,
+    heads_of,
+    needed,
+    trainings,
+    with_snapshots,
+)
+from likra.study.folder import Run
 from likra.study.material import compute_material, is_complete, read_material
 from likra.study.prepare import Data, prepare, uses
 
@@ -29,10 +35,7 @@ if TYPE_CHECKING:
     from likra.engine.tokens import TokenPair
     from likra.heads.base import BaseModel
 
-Log = Callable[[str], Any]
-VALIDATION = 20  # fewer questions can neither choose a weight nor test it
-# Settings that some cells alone depend on, whose stamps tell.
-OF_SOME_CELLS = {"generation", "beta", "other_data"}
+Log = Callable[[str], object]
 
 
 def run_cells(study: Study, folder: Path | None = None, log: Log = print) -> Run:
@@ -51,13 +54,12 @@ def run_cells(study: Study, folder: Path | None = None, log: Log = print) -> Run
 
     """
     run = Run(study, folder or Path("runs") / study.name)
-    check_folder(run)
     data = prepare(study)
     n_aside = set_aside(study, data)
     cells, base = resolve(run, data)
-    stamps = cells.scored()
+    heads, stamps = cells.trained(cells.heads), cells.scored()
     missing = [key for key in cells.scores if key not in stamps]
-    if note := version_note(stamps.values()):
+    if note := version_note([*heads.values(), *stamps.values()]):
         log(f"note   {note}")
     if not missing:
         write_study(cells, base)
@@ -99,7 +101,6 @@ def train_heads(study: Study, folder: Path, log: Log = print) -> list[Path]:
 
     """
     run = Run(study, folder)
-    check_folder(run)
     data = prepare(study, evaluates=False)
     cells, base = resolve(run, data)
     stamps = cells.trained(cells.heads)
@@ -123,27 +124,6 @@ def train_heads(study: Study, folder: Path, log: Log = print) -> list[Path]:
 # Before anything is computed
 
 
-def check_folder(run: Run) -> None:
-    """Refuse a folder whose study has other settings that all of its cells depend on.
-
-    Seeds, samplers, snapshots and all analysis settings may differ: what is new is computed.
-
-    Raises:
-        LikraError: names the first setting that differs.
-
-    """
-    if not run.study_path.is_file():
-        return
-    before, now = read_run(run.folder).study, run.study
-    for name in CellSettings.model_fields:
-        old, new = getattr(before, name), getattr(now, name)
-        if name not in OF_SOME_CELLS and old != new:
-            raise LikraError(
-                f"'{run.folder}' holds a study with another '{name}' ({old!r} there, {new!r} now): "
-                "name another folder with --output, or delete this one"
-            )
-
-
 def set_aside(study: Study, data: Data) -> int:
     """How many evaluation questions are set aside to choose the weight on.
 
@@ -151,17 +131,10 @@ def set_aside(study: Study, data: Data) -> int:
         LikraError: too few on either side.
 
     """
-    fraction = study.validation_fraction
-    if fraction is None:
+    if study.validation_fraction is None:
         return 0
-    aside = int(split_validation([q.id for q in data.evaluation], fraction).sum())
-    left = len(data.evaluation) - aside
-    if min(aside, left) < VALIDATION:
-        raise LikraError(
-            f"validation_fraction {fraction} sets {aside} questions aside and leaves {left}: "
-            f"each side needs {VALIDATION}"
-        )
-    return aside
+    ids = [question.id for question in data.evaluation]
+    return int(validation_questions(ids, study.validation_fraction).sum())
 
 
 def resolve(run: Run, data: Data) -> tuple[Cells, "BaseModel | None"]:
@@ -186,15 +159,18 @@ def cells_of(run: Run, data: Data, inputs: Inputs, material: Material) -> Cells:
     study = run.study
     if not study.snapshots:
         study = with_snapshots(study, available(data.train, material, study))
-    check_snapshots(study.snapshots, study.training.batch_size, len(data.train))
-    runs = tuple(trainings(study, data.train, material))
-    return Cells(Run(study, run.folder), data, inputs, runs)
+    if heads_of(study):
+        check_snapshots(study.snapshots, study.training.batch_size, len(data.train))
+    runs = list(trainings(study, data.train, material))
+    own = tuple(key for one in runs if one.is_own_positive for key in one.keys)
+    return Cells(Run(study, run.folder), data, inputs, needed(study, runs), own)
 
 
 def _check_before_material(study: Study, data: Data, base: "BaseModel") -> None:
-    """Find what is wrong with the evaluation before the base has computed for hours."""
+    """Find what is wrong with the model or the evaluation before the base computes for hours."""
     from likra.heads.sample import check_room
 
+    check_can_learn(study, base)
     if uses(study, "generated"):
         check_room(base, study.generation.max_new_tokens)
     if data.evaluation:
@@ -217,15 +193,25 @@ def check_heads(cells: Cells, base: "BaseModel") -> None:
         LikraError: naming the layers, or the question.
 
     """
-    from likra.heads.lora import fresh_head
-    from likra.heads.train import check_can_train
-
-    if cells.trainings:
-        check_can_train(base)
-    with fresh_head(base, cells.run.study.lora, seed=0):
-        pass  # the layers that it adapts exist
+    check_can_learn(cells.run.study, base)
     for training in cells.trainings:
         encode_examples(cells.run.study, base, training)
+
+
+def check_can_learn(study: Study, base: "BaseModel") -> None:
+    """Refuse a base that cannot be trained, or does not have the layers that LoRA adapts."""
+    from likra.heads.lora import fresh_head
+    from likra.heads.train import check_can_train
+    from likra.heads.trl import check_trl
+
+    heads = [head for head, _ in heads_of(study)]
+    if not heads:
+        return
+    check_can_train(base)
+    if set(heads) & set(BASELINES):
+        check_trl()
+    with fresh_head(base, study.lora, seed=0):
+        pass  # the layers that it adapts exist
 
 
 def encode_examples(study: Study, base: "BaseModel", training: Training) -> list[list["TokenPair"]]:
@@ -270,64 +256,6 @@ def _encode(
 
 
 # --------------------------------------------------------------------------------------------
-# What is written about a run
-
-
-def write_study(cells: Cells, base: "BaseModel | None") -> None:
-    """Write ``study.yaml`` and the texts of the evaluation questions."""
-    run, data = cells.run, cells.data
-    if base is not None:
-        layout = {"layout": base.layout, "layout_reason": base.layout_reason}
-    else:
-        before = read_about(run.folder) if run.study_path.is_file() else {}
-        layout = {name: before.get(name, "unknown") for name in ("layout", "layout_reason")}
-    facts = {
-        "versions": library_versions(),
-        **layout,
-        **_starting_point(cells.run.study),
-        "n_train_questions": len(data.train),
-        "n_eval_questions": len(data.evaluation),
-        "trained": [[one.head, one.seed, one.source] for one in cells.trainings],
-        "notes": list(data.notes),
-        "leaks": [[leak.train_id, leak.eval_id, round(leak.similarity, 4)] for leak in data.leaks],
-    }
-    if data.evaluation:
-        write_text(run.questions_path, _lines(map(_question_row, data.evaluation)))
-    write_about(run, facts)
-
-
-def _starting_point(study: Study) -> dict[str, str]:
-    """Where a relative path to the model counts from (`likra.study.folder.usable_path`)."""
-    model = Path(study.model)
-    is_relative = model.is_dir() and not model.is_absolute() and study.model != "pocket"
-    return {"started_in": str(Path.cwd())} if is_relative else {}
-
-
-def _question_row(question: Question) -> dict[str, Any]:
-    return {
-        "id": question.id,
-        "stem": question.stem,
-        "choices": [choice.text for choice in question.choices],
-        "is_right": [choice.is_right for choice in question.choices],
-    }
-
-
-def _example_row(example: Example, head: str) -> dict[str, Any]:
-    """What a head was trained on; `likra eval` looks for evaluated questions among these."""
-    answers = example.answers(head)
-    row: dict[str, Any] = {"question_id": example.question.id, "context": answers[0].context}
-    if head != "negative" and example.right is not None:
-        row["answer"] = example.right.continuation
-    if head not in {"positive", "trl-sft"}:
-        row["wrong"] = [choice.continuation for choice in answers if not choice.is_right]
-    return row
-
-
-def _lines(rows: Iterable[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-# --------------------------------------------------------------------------------------------
 # Computing
 
 
@@ -359,16 +287,28 @@ def _train(
     """Train a head as far as its snapshots are missing."""
     run = cells.run
     wanted = [key for key in training.keys if key in missing]
-    there = cells.trained(wanted)
-    wanted = [key for key in wanted if key not in there]
+    stamps = cells.trained(wanted)
+    wanted = [key for key in wanted if key not in stamps]
     if not wanted:
         return
     if training.report:
         log(f"       {training.source}, seed {training.seed}: {training.report}")
     folder = run.training_folder(wanted[-1])
-    rows = [_example_row(example, training.head) for example in training.examples]
-    write_text(folder / "examples.jsonl", _lines(rows))
-    _train_head(cells, base, training, wanted, folder / "losses.csv")
+    _write_longer(folder / "examples.jsonl", example_lines(training))
+    is_longest = wanted[-1].n_train >= _longest(folder)
+    _train_head(cells, base, training, wanted, folder / "losses.csv" if is_longest else None)
+
+
+def _write_longer(path: Path, text: str) -> None:
+    """Write the examples, unless those of a longer run are there: these are their beginning."""
+    if not path.is_file() or len(path.read_text(encoding="utf-8")) < len(text):
+        write_text(path, text)
+
+
+def _longest(folder: Path) -> int:
+    """The last snapshot of a training run that exists, whatever the study asks for."""
+    numbers = [path.name.removeprefix("n=") for path in folder.glob("n=*")]
+    return max((int(number) for number in numbers if number.isdecimal()), default=0)
 
 
 def _train_head(
@@ -376,7 +316,7 @@ def _train_head(
     base: "BaseModel",
     training: Training,
     keys: Sequence[HeadKey],
-    losses: Path,
+    losses: Path | None,
 ) -> None:
     study = cells.run.study
     source = f" ({training.source})" if training.source else ""

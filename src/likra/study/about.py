@@ -1,0 +1,77 @@
+"""What is written about a run beside its cells: settings, questions, examples."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from likra.atomic import write_text
+from likra.questions import Question
+from likra.study.cells import Cells
+from likra.study.config import Study
+from likra.study.examples import Example, Training
+from likra.study.folder import library_versions, read_about, read_record, write_about, write_record
+
+if TYPE_CHECKING:
+    from likra.heads.base import BaseModel
+
+
+def write_study(cells: Cells, base: "BaseModel | None") -> None:
+    """Write ``study.yaml``, ``cells.json`` and the texts of the evaluation questions."""
+    run, data = cells.run, cells.data
+    if base is not None:
+        layout = {"layout": base.layout, "layout_reason": base.layout_reason}
+    else:
+        before = read_about(run.folder) if run.study_path.is_file() else {}
+        layout = {name: before.get(name, "unknown") for name in ("layout", "layout_reason")}
+    facts = {
+        "versions": library_versions(),
+        **layout,
+        **_starting_point(cells.run.study),
+        "n_train_questions": len(data.train),
+        "n_eval_questions": len(data.evaluation),
+        "notes": list(data.notes),
+        "leaks": [[leak.train_id, leak.eval_id, round(leak.similarity, 4)] for leak in data.leaks],
+    }
+    if data.evaluation:
+        write_text(run.questions_path, _lines(map(_question_row, data.evaluation)))
+    write_record(run, read_record(run.folder).merged(cells.record))
+    write_about(run, facts)
+
+
+def _starting_point(study: Study) -> dict[str, str]:
+    """Where a relative path to the model counts from (`likra.study.folder.usable_path`)."""
+    model = Path(study.model)
+    is_relative = model.is_dir() and not model.is_absolute() and study.model != "pocket"
+    return {"started_in": str(Path.cwd())} if is_relative else {}
+
+
+def _question_row(question: Question) -> dict[str, Any]:
+    return {
+        "id": question.id,
+        "stem": question.stem,
+        "choices": [choice.text for choice in question.choices],
+        "is_right": [choice.is_right for choice in question.choices],
+    }
+
+
+def example_lines(training: Training) -> str:
+    """What a head is trained on, a line for each example in order, with its prompt.
+
+    `likra eval` looks for evaluated questions among these.
+    """
+    return _lines(_example_row(example, training.head) for example in training.examples)
+
+
+def _example_row(example: Example, head: str) -> dict[str, Any]:
+    answers = example.answers(head)
+    row: dict[str, Any] = {"question_id": example.question.id, "context": answers[0].context}
+    if head != "negative":
+        row["answer"] = answers[0].continuation
+    if wrong := answers if head == "negative" else answers[1:]:
+        row["wrong"] = [choice.continuation for choice in wrong]
+    return row
+
+
+def _lines(rows: Iterable[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

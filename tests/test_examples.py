@@ -113,10 +113,10 @@ def test_it_is_known_that_likra_needs_one_whatever_the_modes():
     material = Material(QUESTIONS, candidates={"file": listed})
     runs = list(trainings(chosen, QUESTIONS, material))
     own = [run for run in runs if run.is_own_positive]
-    assert {(run.seed, run.source) for run in own} == {
+    assert [(run.seed, run.source) for run in own] == [
         (0, "file:wrong.jsonl"),
         (1, "file:wrong.jsonl"),
-    }
+    ]
     assert not any(run.is_own_positive for run in needed(chosen, runs))
 
 

@@ -36,8 +36,8 @@ from likra.heads.base import POCKET, open_model, weights_digest
 from likra.heads.lora import Head
 from likra.heads.score import encode_questions, score
 from likra.integrations.lm_eval import LikraBaseLM, LikraLM
-from likra.integrations.lm_eval_heads import TrainedQuestions
-from likra.integrations.lm_eval_run import _card_file, _groups, _with_cards
+from likra.integrations.lm_eval_heads import TrainedQuestions, head_keys
+from likra.integrations.lm_eval_run import _card_file, _groups, _with_cards, run_harness
 from likra.report.results import run_study
 from likra.scores.ratio import MODES, PAPER_MODES
 from likra.scores.table import HeadKey
@@ -452,12 +452,13 @@ def test_a_question_is_found_behind_few_shot_examples_and_not_by_its_last_paragr
     assert known.counts == {"some_task": 2}
 
 
-def test_a_folder_of_an_older_version_has_no_prompts(heads, questions, tmp_path):
-    shutil.copytree(heads.folder, tmp_path / "old")
-    for path in (tmp_path / "old").rglob("examples.jsonl"):
-        path.write_text('{"question_id": "0", "answer": " x"}\n')
-    lm = LikraLM(tmp_path / "old", n=16, device="cpu")
-    assert lm.trained_questions.contexts == frozenset()
+@pytest.mark.parametrize("text", ["nothing", '{"question_id": "0"}\n', ""])
+def test_damaged_examples_are_named(heads, tmp_path, text):
+    shutil.copytree(heads.folder, tmp_path / "damaged")
+    for path in (tmp_path / "damaged").rglob("examples.jsonl"):
+        path.write_text(text)
+    with pytest.raises(LikraError, match=r"cannot read '.*examples.jsonl'"):
+        LikraLM(tmp_path / "damaged", n=16, device="cpu")
 
 
 def test_a_head_that_was_changed_after_training_is_refused(heads, tmp_path):
@@ -466,6 +467,56 @@ def test_a_head_that_was_changed_after_training_is_refused(heads, tmp_path):
     path.write_text(path.read_text().replace('"lora_alpha": 8', '"lora_alpha": 80'))
     with pytest.raises(LikraError, match="adapter_config.json' was changed after training"):
         LikraLM(tmp_path / "changed", n=16, device="cpu")
+
+
+def test_a_head_of_another_run_is_refused(heads, tmp_path):
+    """It is whole, and has a stamp: but not the one of the head that this run trained."""
+    other = tmp_path / "other"
+    train_heads(parse_study(TINY | {"training": {"learning_rate": 5e-4}}), other, quiet)
+    shutil.copytree(heads.folder, tmp_path / "mixed")
+    (folder,) = (tmp_path / "mixed" / "heads" / "negative").rglob("n=16")
+    shutil.rmtree(folder)
+    shutil.copytree(other / folder.relative_to(tmp_path / "mixed"), folder)
+    with pytest.raises(LikraError, match="n=16' is not the one that this run trained"):
+        LikraLM(tmp_path / "mixed", n=16, device="cpu")
+
+
+def test_heads_are_not_put_on_a_base_that_changed(tmp_path):
+    shutil.copytree(POCKET, tmp_path / "model")
+    study = parse_study(TINY | {"model": str(tmp_path / "model")})
+    train_heads(study, tmp_path / "heads", quiet)
+    edited(tmp_path / "model", rms_norm_eps=1e-3)
+    with pytest.raises(LikraError, match="trained on another model than '.*model' is now"):
+        LikraLM(tmp_path / "heads", n=16, device="cpu")
+
+
+def test_the_modes_that_were_drawn_last_decide_nothing_about_heads(tmp_path):
+    study = parse_study(TINY | {"modes": ["base", "sft"], "negatives": ["random_choice"]})
+    run = Run(study, tmp_path)
+    given = {"seed": 0, "n": 16, "source": None}
+    assert head_keys(run, ("dpo", "base"), given)[0] == HeadKey("dpo", 16, 0, "random_choice")
+    assert head_keys(run, ("trl-sft", "base"), given)[0] == HeadKey("trl-sft", 16, 0)
+
+
+CARD_WITH_CODE = """
+task: mine
+dataset_path: json
+dataset_kwargs: {data_files: {test: x.jsonl}}
+output_type: multiple_choice
+test_split: test
+doc_to_text: !function code.text
+"""
+
+
+@pytest.mark.parametrize("tasks", ["cards/mine.yaml", "cards", "cards/*.yaml"])
+def test_cards_from_paths_run_no_code_in_the_harness(tmp_path, monkeypatch, tasks):
+    (tmp_path / "cards").mkdir()
+    (tmp_path / "cards" / "mine.yaml").write_text(CARD_WITH_CODE)
+    (tmp_path / "cards" / "code.py").write_text("open('ran', 'w'); text = str\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LikraError, match=r"mine.yaml' runs Python code .*--allow-code"):
+        run_harness(["--model", "likra-base", "--tasks", tasks])
+    assert not (tmp_path / "ran").exists()
 
 
 # --------------------------------------------------------------------------------------------

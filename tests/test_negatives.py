@@ -196,7 +196,7 @@ def faults(source: str, truth: str, text: str, match: str = "near") -> list[str]
     [
         ("Victor Hugo", "right", "right"),
         ("victor  hugo.", "right", "right"),
-        ("Victor Hugoo", "nearly right", None),
+        ("V\u00edctor Hugo", "nearly right", None),
         ("The author is Victor Hugo, of course", "contains the right answer", None),
         (" !", "empty", "empty"),
         ("Emile Zola", None, None),

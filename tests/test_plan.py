@@ -269,3 +269,9 @@ def test_whole_packs_are_timed_twice_and_give_a_range(monkeypatch):
     assert counts == [1, 1, 2, 1, 2]
     assert low.seconds(1, 200) == pytest.approx(2.0)
     assert high.seconds(1, 200) == pytest.approx(4.0)
+
+
+def test_a_plan_refuses_what_the_run_would_refuse(copy):
+    other = small(training={"learning_rate": 5e-4, "batch_size": 8})
+    with pytest.raises(LikraError, match="another training.learning_rate"):
+        planned(other, copy.folder)

@@ -283,3 +283,21 @@ def test_settings_of_a_run_hold_wherever_the_process_was_started(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     assert usable_path("model", Path("here/heads")) == str(tmp_path / "here" / "model")
     assert usable_path("pocket", Path("here/heads")) == "pocket"
+
+
+def test_too_few_validation_questions_are_refused_in_a_run_and_a_plot(copy):
+    study = copy.study.model_copy(update={"validation_fraction": 0.1})
+    with pytest.raises(LikraError, match="each side needs 20"):
+        run_study(study, copy.folder, silent)
+    with pytest.raises(LikraError, match="each side needs 20"):
+        write_results(Run(study, copy.folder))
+
+
+def test_heads_that_cannot_be_trained_are_refused_before_the_base_computes(tmp_path, monkeypatch):
+    study = small(negatives=["hardest"], lora={"target_modules": "no_such_layer"})
+    with pytest.raises(LikraError, match="no head fits"):
+        run_study(study, tmp_path / "run", silent)
+    monkeypatch.setattr("likra.heads.trl.find_spec", lambda name: None)
+    with pytest.raises(LikraError, match="a baseline needs trl"):
+        run_study(small(negatives=["hardest"], modes=["sft", "dpo"]), tmp_path / "run", silent)
+    assert not (tmp_path / "run").exists()

@@ -47,10 +47,10 @@ def test_names_of_files():
 
 def test_what_is_written_is_read(tmp_path):
     path = tmp_path / "base.parquet"
-    write_scores(path, table(), {"digest": "ü"})
+    write_scores(path, table(), {"digest": "ü", "inputs": {}})
     again = read_scores(path)
     assert again.equals(table())
-    assert read_stamp(path) == {"digest": "ü"}
+    assert read_stamp(path) == {"digest": "ü", "inputs": {}}
     assert again["n_chars"].to_pylist() == [3, 3, 5, 3, 3]
     assert again["n_bytes"].to_pylist() == [3, 3, 5, 5, 3]  # of 'ünö'
     assert [path.name for path in tmp_path.iterdir()] == ["base.parquet"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from likra.errors import LikraError
 from likra.cli import main as cli
 from likra.data.load import load_task
 from likra.engine.packing import BUDGET, batch_indices

@@ -656,7 +656,7 @@ def test_folders_that_cannot_be_compared(run, tmp_path, capsys, monkeypatch):
         ([run.folder], "at least two runs"),
         ([run.folder, run.folder], "is named twice"),
         ([run.folder, tmp_path / "empty"], "there is no study.yaml"),
-        ([run.folder, tmp_path / "unfinished"], "is not finished: there is no 'negative"),
+        ([run.folder, tmp_path / "unfinished"], "has no scores of negative"),
     ):
         monkeypatch.setattr("sys.argv", ["likra", "compare", *map(str, folders), "-o", str(page)])
         with pytest.raises(SystemExit) as stopped:

@@ -66,7 +66,7 @@ _HOMES = {
     "train_head": "heads.train",
     "train_heads": "study.run",
 }
-__all__ = sorted(_HOMES)  # noqa: PLE0605  (a list, said once)
+__all__ = sorted(_HOMES)  # noqa: PLE0605  (one list for both)
 __version__ = "0.1.0"
 
 

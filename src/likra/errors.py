@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class LikraError(Exception):
-    """Bad input, said in one line that names what is wrong and what would be right."""
+    """Bad input, in one line that names what is wrong and what would be right."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> LikraError:

@@ -121,7 +121,7 @@ def recognise(
 
     Args:
         columns: what the file has.
-        mapping: the user's own names by role; ``A+B+C`` for choices that stand in columns.
+        mapping: the user's own names by role; ``A+B+C`` for choices in several columns.
         where: the file, for messages.
         decodes: see `Format`.
 

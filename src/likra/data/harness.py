@@ -320,7 +320,7 @@ def open_card(name: str, data: str | None = None, *, allow_code: bool = False) -
     task = HarnessTask(name, Parts(config_of), parts, metadata)
     if "overlaps" in metadata:
         task.notes.append(metadata["overlaps"])
-    _ = task.harness_task  # what is wrong with the card or its data is said now
+    _ = task.harness_task  # what is wrong with the card or its data is found now
     return replace(task, lacks_training=lacking(task, config, data))
 
 

@@ -67,7 +67,7 @@ def open_harness_task(name: str, data: str | None = None) -> HarnessTask:
         return config
 
     task = HarnessTask(f"{HARNESS}{name}", Parts(config_of), tuple(configs), use_ids=False)
-    _ = task.harness_task  # what is wrong with its data is said now
+    _ = task.harness_task  # what is wrong with its data is found now
     return replace(task, lacks_training=lacking(task, configs[task.part_names[0]], data))
 
 

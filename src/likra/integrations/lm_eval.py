@@ -231,7 +231,7 @@ def _digest(head: Head) -> str | None:
 def register() -> None:
     """Make the models known to the harness by name; its next release does so by itself."""
     for name, model in {"likra": LikraLM, "likra-base": LikraBaseLM}.items():
-        if name not in model_registry:  # an entry point of this distribution may stand there
+        if name not in model_registry:  # an entry point of this distribution may be there
             model_registry.register(name, target=model)
 
 

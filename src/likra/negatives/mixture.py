@@ -83,7 +83,7 @@ def _fraction(text: str, where: str) -> float:
 
 
 def canonical(text: str) -> str:
-    """A source's name as it stands in files: "0.5*random_choice+0.5*hardest"."""
+    """A sampler's name as it is written in files: "0.5*random_choice+0.5*hardest"."""
     parse_source(text)
     return "+".join(
         f"{fraction}*" * bool(fraction) + name + f":{argument}" * bool(argument)

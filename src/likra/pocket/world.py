@@ -1,6 +1,6 @@
 """The small world that the pocket model knows: 360 real facts, and the texts that speak of them.
 
-Everything here is a pure function of ``facts.tsv`` and a seed. Within a relation the facts stand in
+Everything here is a pure function of ``facts.tsv`` and a seed. Within a relation the facts are in
 order of popularity, the best known first.
 """
 
@@ -130,7 +130,7 @@ def corpus(
 
 
 def questions(seed: int = 0) -> dict[str, list[dict[str, Any]]]:
-    """The pocket task's rows by split, in the schema of ARC; no fact stands in both splits."""
+    """The pocket task's rows by split, in the schema of ARC; no fact is in both splits."""
     rng = random.Random(seed)
     facts = read_facts()
     splits: dict[str, list[dict[str, Any]]] = {"train": [], "test": []}

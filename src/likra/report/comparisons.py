@@ -27,7 +27,7 @@ class PairedResult(TypedDict):
 
 
 class Comparison(PairedResult):
-    """Two modes on the same questions, with one source of negatives after n examples."""
+    """Two modes on the same questions, with one sampler of negatives after n examples."""
 
     first: str
     second: str

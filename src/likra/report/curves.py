@@ -62,7 +62,7 @@ def in_study_order(sources: Set[str], study: Study) -> list[str]:
 
 
 def sources_of(points: pd.DataFrame, mode: str, study: Study) -> list[str]:
-    """The sources of negatives of a mode, in the study's order; [""] where it has none."""
+    """The samplers of negatives of a mode, in the study's order; [""] where it has none."""
     return in_study_order(set(points[points["mode"] == mode].source), study)
 
 

@@ -66,7 +66,7 @@ def write_figures(
 ) -> None:
     """Write figures, each as an SVG, a PDF and a PNG; those of an earlier call are removed.
 
-    Of several sources of negatives, all but ``sources`` and ``densities`` show the first.
+    Of several samplers of negatives, all but ``sources`` and ``densities`` show the first.
 
     Args:
         points: the curves.
@@ -119,7 +119,7 @@ def learning_curve(points: pd.DataFrame, study: Study) -> "Figure":
 
 
 def sources_curve(points: pd.DataFrame, study: Study) -> "Figure | None":
-    """The learning curves of several sources of negatives (paper, figure 5), by mode."""
+    """The learning curves of several samplers of negatives (paper, figure 5), by mode."""
     every = learning_curves(points, study, study.metric)
     drawn = [line for line in every if line["source"]]
     others = [line for line in every if line["mode"] in ("sft", "base")]

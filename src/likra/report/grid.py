@@ -21,7 +21,7 @@ def write_grid(results: Iterable[tuple[Run, pd.DataFrame]], folder: Path) -> pd.
 
     Returns:
         A row for each model and task, with the accuracies of the modes at the last snapshot, with
-        the first source of negatives: means over seeds with half their intervals (for a single
+        the first sampler of negatives: means over seeds with half their intervals (for a single
         seed, over questions).
 
     """

@@ -11,7 +11,7 @@ from likra.scores.ratio import MODES, is_correct, likelihood_ratio
 from likra.scores.table import Scores
 from likra.study.config import Study
 
-# by source of negatives ("" where there is none), number of examples (0: not trained), and seed
+# by sampler of negatives ("" where there is none), number of examples (0: not trained), and seed
 Ratios = dict[str, dict[int, dict[int | None, np.ndarray]]]
 
 
@@ -36,7 +36,7 @@ class ModeScores:
         return in_study_order(self.ratios(mode).keys(), self.study)
 
     def cells(self) -> Iterator[tuple[str, int]]:
-        """Each source of negatives at each number of examples."""
+        """Each sampler of negatives at each number of examples."""
         for source in self.study.negatives:
             for n in self.study.snapshots:
                 yield source, n

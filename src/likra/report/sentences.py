@@ -13,12 +13,12 @@ from likra.study.config import Study
 
 
 def first_curve(points: pd.DataFrame, study: Study, mode: str) -> LearningCurve | None:
-    """The learning curve of a mode, with its first source of negatives, by the study's metric."""
+    """The learning curve of a mode, with its first sampler of negatives, by the study's metric."""
     return next(iter(learning_curves(points[points["mode"] == mode], study, study.metric)), None)
 
 
 def accuracies(points: pd.DataFrame, study: Study, mode: str) -> dict[int, float]:
-    """Accuracy by number of examples, with the first source of negatives."""
+    """Accuracy by number of examples, with the first sampler of negatives."""
     curve = first_curve(points, study, mode)
     return dict(zip(curve["n"], curve["value"], strict=True)) if curve else {}
 

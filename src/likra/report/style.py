@@ -84,7 +84,7 @@ def mode_style(mode: str) -> Style:
 
 
 def source_text(source: str) -> str:
-    """A source of negatives in words: "80% a wrong choice of the same question, 20% ..."."""
+    """A sampler of negatives in words: "80% a wrong choice of the same question, 20% ..."."""
     try:
         parts = parts_as_written(source)
     except LikraError:
@@ -104,7 +104,7 @@ def source_text(source: str) -> str:
 
 
 def source_styles(sources: Sequence[str]) -> dict[str, Style]:
-    """How each source of negatives is named and drawn where all lines are of one mode."""
+    """How each sampler of negatives is named and drawn where all lines are of one mode."""
     looks = [(s.color, s.dark, s.dash, s.marker) for s in _KNOWN.values()]
     return {
         source: Style(source_text(source), *look)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import typer
 
-from likra.errors import LikraError
 from likra.cli import main as cli
 from likra.data.load import load_task
 from likra.engine.packing import BUDGET, batch_indices
 from likra.engine.tokens import encode
+from likra.errors import LikraError
 from likra.negatives.samplers import Material
 from likra.scores.table import BASE, HeadKey
 from likra.study import pace as pace_module

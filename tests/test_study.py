@@ -232,7 +232,7 @@ def test_a_source_with_too_little_is_refused_before_anything_is_trained(tmp_path
     path = tmp_path / "mine.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = {"train_task": str(path), "negatives": ["generated"]}
-    words = r"answers to 12 questions \(seed 0\).*fewer --snapshots \(.*right 12"
+    words = r"answers to 12 questions \(seed 0\).*fewer --snapshots \(.*right \(12\)"
     with pytest.raises(LikraError, match=words):
         train_heads(small(**settings, snapshots=[16]), tmp_path / "heads", silent)
     assert not (tmp_path / "heads/heads").exists()
@@ -261,7 +261,7 @@ def test_the_report_of_a_mixture_names_its_parts(tmp_path):
     lines = []
     train_heads(small(seeds=[0], negatives=[source]), tmp_path / "heads", lines.append)
     (line,) = [line for line in lines if "drawn from" in line]
-    assert "drawn from file 0, random_choice 16; candidates refused: file: nothing for a" in line
+    assert "drawn from file 0, random_choice 16; candidates refused: no answer from file (" in line
 
 
 def test_the_prior_has_the_token_counts_of_its_own_strings(tmp_path, pocket):

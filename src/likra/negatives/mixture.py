@@ -145,7 +145,7 @@ def draw(source: str, questions: Sequence[Question], seed: int, material: Materi
         if drawn:
             taken[part.source] += 1
         else:
-            refused[f"{part.source}: nothing for a question"] += 1
+            refused[f"no answer from {part.source}"] += 1
         answers.append(drawn)
     return Drawn(answers, refused, taken)
 

@@ -101,7 +101,7 @@ def sampler_report(source: str, order: PairedOrder) -> str:
     """What the parts of a mixture gave, and which candidates were refused; "" where neither."""
     parts = list(dict.fromkeys(part.source for part in parse_source(source)))
     taken = ", ".join(f"{part} {order.taken[part]:,}" for part in parts)
-    refused = ", ".join(f"{why} {count:,}" for why, count in order.refused.most_common())
+    refused = ", ".join(f"{why} ({count:,})" for why, count in order.refused.most_common())
     texts = [f"drawn from {taken}"] if len(parts) > 1 else []
     texts += [f"candidates refused: {refused}"] if refused else []
     return "; ".join(texts)

@@ -520,6 +520,29 @@ def test_cards_from_paths_run_no_code_in_the_harness(tmp_path, monkeypatch, task
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("template", ["{{ question.foo.bar }}", "{{ question "])
+def test_a_template_that_does_not_fit_is_one_line(tmp_path, monkeypatch, template):
+    card = {
+        "task": "mine",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": "x.jsonl"}},
+        "output_type": "multiple_choice",
+        "test_split": "test",
+        "doc_to_text": template,
+        "doc_to_choice": ["yes", "no"],
+        "doc_to_target": 0,
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(card))
+    (tmp_path / "x.jsonl").write_text('{"question": "a?"}\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "lm_eval.tasks.TaskManager", functools.partial(TaskManager, include_defaults=False)
+    )
+    arguments = ["--model_args", "pretrained=pocket,device=cpu", "--tasks", "mine.yaml"]
+    with pytest.raises(LikraError, match="a task card's template does not fit its data"):
+        run_harness(["--model", "likra-base", *arguments])
+
+
 # --------------------------------------------------------------------------------------------
 # Arguments
 

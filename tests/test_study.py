@@ -208,7 +208,7 @@ def test_a_folder_called_pocket_is_not_the_model(tmp_path, monkeypatch):
     run_study(study, Path("pocket"), silent)
     lines = []
     run_study(study, Path("pocket"), lines.append)
-    assert lines == ["all 2 heads of 'pocket' are scored: nothing to compute"]
+    assert lines == ["all 2 score tables of 'pocket' exist: nothing to compute"]
 
 
 def test_a_chat_template_that_is_no_text_is_one_line(tmp_path):

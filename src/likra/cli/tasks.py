@@ -149,7 +149,7 @@ def show_task(study: Study, split: str | None, count: int, *, tokens: bool) -> I
 
 def _describe(task: "Task", split: str, count: int) -> Iterator[str]:
     yield f"{task.name}: splits {', '.join(task.splits)}; trained on {task.train_split or 'none'}, "
-    yield f"evaluated on {task.eval_split or 'none'}. {split}: {count:,} questions."
+    yield f"evaluated on {task.eval_split or 'what a run holds out'}. {split}: {count:,} questions."
     yield from task.notes
 
 

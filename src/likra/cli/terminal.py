@@ -74,7 +74,6 @@ def print_table(
 def show_run(run: "Run", points: "pd.DataFrame") -> None:
     """Print the accuracies of a run, and where its report is."""
     from likra.report.html import accuracy_rows
-    from likra.report.sentences import headline
 
     study = run.study
     rows = accuracy_rows(points, study, study.metric)
@@ -82,12 +81,13 @@ def show_run(run: "Run", points: "pd.DataFrame") -> None:
     print_table(
         ["mode", *(f"n = {n}" for n in compress((0, *study.snapshots), filled))],
         [[label, *compress(cells, filled)] for label, cells in rows],
-        title=f"{study.metric} on {study.task}: mean ± half of the 95% interval",
+        title=f"{study.metric} on {study.task}, weight {study.weight}: "
+        "mean ± half of the 95% interval",
         numbers=True,
         width=200,
     )
     summary = json.loads((run.folder / "summary.json").read_text(encoding="utf-8"))
-    if sentence := headline(points, study, summary["chance"]):
+    for sentence in summary["sentences"]:
         log(sentence)
     log(f"report {run.folder / 'report.html'}")
 

@@ -38,7 +38,10 @@ def hold_out(stems: Iterable[str], fraction: float, seed: int) -> dict[str, list
         side = held if len(held) + len(group) <= wanted else left
         side += group
     if not held or not left:
-        raise LikraError(f"{count} questions cannot be divided: {fraction:g} of them held out")
+        raise LikraError(
+            f"{count:,} questions cannot be divided with {fraction:g} of them held out: only "
+            f"{len(groups)} of them differ in their words, and the same words stay together"
+        )
     return {TRAIN: sorted(left), HELD_OUT: sorted(held)}
 
 

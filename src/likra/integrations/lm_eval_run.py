@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from jinja2 import TemplateError
 from lm_eval.utils import get_file_task_name
 
 from likra.atomic import write_text
@@ -78,6 +79,8 @@ def run_harness(
 def _execute(harness: "HarnessCLI", options: Namespace) -> None:
     try:
         harness.execute(options)
+    except TemplateError as error:  # in a card's text
+        raise LikraError(f"a task card's template does not fit its data: {error}") from error
     except ValueError as error:  # so the harness says that it does not know a task or model
         if not any(words in str(error) for words in ("asks not found", "no model for this name")):
             raise

@@ -67,7 +67,7 @@ def write_report(
     """
     numbers = [0, *study.snapshots]
     rows = {metric: estimates(points, study, metric) for metric in METRICS}
-    selection = selected(study, data)
+    selection = selected(study, data, best_snapshot(points, study) or study.snapshots[-1])
     page = render(
         "report.html.j2",
         study=study,
@@ -106,12 +106,15 @@ def _figures(folder: Path) -> dict[str, str]:
     return {name: inline_svg(path) for name, path in paths.items() if path.is_file()}
 
 
-def selected(study: Study, data: ReportData) -> dict[str, str | int]:
-    """What the controls of the report show at first; a mode is "" where there is none."""
+def selected(study: Study, data: ReportData, n: int) -> dict[str, str | int]:
+    """What the controls of the report show at first: the n of the headline, and so on.
+
+    A mode is "" where there is none.
+    """
     modes = _weighted_modes(study, data)
     trained = _modes_with_sources(study, data)
     return {
-        "n": study.snapshots[-1],
+        "n": n,
         "source": data["sources"][0]["name"],
         "weight_mode": next((m for m in ("likra", "base-likra", *modes) if m in modes), ""),
         "source_mode": next((m for m in ("base-likra", *trained) if m in trained), ""),

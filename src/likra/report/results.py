@@ -14,6 +14,7 @@ from likra.report.disagreements import read_questions
 from likra.report.figures import write_figures
 from likra.report.grid import write_grid
 from likra.report.html import write_report
+from likra.report.sentences import findings, headline
 from likra.scores.curves import curve
 from likra.scores.ratio import MODES
 from likra.scores.table import Scores
@@ -100,6 +101,8 @@ def write_results(run: Run) -> pd.DataFrame:
             all_points(validation, study), points, study.metric
         )
     summary["chance"] = data["chance"]
+    sentences = [headline(points, study, data["chance"]), *findings(points, study, data)]
+    summary["sentences"] = [sentence for sentence in sentences if sentence]
     facts = {key: value for key, value in about.items() if key != "study"}
     about["chosen_weights"] = summary.get("chosen_weights", [])
     write_text(folder / "curve.csv", points.to_csv(index=False))

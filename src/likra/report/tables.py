@@ -27,7 +27,7 @@ def cell(estimate: tuple[float, float, float] | None) -> str:
 def markdown(head: Sequence[str], body: Sequence[Sequence[str]], names: int = 1) -> str:
     """A pipe table; the first columns, as many as there are names, are aligned to the left."""
     table = [[text.replace("|", "\\|") for text in row] for row in (head, *body)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    widths = [max(3, *map(len, column)) for column in zip(*table, strict=True)]
     rule = ["-" * width if i < names else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
 
     def line(row: Sequence[str]) -> str:

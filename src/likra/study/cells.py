@@ -171,7 +171,7 @@ def check_stamp(path: Path, stamp: Stamp, inputs: Inputs) -> None:
     if stamp.get("digest") == digest_of(inputs):
         return
     name, old, new = _difference(dict(stamp.get("inputs") or {}), inputs)
-    advice = "name another folder with --output, or delete this one"
+    advice = "name another folder with --output; if it is here by mistake, delete it"
     if name in _CHANGES:
         raise LikraError(f"'{path}' was computed with {_CHANGES[name]}: {advice}")
     raise LikraError(

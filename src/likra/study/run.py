@@ -63,7 +63,7 @@ def run_cells(study: Study, folder: Path | None = None, log: Log = print) -> Run
         log(f"note   {note}")
     if not missing:
         write_study(cells, base)
-        log(f"all {len(cells.scores)} heads of '{run.folder}' are scored: nothing to compute")
+        log(f"all {len(cells.scores)} score tables of '{run.folder}' exist: nothing to compute")
         return cells.run
     from likra.heads.base import checked_layout
 
@@ -80,7 +80,7 @@ def run_cells(study: Study, folder: Path | None = None, log: Log = print) -> Run
         for line in lines:
             log(line)
     write_study(cells, base)
-    with progress(len(missing), f"study {study.name}", "heads") as advance:
+    with progress(len(missing), f"study {study.name}", "score tables") as advance:
         _compute(cells, base, pairs, missing, log, advance)
     return cells.run
 

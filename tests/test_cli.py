@@ -72,7 +72,7 @@ def test_train_leaves_plain_peft_folders(tmp_path):
     fewer = likra("train", "-o", "heads", "--snapshots", "8", cwd=tmp_path)
     assert "nothing to compute" in fewer.stdout
     refused = likra("train", "-o", "heads", "--lr", "0.1", cwd=tmp_path)
-    assert_refused(refused, "another 'training'")
+    assert_refused(refused, "another training.learning_rate")
 
 
 @pytest.mark.slow

@@ -538,7 +538,7 @@ def test_a_template_that_does_not_fit_is_one_line(tmp_path, monkeypatch, templat
     monkeypatch.setattr(
         "lm_eval.tasks.TaskManager", functools.partial(TaskManager, include_defaults=False)
     )
-    arguments = ["--model_args", "pretrained=pocket,device=cpu", "--tasks", "mine.yaml"]
+    arguments = ["--model_args", "pretrained=pocket", "--tasks", "mine.yaml"]
     with pytest.raises(LikraError, match="a task card's template does not fit its data"):
         run_harness(["--model", "likra-base", *arguments])
 

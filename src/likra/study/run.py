@@ -5,13 +5,14 @@ Each stage reads values or files. What comes after the score tables is `likra.re
 """
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likra.atomic import write_text
 from likra.negatives.samplers import Material
 from likra.progress import Advance, progress
-from likra.questions import Choice, Question
+from likra.questions import Question
 from likra.scores.table import BASELINES, PRIOR, HeadKey, score_table, write_scores
 from likra.scores.weights import validation_questions
 from likra.study.about import example_lines, write_study
@@ -107,16 +108,17 @@ def train_heads(study: Study, folder: Path, log: Log = print) -> list[Path]:
     if note := version_note(stamps.values()):
         log(f"note   {note}")
     missing = [key for key in cells.heads if key not in stamps]
-    if missing:
-        base = base or open_base(study)
-        check_heads(cells, base)
-        for line in (*model_lines(base), *training_lines(data)):
-            log(line)
+    if not missing:
         write_study(cells, base)
-        for training in cells.trainings:
-            _train(cells, base, training, missing, log)
-    else:
         log(f"all heads of '{folder}' are trained: nothing to compute")
+        return [cells.run.head_folder(key) for key in cells.heads]
+    base = base or open_base(study)
+    check_heads(cells, base)
+    for line in (*model_lines(base), *training_lines(data)):
+        log(line)
+    write_study(cells, base)
+    for training in cells.trainings:
+        _train(cells, base, training, missing, log)
     return [cells.run.head_folder(key) for key in cells.heads]
 
 
@@ -221,38 +223,29 @@ def encode_examples(study: Study, base: "BaseModel", training: Training) -> list
         LikraError: a pair does not fit the model's context; names its question.
 
     """
+    from likra.heads.score import encode_answers
+
     answers = training.answers()
-    asked = [
-        example.question
-        for example, own in zip(training.examples, answers, strict=True)
-        for _ in own
-    ]
-    pairs = iter(_encode(study, base, asked, [choice for own in answers for choice in own]))
+    together = zip(training.examples, answers, strict=True)
+    asked = [example.question for example, own in together for _ in own]
+    flat = [choice for own in answers for choice in own]
+    pairs = iter(encode_answers(base, asked, flat, truncate=study.long_prompts == "truncate"))
     return [[next(pairs) for _ in own] for own in answers]
 
 
-def encode_evaluation(study: Study, data: Data, base: "BaseModel") -> list["TokenPair"]:
-    """The token pairs of all choices of the evaluation questions."""
-    asked = [(question, choice) for question in data.evaluation for choice in question.choices]
-    return _encode(study, base, [q for q, _ in asked], [c for _, c in asked])
-
-
-def encode_alone(study: Study, data: Data, base: "BaseModel") -> list["TokenPair"]:
-    """The token pairs of the choices without their questions."""
-    asked = [
-        (question, Choice("", choice.continuation, choice.text, choice.is_right))
-        for question in data.evaluation
-        for choice in question.choices
-    ]
-    return _encode(study, base, [q for q, _ in asked], [c for _, c in asked])
-
-
-def _encode(
-    study: Study, base: "BaseModel", questions: Sequence[Question], choices: Sequence[Choice]
+def encode_evaluation(
+    study: Study, data: Data, base: "BaseModel", *, alone: bool = False
 ) -> list["TokenPair"]:
-    from likra.heads.score import encode_answers
+    """The token pairs of all choices of the evaluation questions; alone, without the questions."""
+    from likra.heads.score import encode_questions
 
-    return encode_answers(base, questions, choices, truncate=study.long_prompts == "truncate")
+    questions = map(_without_context, data.evaluation) if alone else data.evaluation
+    return encode_questions(base, list(questions), truncate=study.long_prompts == "truncate")
+
+
+def _without_context(question: Question) -> Question:
+    choices = tuple(replace(choice, context="") for choice in question.choices)
+    return replace(question, choices=choices)
 
 
 # --------------------------------------------------------------------------------------------
@@ -354,7 +347,7 @@ def _score(
     if folder is not None:  # another run may have replaced it
         check_stamp(folder, read_stamp(folder), cells.heads[key])
     if key == PRIOR:
-        alone = encode_alone(run.study, data, base)
+        alone = encode_evaluation(run.study, data, base, alone=True)
         packed, n_tokens = base.pack(alone), [len(pair.continuation) for pair in alone]
     scored = score(Head(base, folder), packed, name=f"score {key}")
     table = score_table(

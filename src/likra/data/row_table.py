@@ -10,13 +10,13 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, overload
 
 import pyarrow as pa
 
-from likra.data.formats import Example, Format, Text, recognise
+from likra.data.formats import Answers, Example, Format, Text, recognise
 from likra.data.rows import BadRowError, Row
 from likra.errors import LikraError
 
@@ -33,18 +33,8 @@ _SCHEMA = pa.schema(
 _FLUSH = 2048  # rows
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A question of a file: what is asked, and its answers with whether each is right."""
-
-    id: str
-    origin: str
-    prompt: Text
-    answers: list[tuple[Text, bool]]
-
-
 @dataclass(frozen=True, eq=False)
-class Table(Sequence[Entry]):
+class Table(Sequence[Example]):
     """The questions of one split, read from disk when asked for.
 
     Attributes:
@@ -68,16 +58,16 @@ class Table(Sequence[Entry]):
         return len(self.groups)
 
     @overload
-    def __getitem__(self, index: int) -> Entry: ...
+    def __getitem__(self, index: int) -> Example: ...
     @overload
     def __getitem__(self, index: slice) -> "Table": ...
-    def __getitem__(self, index: int | slice) -> "Entry | Table":
+    def __getitem__(self, index: int | slice) -> "Example | Table":
         if isinstance(index, slice):
             return replace(self, groups=self.groups[index])
         rows = [self.rows.slice(number, 1).to_pylist()[0] for number in self.groups[index]]
         first = rows[0]
         prompt = _loaded(first["prompt"], first["is_chat"])
-        answers = [
+        answers: Answers = [
             (_loaded(text, row["is_chat"]), is_right)
             for row in rows
             for text, is_right in zip(row["texts"], row["rights"], strict=True)
@@ -88,7 +78,7 @@ class Table(Sequence[Entry]):
                 for text, is_right in answers
                 if _digest(prompt, _stripped(text)) not in self.contradicted
             ]
-        return Entry(str(first["id"] or first["origin"]), first["origin"], prompt, answers)
+        return Example(first["id"] or first["origin"], prompt, answers, first["origin"])
 
     @property
     def is_chat(self) -> bool:
@@ -117,64 +107,52 @@ def read_table(
         LikraError: no row, no format that fits, or a bad row.
 
     """
-    return _Reader(name, mapping, on_bad_row, decodes).read(rows)
+    reader = _Reader(name, mapping, on_bad_row, decodes)
+    handle, path = tempfile.mkstemp(prefix="likra-", suffix=".arrow")
+    os.close(handle)
+    try:
+        with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
+            reader.fill(rows, writer)
+        # Read through the mapping, the rows stay the file's; the file goes with its last user.
+        return reader.table(pa.ipc.open_file(pa.memory_map(path)).read_all())
+    finally:
+        Path(path).unlink(missing_ok=True)
 
 
+@dataclass
 class _Reader:
     """Rows to a table: one pass, in which only digests of ids and prompts stay in memory."""
 
-    def __init__(
-        self, name: str, mapping: Mapping[str, str], on_bad_row: str, decodes: bool
-    ) -> None:
-        self.name, self.mapping, self.on_bad_row = name, mapping, on_bad_row
-        self.decodes = decodes
-        self.format: Format | None = None
-        self.ids: dict[bytes, bytes] = {}  # to the prompt that has it
-        self.n_rows = 0
-        self.groups: list[list[int]] = []
-        self.by_prompt: dict[bytes, list[int]] = {}  # the same lists
-        self.dropped: Counter[str] = Counter()
-        self.examples_of_dropped: list[str] = []
-        self.answers: dict[bytes, bool] = {}
-        self.contradicted: set[bytes] = set()
-        self.is_chat = False
+    name: str
+    mapping: Mapping[str, str]
+    on_bad_row: str
+    decodes: bool
+    format: Format | None = None
+    ids: dict[bytes, bytes] = field(default_factory=dict)  # to the prompt that has it
+    n_rows: int = 0
+    groups: list[list[int]] = field(default_factory=list)
+    by_prompt: dict[bytes, list[int]] = field(default_factory=dict)  # the same lists
+    dropped: Counter[str] = field(default_factory=Counter)
+    examples_of_dropped: list[str] = field(default_factory=list)
+    answers: dict[bytes, bool] = field(default_factory=dict)
+    contradicted: set[bytes] = field(default_factory=set)
+    is_chat: bool = False
 
-    def read(self, rows: Iterator[Row]) -> Table:
-        handle, path = tempfile.mkstemp(prefix="likra-", suffix=".arrow")
-        os.close(handle)
-        try:
-            with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
-                self._fill(rows, writer)
-            # Read through the mapping, the rows stay the file's; the file goes with its last user.
-            table = pa.ipc.open_file(pa.memory_map(path)).read_all()
-        finally:
-            Path(path).unlink(missing_ok=True)
-        if self.format is None or not self.groups:
-            raise LikraError(f"'{self.name}' contains no usable row{self._why()}")
-        return self._without_contradicted(
-            Table(
-                self.format,
-                table,
-                self.groups,
-                self.dropped,
-                self.examples_of_dropped,
-                frozenset(self.contradicted),
-            )
+    def table(self, rows: pa.Table) -> Table:
+        groups, dropped = self.groups, self.examples_of_dropped
+        if self.format is not None:
+            contradicted = frozenset(self.contradicted)
+            table = Table(self.format, rows, groups, self.dropped, dropped, contradicted)
+            if contradicted:  # such a text is neither right nor wrong: questions without others go
+                pairs = zip(groups, table, strict=True)
+                table = replace(table, groups=[group for group, own in pairs if own.answers])
+            if table.groups:
+                return table
+        raise LikraError(
+            f"'{self.name}' contains no usable row{f' ({dropped[0]})' if dropped else ''}"
         )
 
-    def _without_contradicted(self, table: Table) -> Table:
-        """A text that two rows call right and wrong is neither: questions without others go."""
-        if not table.contradicted:
-            return table
-        kept = [rows for rows, entry in zip(table.groups, table, strict=True) if entry.answers]
-        if not kept:
-            raise LikraError(f"'{self.name}' contains no usable row{self._why()}")
-        return replace(table, groups=kept)
-
-    def _why(self) -> str:
-        return f" ({self.examples_of_dropped[0]})" if self.examples_of_dropped else ""
-
-    def _fill(self, rows: Iterator[Row], writer: pa.ipc.RecordBatchFileWriter) -> None:
+    def fill(self, rows: Iterator[Row], writer: pa.ipc.RecordBatchFileWriter) -> None:
         waiting: list[dict[str, Any]] = []
         for origin, row in rows:
             try:
@@ -207,7 +185,7 @@ class _Reader:
     def _check_row(self, example: Example) -> None:
         if self.n_rows and (not isinstance(example.prompt, str)) != self.is_chat:
             raise BadRowError("mixed plain text and chat messages", "in one file")
-        known = None if example.id is None else self.ids.get(_digest(example.id))
+        known = self.ids.get(_digest(example.id)) if example.id else None
         if known is not None and not (self._groups and known == _digest(example.prompt)):
             raise BadRowError("duplicate id", f"'{example.id}'")
 
@@ -229,7 +207,7 @@ class _Reader:
     def _entry(self, example: Example, origin: str) -> dict[str, Any]:
         self.is_chat = not isinstance(example.prompt, str)
         key = _digest(example.prompt)
-        if example.id is not None:
+        if example.id:
             self.ids[_digest(example.id)] = key
         if self._groups and key in self.by_prompt:
             self.by_prompt[key].append(self.n_rows)

@@ -1,6 +1,7 @@
 """The harness's own tasks by name, found without its index of 14,000 files."""
 
 import difflib
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from likra.data.card import check_output_type, use_local_data
+from likra.data.documents import Config, configurable_task
 from likra.data.harness import HarnessTask, lacking
-from likra.data.parts import Config, Parts
 from likra.errors import LikraError
 
 if TYPE_CHECKING:
+    from lm_eval.api.task import ConfigurableTask
     from lm_eval.tasks import TaskManager
 
 HARNESS = "lm_eval:"
@@ -60,13 +62,14 @@ def open_harness_task(name: str, data: str | None = None) -> HarnessTask:
     for config in configs.values():
         check_output_type(config, f"task 'lm_eval:{name}'")
 
-    def config_of(part: str) -> Config:
+    @functools.cache
+    def open_part(part: str) -> "ConfigurableTask":
         config = dict(configs[part])
         if data is not None:
             use_local_data(config, data)
-        return config
+        return configurable_task(config)
 
-    task = HarnessTask(f"{HARNESS}{name}", Parts(config_of), tuple(configs), use_ids=False)
+    task = HarnessTask(f"{HARNESS}{name}", open_part, tuple(configs), use_ids=False)
     _ = task.harness_task  # what is wrong with its data is found now
     return replace(task, lacks_training=lacking(task, configs[task.part_names[0]], data))
 

@@ -180,7 +180,7 @@ class _Reader:
             self.format = recognise(row, self.mapping, f"'{self.name}'", decodes=self.decodes)
         example = self.format.parse(row)
         self._check_row(example)  # a row that is left out must not have its answers noted
-        return self._new_answers(example, self.format.groups)
+        return self._new_answers(example)
 
     def _check_row(self, example: Example) -> None:
         if self.n_rows and (not isinstance(example.prompt, str)) != self.is_chat:
@@ -189,17 +189,17 @@ class _Reader:
         if known is not None and not (self._groups and known == _digest(example.prompt)):
             raise BadRowError("duplicate id", f"'{example.id}'")
 
-    def _new_answers(self, example: Example, groups: bool) -> Example | None:
+    def _new_answers(self, example: Example) -> Example | None:
         """The example without answers that its question has already; None if none is left."""
-        seen: dict[bytes, bool] = self.answers if groups else {}
+        seen: dict[bytes, bool] = self.answers if self._groups else {}
         kept = []
         for text, is_right in example.answers:
             key = _digest(example.prompt, _stripped(text))
             if seen.get(key, is_right) != is_right:
-                if groups:
+                if self._groups:
                     self.contradicted.add(key)
                 raise BadRowError("the same text as right and as wrong answer", f"'{text!s:.60}'")
-            if key not in seen or not groups:
+            if key not in seen or not self._groups:
                 kept.append((text, is_right))
             seen[key] = is_right
         return replace(example, answers=kept) if kept else None
@@ -212,10 +212,9 @@ class _Reader:
         if self._groups and key in self.by_prompt:
             self.by_prompt[key].append(self.n_rows)
         else:
-            group = [self.n_rows]
-            self.groups.append(group)
+            self.groups.append([self.n_rows])
             if self._groups:
-                self.by_prompt[key] = group
+                self.by_prompt[key] = self.groups[-1]
         self.n_rows += 1
         return {
             "id": example.id,

@@ -11,13 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likra.data.card import card_config, card_path, read_card
-from likra.data.documents import (
-    Config,
-    Document,
-    configurable_task,
-    render,
-    sandboxed_templates,
-)
+from likra.data.documents import Config, Document, configurable_task, render, sandboxed_templates
 from likra.data.pool import Answers
 from likra.data.rendering import PLAIN, Rendering
 from likra.data.splits import HELD_OUT, TRAIN, hold_out

@@ -132,13 +132,6 @@ class Questions(Sequence[Question]):
         return self._question(self.numbers[index])
 
     def _question(self, number: int) -> Question:
-        """One question of the table.
-
-        Raises:
-            LikraError: it holds chat messages, and there is no chat template; or the template
-                does not take them.
-
-        """
         table = self.task.tables[self.split]
         entry = table[number]
         solved = self._examples(number) if self.num_fewshot else []
@@ -216,12 +209,7 @@ _SPLITS = {"dev": "validation", "val": "validation", "valid": "validation", "eva
 
 
 def _folder_files(folder: Path) -> dict[str, list[Path]]:
-    """The data files of a folder by split; none is skipped.
-
-    Raises:
-        LikraError: there is none, or one belongs to no split.
-
-    """
+    """The data files of a folder by split; none is skipped."""
     files: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in READABLE or path.name.startswith("."):

@@ -128,11 +128,8 @@ def recognise(
 ) -> Format:
     """The format of a file with these columns.
 
-    Args:
-        columns: what the file has.
-        mapping: the user's own names by role; ``A+B+C`` for choices in several columns.
-        where: the file, for messages.
-        decodes: see `Format`.
+    ``mapping`` has the user's own names by role, with ``A+B+C`` for choices in several columns;
+    ``where`` names the file in messages.
 
     Raises:
         LikraError: an unknown role, a missing column, or columns that match no format.
@@ -224,8 +221,8 @@ def _choice(form: Format, row: Mapping[str, Any]) -> tuple[Text, Answers]:
     texts, labels = _choices(form, row)
     column = form.columns["answer"]
     value = row[column]
-    if form.decodes and value not in texts:
-        value = _from_json(value)
+    if value not in texts:
+        value = _decoded(form, value)
     listed = value if isinstance(value, list) else [value]
     right = {_place(item, texts, labels, column) for item in listed}
     return prompt, [(text, place in right) for place, text in enumerate(texts)]
@@ -241,7 +238,7 @@ def _choices(form: Format, row: Mapping[str, Any]) -> tuple[list[str], list[str]
             values.pop()
         texts = _plain_texts(values, column)
         return texts, names[: len(texts)] if all(len(name) == 1 for name in names) else None
-    value = _from_json(row[column]) if form.decodes else row[column]
+    value = _decoded(form, row[column])
     if not isinstance(value, dict):
         return _plain_texts(value, column), None
     texts = _plain_texts(value.get("text"), column)
@@ -265,13 +262,7 @@ def _is_missing(value: object) -> bool:
 
 
 def _place(value: object, texts: list[str], labels: list[str] | None, column: str) -> int:
-    """An answer given by its label; where choices have none, by text, letter or index from 0.
-
-    Raises:
-        BadRowError: it matches no choice, or may mean several.
-        LikraError: it is one past the last: the file counts from 1.
-
-    """
+    """An answer given by its label; where choices have none, by text, letter or index from 0."""
     if isinstance(value, bool) or _is_missing(value):
         raise BadRowError(f"'{column}' matches no choice", f"{value!r}")
     if isinstance(value, float) and value.is_integer():
@@ -312,8 +303,7 @@ def _text_of(form: Format, row: Mapping[str, Any], role: str) -> Text:
 
 def _text(form: Format, value: Any, column: str) -> Text:
     """A plain text, or chat messages."""
-    if form.decodes and isinstance(value, str) and value.startswith("[{"):
-        value = _from_json(value)
+    value = _decoded(form, value, "[{")
     if isinstance(value, str):
         return value
     if isinstance(value, dict) and "content" in value:
@@ -330,9 +320,7 @@ def _is_message(value: object) -> bool:
 def _texts(form: Format, row: Mapping[str, Any], role: str) -> list[Text]:
     """No answer, one, or a list of several."""
     column = form.columns[role]
-    value = row.get(column)
-    if form.decodes and isinstance(value, str) and value.startswith(("[{", '["')):
-        value = _from_json(value)
+    value = _decoded(form, row.get(column), "[{", '["')
     if _is_missing(value) or value == []:
         return []
     if isinstance(value, list) and not any(_is_message(item) for item in value):
@@ -340,9 +328,9 @@ def _texts(form: Format, row: Mapping[str, Any], role: str) -> list[Text]:
     return [_text(form, value, column)]
 
 
-def _from_json(value: Any) -> Any:
+def _decoded(form: Format, value: Any, *beginnings: str) -> Any:
     """In CSV, lists and messages are JSON in a field."""
-    if isinstance(value, str) and value.startswith(("[", "{")):
+    if form.decodes and isinstance(value, str) and value.startswith(beginnings or ("[", "{")):
         try:
             return json.loads(value)
         except json.JSONDecodeError:

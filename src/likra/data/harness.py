@@ -217,7 +217,7 @@ class HarnessTask:
             self.notes.append(text)
 
 
-def _documents(part: "ConfigurableTask", split: str) -> "Iterator[Document]":
+def _documents(part: "ConfigurableTask", split: str) -> Iterator[Document]:
     documents = part.dataset[split]
     process = part.config.process_docs
     return iter(documents if process is None else process(documents))
@@ -237,12 +237,7 @@ class _FixedExamples:
 def _examples(
     part: "ConfigurableTask", pool: list[Document] | None, count: int, rendering: Rendering
 ) -> Iterator[None]:
-    """Within it, the harness draws examples as the rendering says, from the pool if there is one.
-
-    Raises:
-        LikraError: the pool is too small.
-
-    """
+    """The harness draws examples as the rendering says, within it; from the pool, if any."""
     if pool is not None and len(pool) < count:
         raise LikraError(f"task '{part.config.task}' has {len(pool)} examples, not {count}")
     part.set_fewshot_seed(FEWSHOT_SEED)
@@ -280,12 +275,9 @@ def _with_distractors(questions: list[Question], count: int) -> list[Question]:
 
 
 def open_card(name: str, data: str | None = None, *, allow_code: bool = False) -> HarnessTask:
-    """Open a card, or one configuration of its data set (``NAME:CONFIGURATION``).
+    """Open a card by name or path, or one configuration of its data set (``NAME:CONFIGURATION``).
 
-    Args:
-        name: a card's name or path.
-        data: a local folder to read instead of the card's data set.
-        allow_code: whether a card that comes from a path may run Python code.
+    ``data`` is a local folder to read instead of the card's data set.
 
     Raises:
         LikraError: no such card or configuration, a card that the harness does not understand or

@@ -48,11 +48,9 @@ def harness_has(name: str) -> bool:
 
 
 def open_harness_task(name: str, data: str | None = None) -> HarnessTask:
-    """Open a task, group or tag of the harness.
+    """Open a task, group or tag of the harness, by its name there.
 
-    Args:
-        name: its name in the harness, without ``lm_eval:``.
-        data: a local folder to read instead of the task's data set.
+    ``data`` is a local folder to read instead of the task's data set.
 
     Raises:
         LikraError: there is none, its data cannot be read, or it does not rank choices.

@@ -21,14 +21,14 @@ from likra.data.rows import BadRowError, Row
 from likra.errors import LikraError
 
 _SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string()),
-        pa.field("origin", pa.string()),
-        pa.field("prompt", pa.string()),  # chat messages as JSON
-        pa.field("is_chat", pa.bool_()),
-        pa.field("texts", pa.list_(pa.string())),
-        pa.field("rights", pa.list_(pa.bool_())),
-    ]
+    {
+        "id": pa.string(),
+        "origin": pa.string(),
+        "prompt": pa.string(),  # chat messages as JSON
+        "is_chat": pa.bool_(),
+        "texts": pa.list_(pa.string()),
+        "rights": pa.list_(pa.bool_()),
+    }
 )
 _FLUSH = 2048  # rows
 
@@ -98,7 +98,7 @@ def read_table(
 
     Args:
         name: of the file, for messages.
-        rows: the place of each, file included, and its fields; see `likra.data.rows.read_rows`.
+        rows: with places that name the file.
         mapping: the user's columns by role.
         on_bad_row: "error", or "skip" to leave bad rows out and count them.
         decodes: see `likra.data.formats.Format`.

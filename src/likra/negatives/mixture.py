@@ -118,13 +118,7 @@ class Drawn:
 
 
 def draw(source: str, questions: Sequence[Question], seed: int, material: Material) -> Drawn:
-    """The wrong answers of each question, in their order.
-
-    Args:
-        source: see `parse_source`.
-        questions: those that need wrong answers.
-        seed: the same seed gives the same answers.
-        material: what the samplers draw from.
+    """The wrong answers of each question, in their order; ``source`` is for `parse_source`.
 
     Raises:
         LikraError: no such sampler, or it lacks what it draws from.
@@ -147,8 +141,6 @@ def draw(source: str, questions: Sequence[Question], seed: int, material: Materi
 
 
 def _pick(parts: Sequence[Part], seed: int, question: Question) -> Part:
-    if len(parts) == 1:
-        return parts[0]
     place = random.Random(f"{seed}/part/{question.id}").random()
     for part in parts:
         place -= part.fraction

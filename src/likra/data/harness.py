@@ -79,8 +79,7 @@ class HarnessTask:
         """The training split."""
         if self.division or TRAIN in self.composed:
             return TRAIN
-        split: str | None = self.harness_task.config.training_split
-        return split
+        return self.harness_task.config.training_split
 
     @property
     def eval_split(self) -> str | None:
@@ -88,7 +87,7 @@ class HarnessTask:
         if self.division:
             return HELD_OUT
         config = self.harness_task.config
-        split: str | None = config.test_split or config.validation_split
+        split = config.test_split or config.validation_split
         return None if split == config.training_split else split
 
     @property
@@ -237,7 +236,7 @@ class _FixedExamples:
 def _examples(
     part: "ConfigurableTask", pool: list[Document] | None, count: int, rendering: Rendering
 ) -> Iterator[None]:
-    """The harness draws examples as the rendering says, within it; from the pool, if any."""
+    """A context in which the harness draws examples as the rendering says, from the pool if any."""
     if pool is not None and len(pool) < count:
         raise LikraError(f"task '{part.config.task}' has {len(pool)} examples, not {count}")
     part.set_fewshot_seed(FEWSHOT_SEED)

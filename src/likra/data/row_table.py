@@ -5,6 +5,7 @@ read the digests of ids, prompts and answers.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import tempfile
@@ -30,7 +31,7 @@ _SCHEMA = pa.schema(
         "rights": pa.list_(pa.bool_()),
     }
 )
-_FLUSH = 2048  # rows
+_BATCH = 2048  # rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +113,9 @@ def read_table(
     os.close(handle)
     try:
         with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
-            reader.fill(rows, writer)
+            stored = reader.stored(rows)
+            while batch := list(itertools.islice(stored, _BATCH)):
+                writer.write_table(pa.Table.from_pylist(batch, schema=_SCHEMA))
         # Read through the mapping, the rows stay the file's; the file goes with its last user.
         return reader.table(pa.ipc.open_file(pa.memory_map(path)).read_all())
     finally:
@@ -152,13 +155,11 @@ class _Reader:
             f"'{self.name}' contains no usable row{f' ({dropped[0]})' if dropped else ''}"
         )
 
-    def fill(self, rows: Iterator[Row], writer: pa.ipc.RecordBatchFileWriter) -> None:
-        waiting: list[dict[str, Any]] = []
+    def stored(self, rows: Iterator[Row]) -> Iterator[dict[str, Any]]:
+        """The usable rows in the schema."""
         for origin, row in rows:
             try:
                 example = self._example(row)
-                if example is not None:
-                    waiting.append(self._entry(example, origin))
             except LikraError as error:
                 if self.on_bad_row == "error" or not isinstance(error, BadRowError):
                     is_of_row = self.format is not None or isinstance(error, BadRowError)
@@ -167,11 +168,9 @@ class _Reader:
                 self.dropped[error.kind] += 1
                 if len(self.examples_of_dropped) < 3:
                     self.examples_of_dropped.append(f"{origin}: {error}")
-            if len(waiting) == _FLUSH:
-                writer.write_table(pa.Table.from_pylist(waiting, schema=_SCHEMA))
-                waiting.clear()
-        if waiting:
-            writer.write_table(pa.Table.from_pylist(waiting, schema=_SCHEMA))
+            else:
+                if example is not None:
+                    yield self._entry(example, origin)
 
     def _example(self, row: Mapping[str, Any] | BadRowError) -> Example | None:
         if isinstance(row, BadRowError):

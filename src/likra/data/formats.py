@@ -17,7 +17,7 @@ from likra.text import common_length
 
 Messages = list[dict[str, str]]
 Text = str | Messages
-Answers = list[tuple[Text, bool]]  # with whether each is right
+Labelled = list[tuple[Text, bool]]  # answers, with whether each is right
 
 # What a column may be for, and the names by which it is recognised.
 ROLES: dict[str, tuple[str, ...]] = {
@@ -44,7 +44,7 @@ class Example:
 
     id: str
     prompt: Text
-    answers: Answers
+    answers: Labelled
     origin: str = ""
 
 
@@ -65,7 +65,7 @@ class Format:
     """
 
     name: str
-    read: Callable[["Format", Mapping[str, Any]], tuple[Text, Answers]]
+    read: Callable[["Format", Mapping[str, Any]], tuple[Text, Labelled]]
     needed: tuple[str, ...] = ()
     one_of: tuple[str, ...] = ()
     groups: bool = False
@@ -184,7 +184,7 @@ def _shown(columns: Iterable[str]) -> str:
 # Rows to examples
 
 
-def _preference(form: Format, row: Mapping[str, Any]) -> tuple[Text, Answers]:
+def _preference(form: Format, row: Mapping[str, Any]) -> tuple[Text, Labelled]:
     right = _texts(form, row, "chosen")
     wrong = _texts(form, row, "rejected")
     if "prompt" in form.columns:
@@ -208,7 +208,7 @@ def _implicit_prompt(right: list[Text], wrong: list[Text]) -> tuple[Text, list[T
     return prompt, [text[length:] for text in right], [text[length:] for text in wrong]
 
 
-def _completion(form: Format, row: Mapping[str, Any]) -> tuple[Text, Answers]:
+def _completion(form: Format, row: Mapping[str, Any]) -> tuple[Text, Labelled]:
     """One answer, right where there is no label."""
     prompt = _text_of(form, row, "prompt")
     answer = _text_of(form, row, "completion")
@@ -216,7 +216,7 @@ def _completion(form: Format, row: Mapping[str, Any]) -> tuple[Text, Answers]:
     return prompt, [(answer, label is None or _truth(row[label], label))]
 
 
-def _choice(form: Format, row: Mapping[str, Any]) -> tuple[Text, Answers]:
+def _choice(form: Format, row: Mapping[str, Any]) -> tuple[Text, Labelled]:
     prompt = _text_of(form, row, "prompt")
     texts, labels = _choices(form, row)
     column = form.columns["answer"]
@@ -346,9 +346,9 @@ def _truth(value: object, column: str) -> bool:
     return named[text]
 
 
-def _unmixed(prompt: Text, answers: Answers) -> Answers:
+def _unmixed(prompt: Text, answers: Labelled) -> Labelled:
     """Plain answers belong to a plain prompt; messages to messages, which they may repeat."""
-    unmixed: Answers = []
+    unmixed: Labelled = []
     for text, is_right in answers:
         if isinstance(text, str) != isinstance(prompt, str):
             raise BadRowError("mixed plain text and chat messages", "in prompt and answers")

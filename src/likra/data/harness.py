@@ -300,19 +300,21 @@ def open_card(name: str, data: str | None = None, *, allow_code: bool = False) -
     task = HarnessTask(name, open_part, parts, metadata)
     if "overlaps" in metadata:
         task.notes.append(metadata["overlaps"])
-    _ = task.harness_task  # what is wrong with the card or its data is found now
-    return replace(task, lacks_training=lacking(task, config, data))
+    return opened(task, config, data)
 
 
-def lacking(task: HarnessTask, config: Config, data: str | None) -> str:
-    """A message where the configuration names training data that the folder does not hold.
+def opened(task: HarnessTask, config: Config, data: str | None) -> HarnessTask:
+    """The task, its data opened: what is wrong with the card or its data is found now.
 
-    Without it, the evaluation split would be divided and trained on, unasked.
+    Training data that the configuration names and the folder lacks are noted: else the evaluation
+    split would be divided and trained on, unasked.
     """
+    _ = task.harness_task
     if data is None or not config.get("training_split") or task.train_split is not None:
-        return ""
+        return task
     files = ", ".join(sorted(p.name for p in Path(data).iterdir() if p.is_file())[:8])
-    return (
+    message = (
         f"'{data}' contains no training data for task '{task.name}' (it contains {files}); another "
         "configuration of the data set is named as TASK:CONFIGURATION"
     )
+    return replace(task, lacks_training=message)

@@ -4,13 +4,12 @@ import difflib
 import functools
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from likra.data.card import check_output_type, use_local_data
 from likra.data.documents import Config, configurable_task
-from likra.data.harness import HarnessTask, lacking
+from likra.data.harness import HarnessTask, opened
 from likra.errors import LikraError
 
 if TYPE_CHECKING:
@@ -68,8 +67,7 @@ def open_harness_task(name: str, data: str | None = None) -> HarnessTask:
         return configurable_task(config)
 
     task = HarnessTask(f"{HARNESS}{name}", open_part, tuple(configs), use_ids=False)
-    _ = task.harness_task  # what is wrong with its data is found now
-    return replace(task, lacks_training=lacking(task, configs[task.part_names[0]], data))
+    return opened(task, configs[task.part_names[0]], data)
 
 
 def _harness_configs(name: str) -> dict[str, Config]:

@@ -17,7 +17,7 @@ from typing import Any, overload
 
 import pyarrow as pa
 
-from likra.data.formats import Answers, Example, Format, Text, recognise
+from likra.data.formats import Example, Format, Labelled, Text, recognise
 from likra.data.rows import BadRowError, Row
 from likra.errors import LikraError
 
@@ -68,7 +68,7 @@ class Table(Sequence[Example]):
         rows = [self.rows.slice(number, 1).to_pylist()[0] for number in self.groups[index]]
         first = rows[0]
         prompt = _loaded(first["prompt"], first["is_chat"])
-        answers: Answers = [
+        answers: Labelled = [
             (_loaded(text, row["is_chat"]), is_right)
             for row in rows
             for text, is_right in zip(row["texts"], row["rights"], strict=True)

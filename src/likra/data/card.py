@@ -48,7 +48,7 @@ def card_path(name: str) -> Path:
 
 
 def check_card_is_safe(path: str | Path, allow_code: bool = False) -> None:
-    """Refuse a task or group that would run Python code when it is opened; likra's own may.
+    """Refuse a task or group that would run Python code when it is opened; likra's own are trusted.
 
     Its templates do not count: they are rendered in Jinja's sandbox.
 
@@ -88,7 +88,11 @@ def read_card(path: Path, allow_code: bool = False) -> dict[str, Any]:
         if key not in known:
             raise LikraError(f"task card '{path}': {unknown('key', str(key), known)}")
     check_output_type(config, f"task card '{path}'")
-    _anchor_data_files(config, path.parent)
+    if files := data_files(config):  # relative to the card, not to where the command was started
+        config["dataset_kwargs"]["data_files"] = {
+            split: [name if "://" in name else str((path.parent / name).resolve()) for name in own]
+            for split, own in files.items()
+        }
     return config
 
 
@@ -180,17 +184,12 @@ def use_local_data(config: dict[str, Any], data: str) -> None:
             config.pop(key, None)
 
 
-def _anchor_data_files(config: dict[str, Any], folder: Path) -> None:
-    """Make the card's data files relative to the card, not to where the command was started."""
-    data_files = (config.get("dataset_kwargs") or {}).get("data_files")
-    if isinstance(data_files, dict):
-        config["dataset_kwargs"]["data_files"] = {
-            split: [
-                path if "://" in path else str((folder / path).resolve())
-                for path in ([paths] if isinstance(paths, str) else paths)
-            ]
-            for split, paths in data_files.items()
-        }
+def data_files(config: dict[str, Any]) -> dict[str, list[str]]:
+    """The data files that a configuration names, by split."""
+    named = (config.get("dataset_kwargs") or {}).get("data_files")
+    if not isinstance(named, dict):
+        return {}
+    return {split: [own] if isinstance(own, str) else own for split, own in named.items()}
 
 
 # --------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from likra.data.card import data_files
 from likra.data.rendering import Rendering
 from likra.errors import LikraError
 from likra.questions import Choice, Question, check_question
@@ -71,21 +72,14 @@ def configurable_task(config: Config) -> "ConfigurableTask":
             return ConfigurableTask(config=dict(config))
     except Exception as error:  # whatever the data set's reader or the card's templates raise
         hint = f"{config.get('dataset_path')}: with --data FOLDER it is read from local files"
-        source = ", ".join(_local_files(config)) or hint
+        local = [file for own in data_files(config).values() for file in own if "://" not in file]
+        source = ", ".join(local) or hint
         raise LikraError(
             f"cannot open the data of task '{config['task']}' ({source}): {one_line(error)}"
         ) from error
     finally:
         if bars:
             datasets.utils.logging.enable_progress_bar()
-
-
-def _local_files(config: Config) -> list[str]:
-    data_files = (config.get("dataset_kwargs") or {}).get("data_files")
-    if not isinstance(data_files, dict):
-        return []
-    listed = [[own] if isinstance(own, str) else own for own in data_files.values()]
-    return [file for own in listed for file in own if "://" not in file]
 
 
 def render(

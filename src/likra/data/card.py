@@ -14,10 +14,10 @@ Keys under ``metadata`` are likra's own, and the harness passes over them:
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from likra.data.card_code import code_in_card
 from likra.errors import LikraError, unknown
 from likra.text import one_line
 
@@ -48,21 +48,19 @@ def card_path(name: str) -> Path:
 
 
 def check_card_is_safe(path: str | Path, allow_code: bool = False) -> None:
-    """Refuse a card that would run Python code when it is opened; likra's own are trusted.
+    """Refuse a task or group that would run Python code when it is opened; likra's own are trusted.
 
-    Args:
-        path: of the card: a task or group in the harness's YAML.
-        allow_code: whether it may.
+    Its templates do not count: they are rendered in Jinja's sandbox.
 
     Raises:
-        LikraError: it would, or it cannot be read.
+        LikraError: it would; or it is not plain YAML, or a file that it includes is missing.
 
     """
     if allow_code or Path(path).resolve().parent == CARDS.resolve():
         return
-    for reason in code_in_card(Path(path)):
+    if reasons := list(_code_in_file(Path(path), set())):
         raise LikraError(
-            f"task card '{path}' runs Python code ({reason}): pass --allow-code if you trust it"
+            f"task card '{path}' runs Python code ({reasons[0]}): pass --allow-code if you trust it"
         )
 
 
@@ -70,8 +68,7 @@ def read_card(path: Path, allow_code: bool = False) -> dict[str, Any]:
     """The harness's configuration in a card, its data files found beside it.
 
     Raises:
-        LikraError: not YAML, an unknown key, not a multiple-choice task, or one with Python code
-            (`check_card_is_safe`).
+        LikraError: not YAML, an unknown key, not a multiple-choice task, or one with Python code.
 
     """
     import yaml
@@ -91,7 +88,11 @@ def read_card(path: Path, allow_code: bool = False) -> dict[str, Any]:
         if key not in known:
             raise LikraError(f"task card '{path}': {unknown('key', str(key), known)}")
     check_output_type(config, f"task card '{path}'")
-    _anchor_data_files(config, path.parent)
+    if files := data_files(config):  # relative to the card, not to where the command was started
+        config["dataset_kwargs"]["data_files"] = {
+            split: [name if "://" in name else str((path.parent / name).resolve()) for name in own]
+            for split, own in files.items()
+        }
     return config
 
 
@@ -104,11 +105,8 @@ def card_config(
 ) -> dict[str, Any]:
     """A card as the plain mapping that the harness's ``ConfigurableTask`` takes.
 
-    Args:
-        name: a card's name or path.
-        data: a local folder to read instead of the card's data set.
-        configuration: the part of the data set, instead of the card's ``dataset_name``.
-        allow_code: whether a card that comes from a path may run Python code.
+    ``data`` is a local folder to read instead of the card's data set, and ``configuration`` a part
+    of the data set to read instead of the card's ``dataset_name``.
 
     Raises:
         LikraError: as `read_card`; or the folder holds no data for it.
@@ -186,14 +184,78 @@ def use_local_data(config: dict[str, Any], data: str) -> None:
             config.pop(key, None)
 
 
-def _anchor_data_files(config: dict[str, Any], folder: Path) -> None:
-    """Make the card's data files relative to the card, not to where the command was started."""
-    data_files = (config.get("dataset_kwargs") or {}).get("data_files")
-    if isinstance(data_files, dict):
-        config["dataset_kwargs"]["data_files"] = {
-            split: [
-                path if "://" in path else str((folder / path).resolve())
-                for path in ([paths] if isinstance(paths, str) else paths)
-            ]
-            for split, paths in data_files.items()
-        }
+def data_files(config: dict[str, Any]) -> dict[str, list[str]]:
+    """The data files that a configuration names, by split."""
+    named = (config.get("dataset_kwargs") or {}).get("data_files")
+    if not isinstance(named, dict):
+        return {}
+    return {split: [own] if isinstance(own, str) else own for split, own in named.items()}
+
+
+# --------------------------------------------------------------------------------------------
+# What would run Python code, found without running it
+
+
+def _code_in_file(path: Path, seen: set[Path]) -> Iterator[str]:
+    path = path.expanduser().resolve()
+    if path in seen:
+        return
+    seen.add(path)
+    config, functions = _parsed(path)
+    yield from functions
+    if isinstance(config, dict):
+        yield from _code_in(config, path, seen)
+
+
+def _parsed(path: Path) -> tuple[Any, list[str]]:
+    """The YAML of a card, and the functions that it names, which are not imported."""
+    import yaml
+
+    functions: list[str] = []
+
+    class Loader(yaml.SafeLoader):
+        """Refuses every other tag, as ``!!python/name``."""
+
+    def note(_loader: yaml.SafeLoader, node: yaml.Node) -> None:
+        functions.append(f"!function {node.value}")
+
+    Loader.add_constructor("!function", note)
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader), functions  # noqa: S506
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise LikraError(f"cannot read the task card '{path}': {one_line(error)}") from error
+
+
+def _code_in(config: dict[str, Any], path: Path, seen: set[Path]) -> Iterator[str]:
+    """What runs code in a configuration, in a group's members and in what they include."""
+    yield from (key for key in ("class", "custom_dataset", "unsafe_code") if config.get(key))
+    if config.get("use_prompt"):
+        yield "use_prompt, whose templates are rendered without a sandbox"
+    arguments = config.get("dataset_kwargs")
+    if isinstance(arguments, dict) and arguments.get("trust_remote_code"):
+        yield "trust_remote_code"
+    reader = str(config.get("dataset_path"))
+    if reader == "pandas" or reader.endswith(".py"):  # datasets' reader of that name unpickles
+        yield f"dataset_path: {reader}"
+    yield from map("metric: {}".format, _foreign_metrics(config))
+    included = config.get("include") or []
+    for file in included if isinstance(included, list) else [included]:
+        yield from _code_in_file(path.parent / str(file), seen)
+    members = config.get("task")
+    for member in members if isinstance(members, list) else []:
+        if isinstance(member, dict):
+            yield from _code_in(member, path, seen)
+
+
+def _foreign_metrics(config: dict[str, Any]) -> list[str]:
+    """The metrics that the harness does not have: it loads them as scripts, from hub or disk."""
+    import lm_eval.api.metrics  # noqa: F401  # fills the registry
+    from lm_eval.api.registry import metric_registry
+
+    metrics = config.get("metric_list")
+    return [
+        str(metric.get("metric"))
+        for metric in (metrics if isinstance(metrics, list) else [])
+        if isinstance(metric, dict)
+        and (metric.get("hf_evaluate") or str(metric.get("metric")) not in metric_registry)
+    ]

@@ -1,10 +1,11 @@
-"""One document of a harness's task as a question, rendered by the harness itself."""
+"""The harness's tasks: opened, and their documents as questions, rendered by the harness itself."""
 
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from likra.data.card import data_files
 from likra.data.rendering import Rendering
 from likra.errors import LikraError
 from likra.questions import Choice, Question, check_question
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from jinja2.sandbox import SandboxedEnvironment
     from lm_eval.api.task import ConfigurableTask
 
+Config = dict[str, Any]  # what the harness's ``ConfigurableTask`` takes
 Document = dict[str, Any]
 
 
@@ -47,6 +49,39 @@ def _sandbox() -> "SandboxedEnvironment":
     return sandbox
 
 
+def configurable_task(config: Config) -> "ConfigurableTask":
+    """The harness's task of a configuration, its data loaded.
+
+    The harness wants something to evaluate, so a task that has only training data evaluates them;
+    `HarnessTask.eval_split` does not count this.
+
+    Raises:
+        LikraError: the data cannot be read, or the card does not fit them.
+
+    """
+    import datasets
+    from lm_eval.api.task import ConfigurableTask
+
+    training = config.get("training_split")
+    if training and not (config.get("test_split") or config.get("validation_split")):
+        config = {**config, "test_split": training, "fewshot_split": training}
+    bars = datasets.utils.logging.is_progress_bar_enabled()
+    datasets.utils.logging.disable_progress_bar()
+    try:
+        with sandboxed_templates():
+            return ConfigurableTask(config=dict(config))
+    except Exception as error:  # whatever the data set's reader or the card's templates raise
+        hint = f"{config.get('dataset_path')}: with --data FOLDER it is read from local files"
+        local = [file for own in data_files(config).values() for file in own if "://" not in file]
+        source = ", ".join(local) or hint
+        raise LikraError(
+            f"cannot open the data of task '{config['task']}' ({source}): {one_line(error)}"
+        ) from error
+    finally:
+        if bars:
+            datasets.utils.logging.enable_progress_bar()
+
+
 def render(
     part: "ConfigurableTask",
     document: Document,
@@ -55,15 +90,7 @@ def render(
     num_fewshot: int,
     rendering: Rendering,
 ) -> Question:
-    """A document as a question.
-
-    Args:
-        part: the harness's task, in which the examples stand.
-        document: one of its data set.
-        name: the question's id.
-        where: the document stands, for messages.
-        num_fewshot: solved examples before it.
-        rendering: see `Rendering`.
+    """A document of a harness's task as the question of that name; ``where`` is for messages.
 
     Raises:
         LikraError: the card's templates do not fit the document, or the question is unusable.

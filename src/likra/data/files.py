@@ -132,13 +132,6 @@ class Questions(Sequence[Question]):
         return self._question(self.numbers[index])
 
     def _question(self, number: int) -> Question:
-        """One question of the table.
-
-        Raises:
-            LikraError: it holds chat messages, and there is no chat template; or the template
-                does not take them.
-
-        """
         table = self.task.tables[self.split]
         entry = table[number]
         solved = self._examples(number) if self.num_fewshot else []
@@ -161,22 +154,18 @@ class Questions(Sequence[Question]):
         if task.train_split is None:
             raise LikraError(f"'{task.name}' has no training split to take examples from")
         name, pool = task.place(task.train_split)
-        own = f"{FEWSHOT_SEED}/{self.split}/{number}"
         fixed = self.rendering.fewshot == "fixed"
-        count, solved = self.num_fewshot, list[tuple[Text, Text]]()
-        for place in shuffled(len(pool), random.Random(FEWSHOT_SEED if fixed else own)):
-            if len(solved) == count:
-                break
+        seed = FEWSHOT_SEED if fixed else f"{FEWSHOT_SEED}/{self.split}/{number}"
+        solved: list[tuple[Text, Text]] = []
+        for place in shuffled(len(pool), random.Random(seed)):
             if (name, pool[place]) != (self.split, number):
                 entry = task.tables[name][pool[place]]
                 right = [text for text, is_right in entry.answers if is_right]
                 if right and entry.id not in task.hidden:
                     solved.append((entry.prompt, right[0]))
-        if len(solved) < self.num_fewshot:
-            raise LikraError(
-                f"'{task.name}' has {len(solved)} solved examples, not {self.num_fewshot}"
-            )
-        return solved
+            if len(solved) == self.num_fewshot:
+                return solved
+        raise LikraError(f"'{task.name}' has {len(solved)} solved examples, not {self.num_fewshot}")
 
 
 # --------------------------------------------------------------------------------------------
@@ -203,33 +192,24 @@ def open_files(
     if path.suffix.lower() in {".gz", ".zip", ".zst"}:
         raise LikraError(f"'{name}' is compressed: decompress it")
     by_split = _folder_files(path) if path.is_dir() else {TRAIN: [path]}
-    files = [file for own in by_split.values() for file in own]
+    decodes = all(
+        file.suffix.lower() in {".csv", ".tsv"} for own in by_split.values() for file in own
+    )
 
     def rows(own: list[Path]) -> Iterator[Row]:
         for file in own:
             for place, row in read_rows(file):
                 yield f"{file.name}, {place}", row
 
-    return _open(
-        name,
-        {split: rows(own) for split, own in by_split.items()},
-        {split: ", ".join(map(str, own)) for split, own in by_split.items()},
-        mapping or {},
-        on_bad_row,
-        decodes=all(file.suffix.lower() in {".csv", ".tsv"} for file in files),
-    )
+    splits = {split: (", ".join(map(str, own)), rows(own)) for split, own in by_split.items()}
+    return _open(name, splits, mapping, on_bad_row, decodes=decodes)
 
 
 _SPLITS = {"dev": "validation", "val": "validation", "valid": "validation", "eval": "validation"}
 
 
 def _folder_files(folder: Path) -> dict[str, list[Path]]:
-    """The data files of a folder by split; none is skipped.
-
-    Raises:
-        LikraError: there is none, or one belongs to no split.
-
-    """
+    """The data files of a folder by split; none is skipped."""
     files: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in READABLE or path.name.startswith("."):
@@ -274,9 +254,8 @@ def open_hub(
             yield f"{name} {split}, row {number}", row
 
     called = _without_collisions(list(data))
-    splits = {called[split]: rows(split) for split in data}
-    sources = {called[split]: f"{name} {split}" for split in data}
-    return _open(name, splits, sources, mapping or {}, on_bad_row)
+    splits = {called[split]: (f"{name} {split}", rows(split)) for split in data}
+    return _open(name, splits, mapping, on_bad_row)
 
 
 def _without_collisions(splits: list[str]) -> dict[str, str]:
@@ -295,18 +274,18 @@ def _usual(split: str) -> str:
 
 def _open(
     name: str,
-    splits: Mapping[str, Iterator[Row]],
-    sources: Mapping[str, str],
-    mapping: Mapping[str, str],
+    splits: Mapping[str, tuple[str, Iterator[Row]]],
+    mapping: Mapping[str, str] | None,
     on_bad_row: str,
     *,
     decodes: bool = False,
 ) -> FileTask:
+    """A task of the rows of each split, which have a name for messages."""
     tables = {
-        split: read_table(sources[split], rows, mapping, on_bad_row, decodes=decodes)
-        for split, rows in splits.items()
+        split: read_table(source, rows, mapping or {}, on_bad_row, decodes=decodes)
+        for split, (source, rows) in splits.items()
     }
-    notes = [note for split, table in tables.items() for note in _notes(sources[split], table)]
+    notes = [note for split, table in tables.items() for note in _notes(splits[split][0], table)]
     return FileTask(name, tables, notes)
 
 

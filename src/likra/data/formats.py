@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from likra.data.rows import MAX_FIELD, BadRowError
@@ -17,6 +17,7 @@ from likra.text import common_length
 
 Messages = list[dict[str, str]]
 Text = str | Messages
+Labelled = list[tuple[Text, bool]]  # answers, with whether each is right
 
 # What a column may be for, and the names by which it is recognised.
 ROLES: dict[str, tuple[str, ...]] = {
@@ -39,31 +40,36 @@ WANTED = (
 
 @dataclass(frozen=True)
 class Example:
-    """One row: what is asked, and its answers with whether each is right."""
+    """What is asked, and its answers; ``id`` and ``origin`` (the place in a file) may be empty."""
 
-    id: str | None
+    id: str
     prompt: Text
-    answers: list[tuple[Text, bool]]
+    answers: Labelled
+    origin: str = ""
 
 
 @dataclass(frozen=True)
 class Format:
-    """A recognised format.
+    """A format; `recognise` adds what it knows of a file.
 
     Attributes:
         name: for the user.
-        columns: the file's column for each role.
-        read: the row as an example.
+        read: the prompt and the answers of a row.
+        needed: the roles that columns must have.
+        one_of: the roles of which one is needed.
         groups: whether rows with the same prompt are answers to one question.
+        columns: the file's column for each role.
         seen: the columns of the first row.
         decodes: whether lists and messages are JSON in a field, as in CSV.
 
     """
 
     name: str
-    columns: dict[str, str]
-    read: Callable[["Format", Mapping[str, Any]], Example]
+    read: Callable[["Format", Mapping[str, Any]], tuple[Text, Labelled]]
+    needed: tuple[str, ...] = ()
+    one_of: tuple[str, ...] = ()
     groups: bool = False
+    columns: Mapping[str, str] = field(default_factory=dict)
     seen: frozenset[str] = frozenset()
     decodes: bool = False
 
@@ -80,14 +86,17 @@ class Format:
 
         """
         self._check_columns(row)
-        example = self.read(self, row)
-        if _is_blank(example.prompt):
+        prompt, answers = self.read(self, row)
+        if self.name != "multiple choice":
+            answers = _unmixed(prompt, answers)
+        if _is_blank(prompt):
             raise BadRowError("empty prompt")
-        if not example.answers:
+        if not answers:
             raise BadRowError("no answers")
-        if any(_is_blank(text) for text, _ in example.answers):
+        if any(_is_blank(text) for text, _ in answers):
             raise BadRowError("empty answer")
-        return example
+        identity = row.get(self.columns["id"]) if "id" in self.columns else None
+        return Example("" if identity is None else str(identity), prompt, answers)
 
     def _check_columns(self, row: Mapping[str, Any]) -> None:
         for role, column in self.columns.items():
@@ -119,11 +128,8 @@ def recognise(
 ) -> Format:
     """The format of a file with these columns.
 
-    Args:
-        columns: what the file has.
-        mapping: the user's own names by role; ``A+B+C`` for choices in several columns.
-        where: the file, for messages.
-        decodes: see `Format`.
+    ``mapping`` has the user's own names by role, with ``A+B+C`` for choices in several columns;
+    ``where`` names the file in messages.
 
     Raises:
         LikraError: an unknown role, a missing column, or columns that match no format.
@@ -138,7 +144,7 @@ def recognise(
             # of a preference either may be missing in the first row
             named = {**{role: role for role in form.one_of}, **by_role}
             columns_of = {role: named[role] for role in roles if role in named}
-            return Format(form.name, columns_of, form.read, form.groups, frozenset(names), decodes)
+            return replace(form, columns=columns_of, seen=frozenset(names), decodes=decodes)
     raise LikraError(
         f"{where} matches no format: it has {_shown(names)}. Expected: {WANTED}. "
         "Name your columns with --columns prompt=MINE,chosen=MINE"
@@ -178,17 +184,16 @@ def _shown(columns: Iterable[str]) -> str:
 # Rows to examples
 
 
-def _preference(form: Format, row: Mapping[str, Any]) -> Example:
+def _preference(form: Format, row: Mapping[str, Any]) -> tuple[Text, Labelled]:
     right = _texts(form, row, "chosen")
     wrong = _texts(form, row, "rejected")
     if "prompt" in form.columns:
-        prompt = _text(form, row[form.columns["prompt"]], form.columns["prompt"])
+        prompt = _text_of(form, row, "prompt")
     elif right and wrong:
         prompt, right, wrong = _implicit_prompt(right, wrong)
     else:
         raise BadRowError("no prompt", "without that column it needs both chosen and rejected")
-    answers = [(text, True) for text in right] + [(text, False) for text in wrong]
-    return Example(_identity(form, row), prompt, _unmixed(prompt, answers))
+    return prompt, [(text, True) for text in right] + [(text, False) for text in wrong]
 
 
 def _implicit_prompt(right: list[Text], wrong: list[Text]) -> tuple[Text, list[Text], list[Text]]:
@@ -203,30 +208,24 @@ def _implicit_prompt(right: list[Text], wrong: list[Text]) -> tuple[Text, list[T
     return prompt, [text[length:] for text in right], [text[length:] for text in wrong]
 
 
-def _unpaired(form: Format, row: Mapping[str, Any]) -> Example:
-    prompt = _text(form, row[form.columns["prompt"]], form.columns["prompt"])
-    answer = _text(form, row[form.columns["completion"]], form.columns["completion"])
-    is_right = _truth(row[form.columns["label"]], form.columns["label"])
-    return Example(_identity(form, row), prompt, _unmixed(prompt, [(answer, is_right)]))
+def _completion(form: Format, row: Mapping[str, Any]) -> tuple[Text, Labelled]:
+    """One answer, right where there is no label."""
+    prompt = _text_of(form, row, "prompt")
+    answer = _text_of(form, row, "completion")
+    label = form.columns.get("label")
+    return prompt, [(answer, label is None or _truth(row[label], label))]
 
 
-def _completion(form: Format, row: Mapping[str, Any]) -> Example:
-    prompt = _text(form, row[form.columns["prompt"]], form.columns["prompt"])
-    answer = _text(form, row[form.columns["completion"]], form.columns["completion"])
-    return Example(_identity(form, row), prompt, _unmixed(prompt, [(answer, True)]))
-
-
-def _choice(form: Format, row: Mapping[str, Any]) -> Example:
-    prompt = _text(form, row[form.columns["prompt"]], form.columns["prompt"])
+def _choice(form: Format, row: Mapping[str, Any]) -> tuple[Text, Labelled]:
+    prompt = _text_of(form, row, "prompt")
     texts, labels = _choices(form, row)
     column = form.columns["answer"]
     value = row[column]
-    if form.decodes and value not in texts:
-        value = _from_json(value)
+    if value not in texts:
+        value = _decoded(form, value)
     listed = value if isinstance(value, list) else [value]
     right = {_place(item, texts, labels, column) for item in listed}
-    answers: list[tuple[Text, bool]] = [(text, place in right) for place, text in enumerate(texts)]
-    return Example(_identity(form, row), prompt, answers)
+    return prompt, [(text, place in right) for place, text in enumerate(texts)]
 
 
 def _choices(form: Format, row: Mapping[str, Any]) -> tuple[list[str], list[str] | None]:
@@ -239,7 +238,7 @@ def _choices(form: Format, row: Mapping[str, Any]) -> tuple[list[str], list[str]
             values.pop()
         texts = _plain_texts(values, column)
         return texts, names[: len(texts)] if all(len(name) == 1 for name in names) else None
-    value = _from_json(row[column]) if form.decodes else row[column]
+    value = _decoded(form, row[column])
     if not isinstance(value, dict):
         return _plain_texts(value, column), None
     texts = _plain_texts(value.get("text"), column)
@@ -263,13 +262,7 @@ def _is_missing(value: object) -> bool:
 
 
 def _place(value: object, texts: list[str], labels: list[str] | None, column: str) -> int:
-    """An answer given by its label; where choices have none, by text, letter or index from 0.
-
-    Raises:
-        BadRowError: it matches no choice, or may mean several.
-        LikraError: it is one past the last: the file counts from 1.
-
-    """
+    """An answer given by its label; where choices have none, by text, letter or index from 0."""
     if isinstance(value, bool) or _is_missing(value):
         raise BadRowError(f"'{column}' matches no choice", f"{value!r}")
     if isinstance(value, float) and value.is_integer():
@@ -304,10 +297,13 @@ def _place(value: object, texts: list[str], labels: list[str] | None, column: st
     raise BadRowError(f"'{column}' matches no choice", f"'{text:.60}' ({known}, or a text)")
 
 
+def _text_of(form: Format, row: Mapping[str, Any], role: str) -> Text:
+    return _text(form, row[form.columns[role]], form.columns[role])
+
+
 def _text(form: Format, value: Any, column: str) -> Text:
     """A plain text, or chat messages."""
-    if form.decodes and isinstance(value, str) and value.startswith("[{"):
-        value = _from_json(value)
+    value = _decoded(form, value, "[{")
     if isinstance(value, str):
         return value
     if isinstance(value, dict) and "content" in value:
@@ -324,9 +320,7 @@ def _is_message(value: object) -> bool:
 def _texts(form: Format, row: Mapping[str, Any], role: str) -> list[Text]:
     """No answer, one, or a list of several."""
     column = form.columns[role]
-    value = row.get(column)
-    if form.decodes and isinstance(value, str) and value.startswith(("[{", '["')):
-        value = _from_json(value)
+    value = _decoded(form, row.get(column), "[{", '["')
     if _is_missing(value) or value == []:
         return []
     if isinstance(value, list) and not any(_is_message(item) for item in value):
@@ -334,9 +328,9 @@ def _texts(form: Format, row: Mapping[str, Any], role: str) -> list[Text]:
     return [_text(form, value, column)]
 
 
-def _from_json(value: Any) -> Any:
+def _decoded(form: Format, value: Any, *beginnings: str) -> Any:
     """In CSV, lists and messages are JSON in a field."""
-    if isinstance(value, str) and value.startswith(("[", "{")):
+    if form.decodes and isinstance(value, str) and value.startswith(beginnings or ("[", "{")):
         try:
             return json.loads(value)
         except json.JSONDecodeError:
@@ -352,14 +346,9 @@ def _truth(value: object, column: str) -> bool:
     return named[text]
 
 
-def _identity(form: Format, row: Mapping[str, Any]) -> str | None:
-    value = row.get(form.columns["id"]) if "id" in form.columns else None
-    return None if value is None or value == "" else str(value)
-
-
-def _unmixed(prompt: Text, answers: list[tuple[Text, bool]]) -> list[tuple[Text, bool]]:
+def _unmixed(prompt: Text, answers: Labelled) -> Labelled:
     """Plain answers belong to a plain prompt; messages to messages, which they may repeat."""
-    unmixed = []
+    unmixed: Labelled = []
     for text, is_right in answers:
         if isinstance(text, str) != isinstance(prompt, str):
             raise BadRowError("mixed plain text and chat messages", "in prompt and answers")
@@ -378,20 +367,9 @@ def _is_blank(text: Text) -> bool:
     return not any(message["content"].strip() for message in text)
 
 
-@dataclass(frozen=True)
-class _Form:
-    """A format before its columns are known: those it must have, and those it needs one of."""
-
-    name: str
-    read: Callable[[Format, Mapping[str, Any]], Example]
-    needed: tuple[str, ...] = ()
-    one_of: tuple[str, ...] = ()
-    groups: bool = False
-
-
 _FORMATS = (
-    _Form("preference", _preference, one_of=("chosen", "rejected")),
-    _Form("unpaired preference", _unpaired, ("prompt", "completion", "label"), groups=True),
-    _Form("prompt-completion", _completion, ("prompt", "completion"), groups=True),
-    _Form("multiple choice", _choice, ("prompt", "choices", "answer")),
+    Format("preference", _preference, one_of=("chosen", "rejected")),
+    Format("unpaired preference", _completion, ("prompt", "completion", "label"), groups=True),
+    Format("prompt-completion", _completion, ("prompt", "completion"), groups=True),
+    Format("multiple choice", _choice, ("prompt", "choices", "answer")),
 )

@@ -1,8 +1,9 @@
 """Tasks that lm-evaluation-harness renders: cards, and its own."""
 
+import functools
 import itertools
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likra.data.card import card_config, card_path, read_card
-from likra.data.documents import Document, render, sandboxed_templates
-from likra.data.parts import Config, Parts
+from likra.data.documents import Config, Document, configurable_task, render, sandboxed_templates
 from likra.data.pool import Answers
 from likra.data.rendering import PLAIN, Rendering
 from likra.data.splits import HELD_OUT, TRAIN, hold_out
@@ -24,26 +24,18 @@ if TYPE_CHECKING:
 FEWSHOT_SEED = 1234  # the harness's own default
 
 
-@dataclass(frozen=True)
-class Division:
-    """A split of the data that is divided, and the ids of the questions on each side."""
-
-    split: str
-    ids: Mapping[str, frozenset[str]]
-
-
 @dataclass(frozen=True, eq=False)
 class HarnessTask:
     """A task that lm-evaluation-harness renders: a card, or a task or group of its own.
 
     Attributes:
         name: as in results.
-        parts: of the data set.
+        open_part: the harness's own task of a part of the data set, as of MMLU's subjects.
         part_names: the parts that make up the evaluation; ("",) where there is one.
         metadata: of the card.
         use_ids: whether the documents' own ids name the questions.
         lacks_training: a message where the card has training data and the local folder has none.
-        division: of the only split, where it is divided.
+        division: of the only split, where it is divided: that split, and the ids on each side.
         hidden: ids of questions that are never shown as examples.
         notes: what the user should know about the data: complete when all questions are read,
             and shared by the tasks that are derived from this one.
@@ -51,19 +43,19 @@ class HarnessTask:
     """
 
     name: str
-    parts: Parts
+    open_part: "Callable[[str], ConfigurableTask]"
     part_names: tuple[str, ...] = ("",)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     use_ids: bool = True
     lacks_training: str = ""
-    division: Division | None = None
+    division: Mapping[str, tuple[str, frozenset[str]]] = field(default_factory=dict)
     hidden: frozenset[str] = frozenset()
     notes: list[str] = field(default_factory=list)
 
     @property
     def harness_task(self) -> "ConfigurableTask":
         """The harness's own task of the first part. Used alone, it renders without a sandbox."""
-        return self.parts.open(self.part_names[0])
+        return self.open_part(self.part_names[0])
 
     @property
     def needs_chat_template(self) -> bool:
@@ -73,38 +65,35 @@ class HarnessTask:
     @cached_property
     def composed(self) -> dict[str, list[tuple[str, str]]]:
         """The (part, split) pairs of each split that the card makes of others."""
-        composed: dict[str, list[tuple[str, str]]] = {}
-        for split, members in self.metadata.get("splits", {}).items():
-            pairs = [member.rpartition("/")[::2] for member in members]
-            composed[split] = [
+        return {
+            split: [
                 (part, source)
-                for name, source in pairs
+                for name, _, source in (member.rpartition("/") for member in members)
                 for part in (self.part_names if name == "*" else (name,))
             ]
-        return composed
+            for split, members in self.metadata.get("splits", {}).items()
+        }
 
     @property
     def train_split(self) -> str | None:
         """The training split."""
-        if self.division is not None or TRAIN in self.composed:
+        if self.division or TRAIN in self.composed:
             return TRAIN
-        split: str | None = self.harness_task.config.training_split
-        return split
+        return self.harness_task.config.training_split
 
     @property
     def eval_split(self) -> str | None:
         """The split to evaluate: what was held out; else the harness's, test or validation."""
-        if self.division is not None:
+        if self.division:
             return HELD_OUT
         config = self.harness_task.config
-        split: str | None = config.test_split or config.validation_split
+        split = config.test_split or config.validation_split
         return None if split == config.training_split else split
 
     @property
     def splits(self) -> list[str]:
         """All splits that can be asked for."""
-        divided = self.division.ids if self.division is not None else ()
-        return sorted({*divided, *self.composed, *map(str, self.harness_task.dataset)})
+        return sorted({*self.division, *self.composed, *map(str, self.harness_task.dataset)})
 
     def held_out(self, fraction: float, seed: int, rendering: Rendering = PLAIN) -> "HarnessTask":
         """The task with its only split divided: a fraction of it, drawn by the seed, is held out.
@@ -116,11 +105,11 @@ class HarnessTask:
         split = self.eval_split or self.train_split or self.splits[0]
         questions = self._rendered(split, 0, rendering)
         sides = hold_out((question.stem for question in questions), fraction, seed)
-        ids = {
-            side: frozenset(questions[number].id for number in numbers)
+        division = {
+            side: (split, frozenset(questions[number].id for number in numbers))
             for side, numbers in sides.items()
         }
-        return replace(self, division=Division(split, ids))
+        return replace(self, division=division)
 
     def without_examples(self, ids: set[str]) -> "HarnessTask":
         """The task in which these questions are never shown as solved examples."""
@@ -140,12 +129,10 @@ class HarnessTask:
             LikraError: no such split, or a question is unusable.
 
         """
-        if self.division is not None and split in self.division.ids:
-            own = self.division.ids[split]
-            rendered = self._rendered(self.division.split, num_fewshot, rendering)
-            questions = [question for question in rendered if question.id in own]
-        else:
-            questions = self._rendered(split, num_fewshot, rendering)
+        whole, own = self.division.get(split, (split, None))
+        questions = self._rendered(whole, num_fewshot, rendering)
+        if own is not None:
+            questions = [question for question in questions if question.id in own]
         if count := int(self.metadata.get("distractors", 0)):
             questions = _with_distractors(questions, count)
         check_questions(questions)
@@ -156,7 +143,7 @@ class HarnessTask:
         questions: list[Question] = []
         dropped: list[LikraError] = []
         for name, source, prefix in self._members(split):
-            part = self.parts.open(name)
+            part = self.open_part(name)
             pool = self._examples_pool(name) if num_fewshot else None
             with sandboxed_templates(), _examples(part, pool, num_fewshot, rendering):
                 for row, document in enumerate(_documents(part, source)):
@@ -178,7 +165,7 @@ class HarnessTask:
         """The parts and their splits that make up a split, and a prefix for ids."""
         if split not in self.composed:
             for name in self.part_names:
-                if split not in self.parts.open(name).dataset:
+                if split not in self.open_part(name).dataset:
                     raise unknown(f"split of task '{self.name}'", split, self.splits)
                 yield name, split, f"{name}/" if len(self.part_names) > 1 else ""
             return
@@ -194,7 +181,7 @@ class HarnessTask:
     def _has(self, name: str, split: str) -> bool:
         """Whether the data has a split of a part."""
         try:
-            return split in self.parts.open(name).dataset
+            return split in self.open_part(name).dataset
         except LikraError as error:
             if "contains no data" in str(error):
                 return False
@@ -209,8 +196,8 @@ class HarnessTask:
 
         Without a split for them, the harness takes examples from the evaluated one.
         """
-        part = self.parts.open(name)
-        away = self.hidden | (self.division.ids[HELD_OUT] if self.division is not None else set())
+        part = self.open_part(name)
+        away = self.hidden | (self.division[HELD_OUT][1] if self.division else set())
         split = part.fewshot_cfg.split
         if split is None and part.fewshot_cfg.samples is None:
             config = part.config
@@ -229,7 +216,7 @@ class HarnessTask:
             self.notes.append(text)
 
 
-def _documents(part: "ConfigurableTask", split: str) -> "Iterator[Document]":
+def _documents(part: "ConfigurableTask", split: str) -> Iterator[Document]:
     documents = part.dataset[split]
     process = part.config.process_docs
     return iter(documents if process is None else process(documents))
@@ -249,12 +236,7 @@ class _FixedExamples:
 def _examples(
     part: "ConfigurableTask", pool: list[Document] | None, count: int, rendering: Rendering
 ) -> Iterator[None]:
-    """Within it, the harness draws examples as the rendering says, from the pool if there is one.
-
-    Raises:
-        LikraError: the pool is too small.
-
-    """
+    """A context in which the harness draws examples as the rendering says, from the pool if any."""
     if pool is not None and len(pool) < count:
         raise LikraError(f"task '{part.config.task}' has {len(pool)} examples, not {count}")
     part.set_fewshot_seed(FEWSHOT_SEED)
@@ -292,12 +274,9 @@ def _with_distractors(questions: list[Question], count: int) -> list[Question]:
 
 
 def open_card(name: str, data: str | None = None, *, allow_code: bool = False) -> HarnessTask:
-    """Open a card, or one configuration of its data set (``NAME:CONFIGURATION``).
+    """Open a card by name or path, or one configuration of its data set (``NAME:CONFIGURATION``).
 
-    Args:
-        name: a card's name or path.
-        data: a local folder to read instead of the card's data set.
-        allow_code: whether a card that comes from a path may run Python code.
+    ``data`` is a local folder to read instead of the card's data set.
 
     Raises:
         LikraError: no such card or configuration, a card that the harness does not understand or
@@ -313,26 +292,29 @@ def open_card(name: str, data: str | None = None, *, allow_code: bool = False) -
             raise unknown(f"configuration of task '{card}'", configuration, parts)
         parts = (configuration,)
 
-    def config_of(part: str) -> Config:
-        return card_config(card, data, part or None, allow_code=allow_code)
+    @functools.cache
+    def open_part(part: str) -> "ConfigurableTask":
+        return configurable_task(card_config(card, data, part or None, allow_code=allow_code))
 
     name = f"{config['task']}{f':{configuration}' if configuration else ''}"
-    task = HarnessTask(name, Parts(config_of), parts, metadata)
+    task = HarnessTask(name, open_part, parts, metadata)
     if "overlaps" in metadata:
         task.notes.append(metadata["overlaps"])
-    _ = task.harness_task  # what is wrong with the card or its data is found now
-    return replace(task, lacks_training=lacking(task, config, data))
+    return opened(task, config, data)
 
 
-def lacking(task: HarnessTask, config: Config, data: str | None) -> str:
-    """A message where the configuration names training data that the folder does not hold.
+def opened(task: HarnessTask, config: Config, data: str | None) -> HarnessTask:
+    """The task, its data opened: what is wrong with the card or its data is found now.
 
-    Without it, the evaluation split would be divided and trained on, unasked.
+    Training data that the configuration names and the folder lacks are noted: else the evaluation
+    split would be divided and trained on, unasked.
     """
+    _ = task.harness_task
     if data is None or not config.get("training_split") or task.train_split is not None:
-        return ""
+        return task
     files = ", ".join(sorted(p.name for p in Path(data).iterdir() if p.is_file())[:8])
-    return (
+    message = (
         f"'{data}' contains no training data for task '{task.name}' (it contains {files}); another "
         "configuration of the data set is named as TASK:CONFIGURATION"
     )
+    return replace(task, lacks_training=message)

@@ -1,18 +1,19 @@
 """The harness's own tasks by name, found without its index of 14,000 files."""
 
 import difflib
+import functools
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from likra.data.card import check_output_type, use_local_data
-from likra.data.harness import HarnessTask, lacking
-from likra.data.parts import Config, Parts
+from likra.data.documents import Config, configurable_task
+from likra.data.harness import HarnessTask, opened
 from likra.errors import LikraError
 
 if TYPE_CHECKING:
+    from lm_eval.api.task import ConfigurableTask
     from lm_eval.tasks import TaskManager
 
 HARNESS = "lm_eval:"
@@ -46,11 +47,9 @@ def harness_has(name: str) -> bool:
 
 
 def open_harness_task(name: str, data: str | None = None) -> HarnessTask:
-    """Open a task, group or tag of the harness.
+    """Open a task, group or tag of the harness, by its name there.
 
-    Args:
-        name: its name in the harness, without ``lm_eval:``.
-        data: a local folder to read instead of the task's data set.
+    ``data`` is a local folder to read instead of the task's data set.
 
     Raises:
         LikraError: there is none, its data cannot be read, or it does not rank choices.
@@ -60,15 +59,15 @@ def open_harness_task(name: str, data: str | None = None) -> HarnessTask:
     for config in configs.values():
         check_output_type(config, f"task 'lm_eval:{name}'")
 
-    def config_of(part: str) -> Config:
+    @functools.cache
+    def open_part(part: str) -> "ConfigurableTask":
         config = dict(configs[part])
         if data is not None:
             use_local_data(config, data)
-        return config
+        return configurable_task(config)
 
-    task = HarnessTask(f"{HARNESS}{name}", Parts(config_of), tuple(configs), use_ids=False)
-    _ = task.harness_task  # what is wrong with its data is found now
-    return replace(task, lacks_training=lacking(task, configs[task.part_names[0]], data))
+    task = HarnessTask(f"{HARNESS}{name}", open_part, tuple(configs), use_ids=False)
+    return opened(task, configs[task.part_names[0]], data)
 
 
 def _harness_configs(name: str) -> dict[str, Config]:

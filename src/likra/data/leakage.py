@@ -35,12 +35,7 @@ def find_leaks(train: Sequence[Question], evaluation: Sequence[Question]) -> lis
 
     The similarity is the Jaccard index of the words, each weighted by its rarity
     (``log(n / document frequency)``): a form that all questions of a set have in common counts
-    for little. No pair above `NEAR` is missed.
-
-    Args:
-        train: only stems and ids are read, one question at a time.
-        evaluation: the same.
-
+    for little. No pair above `NEAR` is missed. Only stems and ids are read, one question at a time.
     """
     by_stem: dict[str, list[str]] = defaultdict(list)
     for question in train:

@@ -16,19 +16,17 @@ class Answers:
 
     def __init__(self, pool: Sequence[Question]) -> None:
         self.pool = pool
-        numbers: dict[str, int] = {}
-
-        def number(text: str) -> int:
-            return numbers.setdefault(text, len(numbers))
-
-        self._numbers = numbers
+        self._numbers: dict[str, int] = {}
         self._stems: list[int] = []
         self._texts: list[int | None] = []  # None where there is no right answer
         for question in pool:
-            answers = [comparable(choice.continuation) for choice in question.right[:1]]
-            self._stems.append(number(comparable(question.stem)))
-            self._texts.append(number(answers[0]) if answers and answers[0] else None)
+            text = comparable(question.right[0].continuation) if question.right else ""
+            self._stems.append(self._number(comparable(question.stem)))
+            self._texts.append(self._number(text) if text else None)
         self._distinct = {text for text in self._texts if text is not None}
+
+    def _number(self, text: str) -> int:
+        return self._numbers.setdefault(text, len(self._numbers))
 
     def of_others(self, question: Question, generator: random.Random) -> Iterator[Choice]:
         """Right answers of other questions as wrong ones of this one, each text once, shuffled.

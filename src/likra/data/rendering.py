@@ -38,9 +38,7 @@ def chat_template_of(tokenizer: "PreTrainedTokenizerBase") -> ChatTemplate:
     """
 
     def render(
-        messages: list[dict[str, str]],
-        add_generation_prompt: bool = True,
-        complete: bool = False,
+        messages: list[dict[str, str]], add_generation_prompt: bool = True, complete: bool = False
     ) -> str:
         text = tokenizer.apply_chat_template(
             messages,

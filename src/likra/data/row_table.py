@@ -5,46 +5,37 @@ read the digests of ids, prompts and answers.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, overload
 
 import pyarrow as pa
 
-from likra.data.formats import Example, Format, Text, recognise
+from likra.data.formats import Example, Format, Labelled, Text, recognise
 from likra.data.rows import BadRowError, Row
 from likra.errors import LikraError
 
 _SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string()),
-        pa.field("origin", pa.string()),
-        pa.field("prompt", pa.string()),  # chat messages as JSON
-        pa.field("is_chat", pa.bool_()),
-        pa.field("texts", pa.list_(pa.string())),
-        pa.field("rights", pa.list_(pa.bool_())),
-    ]
+    {
+        "id": pa.string(),
+        "origin": pa.string(),
+        "prompt": pa.string(),  # chat messages as JSON
+        "is_chat": pa.bool_(),
+        "texts": pa.list_(pa.string()),
+        "rights": pa.list_(pa.bool_()),
+    }
 )
-_FLUSH = 2048  # rows
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A question of a file: what is asked, and its answers with whether each is right."""
-
-    id: str
-    origin: str
-    prompt: Text
-    answers: list[tuple[Text, bool]]
+_BATCH = 2048  # rows
 
 
 @dataclass(frozen=True, eq=False)
-class Table(Sequence[Entry]):
+class Table(Sequence[Example]):
     """The questions of one split, read from disk when asked for.
 
     Attributes:
@@ -68,16 +59,16 @@ class Table(Sequence[Entry]):
         return len(self.groups)
 
     @overload
-    def __getitem__(self, index: int) -> Entry: ...
+    def __getitem__(self, index: int) -> Example: ...
     @overload
     def __getitem__(self, index: slice) -> "Table": ...
-    def __getitem__(self, index: int | slice) -> "Entry | Table":
+    def __getitem__(self, index: int | slice) -> "Example | Table":
         if isinstance(index, slice):
             return replace(self, groups=self.groups[index])
         rows = [self.rows.slice(number, 1).to_pylist()[0] for number in self.groups[index]]
         first = rows[0]
         prompt = _loaded(first["prompt"], first["is_chat"])
-        answers = [
+        answers: Labelled = [
             (_loaded(text, row["is_chat"]), is_right)
             for row in rows
             for text, is_right in zip(row["texts"], row["rights"], strict=True)
@@ -88,7 +79,7 @@ class Table(Sequence[Entry]):
                 for text, is_right in answers
                 if _digest(prompt, _stripped(text)) not in self.contradicted
             ]
-        return Entry(str(first["id"] or first["origin"]), first["origin"], prompt, answers)
+        return Example(first["id"] or first["origin"], prompt, answers, first["origin"])
 
     @property
     def is_chat(self) -> bool:
@@ -108,7 +99,7 @@ def read_table(
 
     Args:
         name: of the file, for messages.
-        rows: the place of each, file included, and its fields; see `likra.data.rows.read_rows`.
+        rows: with places that name the file.
         mapping: the user's columns by role.
         on_bad_row: "error", or "skip" to leave bad rows out and count them.
         decodes: see `likra.data.formats.Format`.
@@ -117,70 +108,58 @@ def read_table(
         LikraError: no row, no format that fits, or a bad row.
 
     """
-    return _Reader(name, mapping, on_bad_row, decodes).read(rows)
+    reader = _Reader(name, mapping, on_bad_row, decodes)
+    handle, path = tempfile.mkstemp(prefix="likra-", suffix=".arrow")
+    os.close(handle)
+    try:
+        with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
+            stored = reader.stored(rows)
+            while batch := list(itertools.islice(stored, _BATCH)):
+                writer.write_table(pa.Table.from_pylist(batch, schema=_SCHEMA))
+        # Read through the mapping, the rows stay the file's; the file goes with its last user.
+        return reader.table(pa.ipc.open_file(pa.memory_map(path)).read_all())
+    finally:
+        Path(path).unlink(missing_ok=True)
 
 
+@dataclass
 class _Reader:
     """Rows to a table: one pass, in which only digests of ids and prompts stay in memory."""
 
-    def __init__(
-        self, name: str, mapping: Mapping[str, str], on_bad_row: str, decodes: bool
-    ) -> None:
-        self.name, self.mapping, self.on_bad_row = name, mapping, on_bad_row
-        self.decodes = decodes
-        self.format: Format | None = None
-        self.ids: dict[bytes, bytes] = {}  # to the prompt that has it
-        self.n_rows = 0
-        self.groups: list[list[int]] = []
-        self.by_prompt: dict[bytes, list[int]] = {}  # the same lists
-        self.dropped: Counter[str] = Counter()
-        self.examples_of_dropped: list[str] = []
-        self.answers: dict[bytes, bool] = {}
-        self.contradicted: set[bytes] = set()
-        self.is_chat = False
+    name: str
+    mapping: Mapping[str, str]
+    on_bad_row: str
+    decodes: bool
+    format: Format | None = None
+    ids: dict[bytes, bytes] = field(default_factory=dict)  # to the prompt that has it
+    n_rows: int = 0
+    groups: list[list[int]] = field(default_factory=list)
+    by_prompt: dict[bytes, list[int]] = field(default_factory=dict)  # the same lists
+    dropped: Counter[str] = field(default_factory=Counter)
+    examples_of_dropped: list[str] = field(default_factory=list)
+    answers: dict[bytes, bool] = field(default_factory=dict)
+    contradicted: set[bytes] = field(default_factory=set)
+    is_chat: bool = False
 
-    def read(self, rows: Iterator[Row]) -> Table:
-        handle, path = tempfile.mkstemp(prefix="likra-", suffix=".arrow")
-        os.close(handle)
-        try:
-            with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
-                self._fill(rows, writer)
-            # Read through the mapping, the rows stay the file's; the file goes with its last user.
-            table = pa.ipc.open_file(pa.memory_map(path)).read_all()
-        finally:
-            Path(path).unlink(missing_ok=True)
-        if self.format is None or not self.groups:
-            raise LikraError(f"'{self.name}' contains no usable row{self._why()}")
-        return self._without_contradicted(
-            Table(
-                self.format,
-                table,
-                self.groups,
-                self.dropped,
-                self.examples_of_dropped,
-                frozenset(self.contradicted),
-            )
+    def table(self, rows: pa.Table) -> Table:
+        groups, dropped = self.groups, self.examples_of_dropped
+        if self.format is not None:
+            contradicted = frozenset(self.contradicted)
+            table = Table(self.format, rows, groups, self.dropped, dropped, contradicted)
+            if contradicted:  # such a text is neither right nor wrong: questions without others go
+                pairs = zip(groups, table, strict=True)
+                table = replace(table, groups=[group for group, own in pairs if own.answers])
+            if table.groups:
+                return table
+        raise LikraError(
+            f"'{self.name}' contains no usable row{f' ({dropped[0]})' if dropped else ''}"
         )
 
-    def _without_contradicted(self, table: Table) -> Table:
-        """A text that two rows call right and wrong is neither: questions without others go."""
-        if not table.contradicted:
-            return table
-        kept = [rows for rows, entry in zip(table.groups, table, strict=True) if entry.answers]
-        if not kept:
-            raise LikraError(f"'{self.name}' contains no usable row{self._why()}")
-        return replace(table, groups=kept)
-
-    def _why(self) -> str:
-        return f" ({self.examples_of_dropped[0]})" if self.examples_of_dropped else ""
-
-    def _fill(self, rows: Iterator[Row], writer: pa.ipc.RecordBatchFileWriter) -> None:
-        waiting: list[dict[str, Any]] = []
+    def stored(self, rows: Iterator[Row]) -> Iterator[dict[str, Any]]:
+        """The usable rows in the schema."""
         for origin, row in rows:
             try:
                 example = self._example(row)
-                if example is not None:
-                    waiting.append(self._entry(example, origin))
             except LikraError as error:
                 if self.on_bad_row == "error" or not isinstance(error, BadRowError):
                     is_of_row = self.format is not None or isinstance(error, BadRowError)
@@ -189,11 +168,9 @@ class _Reader:
                 self.dropped[error.kind] += 1
                 if len(self.examples_of_dropped) < 3:
                     self.examples_of_dropped.append(f"{origin}: {error}")
-            if len(waiting) == _FLUSH:
-                writer.write_table(pa.Table.from_pylist(waiting, schema=_SCHEMA))
-                waiting.clear()
-        if waiting:
-            writer.write_table(pa.Table.from_pylist(waiting, schema=_SCHEMA))
+            else:
+                if example is not None:
+                    yield self._entry(example, origin)
 
     def _example(self, row: Mapping[str, Any] | BadRowError) -> Example | None:
         if isinstance(row, BadRowError):
@@ -202,26 +179,26 @@ class _Reader:
             self.format = recognise(row, self.mapping, f"'{self.name}'", decodes=self.decodes)
         example = self.format.parse(row)
         self._check_row(example)  # a row that is left out must not have its answers noted
-        return self._new_answers(example, self.format.groups)
+        return self._new_answers(example)
 
     def _check_row(self, example: Example) -> None:
         if self.n_rows and (not isinstance(example.prompt, str)) != self.is_chat:
             raise BadRowError("mixed plain text and chat messages", "in one file")
-        known = None if example.id is None else self.ids.get(_digest(example.id))
+        known = self.ids.get(_digest(example.id)) if example.id else None
         if known is not None and not (self._groups and known == _digest(example.prompt)):
             raise BadRowError("duplicate id", f"'{example.id}'")
 
-    def _new_answers(self, example: Example, groups: bool) -> Example | None:
+    def _new_answers(self, example: Example) -> Example | None:
         """The example without answers that its question has already; None if none is left."""
-        seen: dict[bytes, bool] = self.answers if groups else {}
+        seen: dict[bytes, bool] = self.answers if self._groups else {}
         kept = []
         for text, is_right in example.answers:
             key = _digest(example.prompt, _stripped(text))
             if seen.get(key, is_right) != is_right:
-                if groups:
+                if self._groups:
                     self.contradicted.add(key)
                 raise BadRowError("the same text as right and as wrong answer", f"'{text!s:.60}'")
-            if key not in seen or not groups:
+            if key not in seen or not self._groups:
                 kept.append((text, is_right))
             seen[key] = is_right
         return replace(example, answers=kept) if kept else None
@@ -229,15 +206,14 @@ class _Reader:
     def _entry(self, example: Example, origin: str) -> dict[str, Any]:
         self.is_chat = not isinstance(example.prompt, str)
         key = _digest(example.prompt)
-        if example.id is not None:
+        if example.id:
             self.ids[_digest(example.id)] = key
         if self._groups and key in self.by_prompt:
             self.by_prompt[key].append(self.n_rows)
         else:
-            group = [self.n_rows]
-            self.groups.append(group)
+            self.groups.append([self.n_rows])
             if self._groups:
-                self.by_prompt[key] = group
+                self.by_prompt[key] = self.groups[-1]
         self.n_rows += 1
         return {
             "id": example.id,

@@ -44,18 +44,11 @@ def read_rows(path: Path) -> Iterator[Row]:
         raise LikraError(f"file not found: '{path}'")
     if path.stat().st_size == 0:
         raise LikraError(f"'{path}' is empty")
-    if kind == ".parquet":
-        yield from _parquet(path)
-        return
     with path.open("rb") as file:
-        if file.read(2) in {b"\xff\xfe", b"\xfe\xff"}:
+        if file.read(2) in {b"\xff\xfe", b"\xfe\xff"}:  # no Parquet file begins so
             raise LikraError(f"'{path}' is UTF-16: save it as UTF-8")
-    if kind == ".jsonl":
-        yield from _jsonl(path)
-    elif kind == ".json":
-        yield from _json(path)
-    else:
-        yield from _csv(path)
+    readers = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}
+    yield from readers.get(kind, _csv)(path)
 
 
 def _jsonl(path: Path) -> Iterator[Row]:
@@ -84,10 +77,11 @@ def _parsed(line: bytes, encoding: str) -> dict[str, Any] | BadRowError:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object, refused where one key would silently win over its namesake."""
-    if len({key for key, _ in pairs}) != len(pairs):
+    unique = dict(pairs)
+    if len(unique) != len(pairs):
         keys = [key for key, _ in pairs]
         raise BadRowError("duplicate key", f"'{next(k for k in keys if keys.count(k) > 1)}'")
-    return dict(pairs)
+    return unique
 
 
 def _whole(value: object) -> dict[str, Any] | BadRowError:

@@ -1,5 +1,6 @@
 """Training and evaluation questions from one set of questions."""
 
+import hashlib
 import random
 from collections.abc import Iterable
 
@@ -24,12 +25,12 @@ def hold_out(stems: Iterable[str], fraction: float, seed: int) -> dict[str, list
         LikraError: one side would be empty.
 
     """
-    by_stem: dict[int, list[int]] = {}
-    count = 0
+    by_stem: dict[bytes, list[int]] = {}
     for number, stem in enumerate(stems):
-        by_stem.setdefault(hash_of(stem), []).append(number)
-        count += 1
+        text = comparable(stem).encode("utf-8", "surrogatepass")
+        by_stem.setdefault(hashlib.blake2b(text, digest_size=8).digest(), []).append(number)
     groups = list(by_stem.values())
+    count = sum(map(len, groups))
     random.Random(seed).shuffle(groups)
     held: list[int] = []
     left: list[int] = []
@@ -43,11 +44,3 @@ def hold_out(stems: Iterable[str], fraction: float, seed: int) -> dict[str, list
             f"{len(groups)} of them differ in their words, and the same words stay together"
         )
     return {TRAIN: sorted(left), HELD_OUT: sorted(held)}
-
-
-def hash_of(stem: str) -> int:
-    """A number for a stem up to case and punctuation, the same in every process."""
-    import hashlib
-
-    digest = hashlib.blake2b(comparable(stem).encode("utf-8", "surrogatepass"), digest_size=8)
-    return int.from_bytes(digest.digest(), "big")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from likra.errors import LikraError, unknown
-from likra.negatives.samplers import SAMPLERS, Material, Sampler, right
+from likra.negatives.samplers import SAMPLERS, Draw, Material, Sampler, right
 from likra.questions import Choice, Question
 
 TAKES_ARGUMENT = {"other_task": "TASK", "file": "PATH", "contaminated": "FRACTION"}
@@ -64,8 +64,7 @@ def _parts(fraction: float, name: str, argument: str, text: str) -> list[Part]:
     if name not in {*SAMPLERS, "contaminated"}:
         raise unknown("sampler of negatives", name, [*SAMPLERS, "contaminated"])
     if bool(argument) != (name in TAKES_ARGUMENT):
-        wanted = f"{name}:{TAKES_ARGUMENT[name]}" if name in TAKES_ARGUMENT else name
-        raise LikraError(f"sampler of negatives '{text}': write {wanted}")
+        raise LikraError(f"sampler of negatives '{text}': write {_usage(name)}")
     if name != "contaminated":
         return [Part(fraction, name, argument)]
     noise = _fraction(argument, text)
@@ -93,16 +92,13 @@ def canonical(text: str) -> str:
 
 def described_samplers() -> list[tuple[str, str]]:
     """Each sampler as it is written, and what it gives."""
-    lines = [
-        (f"{name}:{TAKES_ARGUMENT[name]}" if name in TAKES_ARGUMENT else name, _first_line(sampler))
-        for name, sampler in SAMPLERS.items()
-    ]
-    noise = "As random_choice, but a fraction of right answers: label noise."
-    return [*lines, ("contaminated:FRACTION", noise)]
+    texts = {name: (sampler.__doc__ or "").splitlines()[0] for name, sampler in SAMPLERS.items()}
+    texts["contaminated"] = "As random_choice, but a fraction of right answers: label noise."
+    return [(_usage(name), text) for name, text in texts.items()]
 
 
-def _first_line(sampler: Sampler) -> str:
-    return (sampler.__doc__ or "").splitlines()[0]
+def _usage(name: str) -> str:
+    return f"{name}:{TAKES_ARGUMENT[name]}" if name in TAKES_ARGUMENT else name
 
 
 @dataclass(frozen=True)
@@ -122,13 +118,7 @@ class Drawn:
 
 
 def draw(source: str, questions: Sequence[Question], seed: int, material: Material) -> Drawn:
-    """The wrong answers of each question, in their order.
-
-    Args:
-        source: see `parse_source`.
-        questions: those that need wrong answers.
-        seed: the same seed gives the same answers.
-        material: what the samplers draw from.
+    """The wrong answers of each question, in their order; ``source`` is for `parse_source`.
 
     Raises:
         LikraError: no such sampler, or it lacks what it draws from.
@@ -141,7 +131,7 @@ def draw(source: str, questions: Sequence[Question], seed: int, material: Materi
     for question in questions:
         part = _pick(parts, seed, question)
         generator = random.Random(f"{seed}/{question.id}")
-        drawn = _FUNCTIONS[part.source](question, material, generator, refused)
+        drawn = _FUNCTIONS[part.source](Draw(question, material, generator, refused))
         if drawn:
             taken[part.source] += 1
         else:
@@ -151,8 +141,6 @@ def draw(source: str, questions: Sequence[Question], seed: int, material: Materi
 
 
 def _pick(parts: Sequence[Part], seed: int, question: Question) -> Part:
-    if len(parts) == 1:
-        return parts[0]
     place = random.Random(f"{seed}/part/{question.id}").random()
     for part in parts:
         place -= part.fraction
@@ -162,10 +150,7 @@ def _pick(parts: Sequence[Part], seed: int, question: Question) -> Part:
 
 
 def draw_negatives(
-    source: str,
-    questions: Sequence[Question],
-    seed: int,
-    material: Material | None = None,
+    source: str, questions: Sequence[Question], seed: int, material: Material | None = None
 ) -> list[Choice]:
     """The first wrong answer of each of the questions, in their order.
 

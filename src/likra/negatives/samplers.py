@@ -49,46 +49,49 @@ class Material:
         return Answers(self.pool)
 
 
-# Gives the wrong answers of one question, none where it has none; counts what it refused, and why.
-Sampler = Callable[[Question, Material, random.Random, Counter[str]], list[Choice]]
+@dataclass(frozen=True)
+class Draw:
+    """What a sampler is given for one question; it counts in ``refused`` what it refuses."""
+
+    question: Question
+    material: Material
+    generator: random.Random
+    refused: Counter[str]
+
+
+Sampler = Callable[[Draw], list[Choice]]  # the wrong answers, none where there are none
 
 
 # --------------------------------------------------------------------------------------------
 # Samplers
 
 
-def random_choice(
-    question: Question, _material: Material, generator: random.Random, _refused: Counter[str]
-) -> list[Choice]:
+def random_choice(draw: Draw) -> list[Choice]:
     """A wrong choice of the same question, drawn at random: a near-miss (the paper's main one)."""
-    return [generator.choice(question.wrong)] if question.wrong else []
+    wrong = draw.question.wrong
+    return [draw.generator.choice(wrong)] if wrong else []
 
 
-def all_choices(
-    question: Question, _material: Material, _generator: random.Random, _refused: Counter[str]
-) -> list[Choice]:
+def all_choices(draw: Draw) -> list[Choice]:
     """All wrong choices of the same question, in order."""
-    return list(question.wrong)
+    return list(draw.question.wrong)
 
 
-def hardest(
-    question: Question, material: Material, _generator: random.Random, _refused: Counter[str]
-) -> list[Choice]:
+def hardest(draw: Draw) -> list[Choice]:
     """The wrong choice that the base scores highest; of equal ones the first."""
-    return _by_score(question, material, 1.0)
+    return _by_score(draw, 1.0)
 
 
-def easiest(
-    question: Question, material: Material, _generator: random.Random, _refused: Counter[str]
-) -> list[Choice]:
+def easiest(draw: Draw) -> list[Choice]:
     """The wrong choice that the base scores lowest; of equal ones the first."""
-    return _by_score(question, material, -1.0)
+    return _by_score(draw, -1.0)
 
 
-def _by_score(question: Question, material: Material, sign: float) -> list[Choice]:
+def _by_score(draw: Draw, sign: float) -> list[Choice]:
+    question = draw.question
     if not question.wrong:
         return []
-    scores = material.scores.get(question.id)
+    scores = draw.material.scores.get(question.id)
     if scores is None or len(scores) != len(question.choices):
         raise LikraError(f"no scores of the choices of {question.where}")
     scored = zip(question.choices, scores, strict=True)
@@ -96,62 +99,48 @@ def _by_score(question: Question, material: Material, sign: float) -> list[Choic
     return [max(wrong, key=lambda item: item[0])[1]]
 
 
-def other_question(
-    question: Question, material: Material, generator: random.Random, _refused: Counter[str]
-) -> list[Choice]:
+def other_question(draw: Draw) -> list[Choice]:
     """The right answer of another training question: irrelevant, but in domain."""
-    return list(itertools.islice(material.answers.of_others(question, generator), 1))
+    return list(itertools.islice(draw.material.answers.of_others(draw.question, draw.generator), 1))
 
 
-def other_task(
-    question: Question, material: Material, generator: random.Random, refused: Counter[str]
-) -> list[Choice]:
+def other_task(draw: Draw) -> list[Choice]:
     """An answer of another task: irrelevant, out of domain."""
-    for index in shuffled(len(material.others), generator):
-        if fault := _fault(material.others[index], question, material.match):
-            refused[fault] += 1
+    others = draw.material.others
+    for index in shuffled(len(others), draw.generator):
+        if fault := _fault(others[index], draw.question, draw.material.match):
+            draw.refused[fault] += 1
         else:
-            return [_wrong(question, material.others[index])]
+            return [_wrong(draw.question, others[index])]
     return []
 
 
-def generated(
-    question: Question, material: Material, generator: random.Random, refused: Counter[str]
-) -> list[Choice]:
+def generated(draw: Draw) -> list[Choice]:
     """One of the base model's own answers that is not right: for who has right answers only."""
-    texts = material.candidates.get("generated", {}).get(question.id, ())
-    faults = [_fault(text, question, material.match) for text in texts]
-    return _one_of(texts, faults, question, generator, refused)
+    match = draw.material.match
+    return _candidate(draw, "generated", lambda text: _fault(text, draw.question, match))
 
 
-def file(
-    question: Question, material: Material, generator: random.Random, refused: Counter[str]
-) -> list[Choice]:
+def file(draw: Draw) -> list[Choice]:
     """A wrong answer from a file, by the question's id or its text."""
-    texts = material.candidates.get("file", {}).get(question.id, ())
-    faults = [_fault_of_listed(text, question) for text in texts]
-    return _one_of(texts, faults, question, generator, refused)
+    return _candidate(draw, "file", lambda text: _fault_of_listed(text, draw.question))
 
 
-def _one_of(
-    texts: Sequence[str],
-    faults: Sequence[str | None],
-    question: Question,
-    generator: random.Random,
-    refused: Counter[str],
-) -> list[Choice]:
-    """One of the texts without a fault."""
-    refused.update(fault for fault in faults if fault)
-    paired = zip(texts, faults, strict=True)
-    good = list(dict.fromkeys(text for text, fault in paired if not fault))
-    return [_wrong(question, generator.choice(good))] if good else []
+def _candidate(draw: Draw, sampler: str, fault_of: Callable[[str], str | None]) -> list[Choice]:
+    """One of the question's candidates without a fault."""
+    good: dict[str, None] = {}  # each text once, in order
+    for text in draw.material.candidates.get(sampler, {}).get(draw.question.id, ()):
+        if fault := fault_of(text):
+            draw.refused[fault] += 1
+        else:
+            good[text] = None
+    return [_wrong(draw.question, draw.generator.choice(list(good)))] if good else []
 
 
-def right(
-    question: Question, _material: Material, generator: random.Random, _refused: Counter[str]
-) -> list[Choice]:
+def right(draw: Draw) -> list[Choice]:
     """A right answer in the place of a wrong one: label noise. Only within ``contaminated``."""
-    return [generator.choice(question.right)] if question.right else []
+    choices = draw.question.right
+    return [draw.generator.choice(choices)] if choices else []
 
 
 def _fault_of_listed(text: str, question: Question) -> str | None:

@@ -16,20 +16,14 @@ from torch import Tensor
 from likra.engine.tokens import TokenPair
 
 PADDING = -100  # in the place of an answer token
-
-
 # Tokens of one forward pass. On a CPU a short sequence keeps the attention matrix in cache; a GPU
 # wants more work at once; its number is a guess that no benchmark here has measured.
-BUDGET = {"cpu": 512, "cuda": 8192, "mps": 2048}
+BUDGET = {"cpu": 512, "cuda": 8192}
 
 
 def token_budget(device: str) -> int:
     """Tokens of one forward pass on that type of device."""
     return BUDGET.get(device, 2048)
-
-
-# --------------------------------------------------------------------------------------------
-# One batch
 
 
 @dataclass(frozen=True)
@@ -106,12 +100,12 @@ def build_forest(pairs: Sequence[TokenPair]) -> Forest:
     input_ids: list[int] = []
     depth: list[int] = []
     end = np.zeros(sum(len(pair.tokens) for pair in pairs), dtype=np.int64)
-    parents = np.zeros(tuple(_answers(pairs).shape), dtype=np.int64)
+    answers = _answers(pairs)
+    parents = np.zeros(tuple(answers.shape), dtype=np.int64)
     previous: list[int] = []
     path = np.zeros(0, dtype=np.int64)  # the nodes from the root to the last one laid out
     for index in order:
-        pair = pairs[index]
-        tokens = pair.tokens
+        pair, tokens = pairs[index], pairs[index].tokens
         shared = _shared(previous, tokens)
         end[path[shared:]] = len(input_ids)  # their subtrees are complete
         new = np.arange(len(input_ids), len(input_ids) + len(tokens) - shared)
@@ -121,7 +115,6 @@ def build_forest(pairs: Sequence[TokenPair]) -> Forest:
         parents[index, : len(pair.continuation)] = path[len(pair.context) - 1 :]
         previous = tokens
     end[path] = len(input_ids)
-    answers = _answers(pairs)
     used = answers.numpy() != PADDING
     positions = np.unique(parents[used])
     answer_positions = np.where(used, np.searchsorted(positions, parents), 0)
@@ -158,10 +151,6 @@ LAYOUTS: dict[str, Callable[[Sequence[TokenPair]], Batch]] = {
     "forest": build_forest,
     "padded": build_padded,
 }
-
-
-# --------------------------------------------------------------------------------------------
-# Many batches
 
 
 @dataclass(frozen=True)

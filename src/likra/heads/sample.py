@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from likra.engine.tokens import prefix_token, tokens_of
 from likra.errors import LikraError
@@ -72,10 +71,11 @@ def _generate(
     base: BaseModel, contexts: list[str], samples: int, temperature: float, max_new_tokens: int
 ) -> list[str]:
     tokenizer = base.tokenizer
-    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else _end(tokenizer)
+    ends = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    padding = next(int(token) for token in ends if token is not None)
     room = base.max_length - max_new_tokens
-    prompts = [tokens or [prefix_token(tokenizer)] for tokens in tokens_of(tokenizer, contexts)]
-    prompts = [tokens[-room:] for tokens in prompts]
+    prompts = [tokens[-room:] for tokens in tokens_of(tokenizer, contexts)]
+    prompts = [tokens or [prefix_token(tokenizer)] for tokens in prompts]
     width = max(map(len, prompts))
     ids = torch.full((len(prompts), width), padding)
     mask = torch.zeros_like(ids)
@@ -96,7 +96,3 @@ def _generate(
     )
     decoded = tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
     return [text.strip().split("\n")[0].strip() for text in decoded]
-
-
-def _end(tokenizer: PreTrainedTokenizerBase) -> int:
-    return int(tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0)

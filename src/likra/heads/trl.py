@@ -10,13 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import PreTrainedModel, PrinterCallback, Trainer
+from transformers import PreTrainedModel
 
+from likra.engine.packing import PADDING
 from likra.engine.tokens import TokenPair, encode, prefix_token
 from likra.errors import LikraError, unknown
 from likra.heads.base import BaseModel
@@ -24,12 +26,11 @@ from likra.heads.lora import fresh_head
 from likra.heads.settings import LoraSettings, TrainingSettings
 from likra.heads.train import (
     Outputs,
+    StepTrainer,
     check_can_train,
     check_snapshots,
-    on_one_device,
     part_size,
     run_trainer,
-    scratch_folder,
     trainer_settings,
 )
 from likra.progress import progress
@@ -114,7 +115,7 @@ def train_baseline(  # noqa: PLR0913 - those of train_head, and what it does not
     with (
         fresh_head(base, lora, seed) as head,
         _marks_removed(base.model),
-        scratch_folder() as scratch,
+        TemporaryDirectory(prefix="likra-") as scratch,
         progress(n_questions, name, "examples") as advance,
     ):
         arguments = _arguments(base, method, settings, seed, beta)
@@ -142,7 +143,7 @@ def _trainer(
     try:
         trainer = trainer_class(
             model=head,
-            args=on_one_device(getattr(trl, f"{kind}Config")(**arguments)),
+            args=getattr(trl, f"{kind}Config")(**arguments),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
         )
@@ -155,13 +156,8 @@ def _trainer(
     return trainer
 
 
-class _Baseline(Trainer):
+class _Baseline(StepTrainer):
     """What the baselines have in common; stands before TRL's trainer in the order of classes."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.part_losses: list[Tensor] = []  # of the optimizer step under way
-        self.remove_callback(PrinterCallback)
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         return dataset  # it holds tokens already
@@ -179,12 +175,6 @@ class _Baseline(Trainer):
         share = super().training_step(*arguments, **settings)
         self.part_losses.append(share)
         return share
-
-    def step_loss(self) -> float:
-        """The loss of the optimizer step just done."""
-        total = torch.stack(self.part_losses).sum()
-        self.part_losses.clear()
-        return float(total)
 
 
 def _part_size(kind: str, settings: TrainingSettings) -> int:
@@ -209,7 +199,13 @@ def _rows(
     # TRL feeds the last token of an answer, too, which predicts nothing and takes a place.
     rights = encode(base.tokenizer, right, base.max_length - 1)
     if kind == "SFT":
-        return [_labelled(pair) for pair in rights]
+        return [
+            {
+                "input_ids": pair.context + pair.continuation,
+                "labels": [PADDING] * len(pair.context) + pair.continuation,
+            }
+            for pair in rights
+        ]
     if len(wrong) != len(right):
         raise LikraError(f"there are {len(right)} right answers and {len(wrong)} wrong ones")
     wrongs = encode(base.tokenizer, wrong, base.max_length - 1)
@@ -229,13 +225,6 @@ def _rows(
         }
         for good, bad in zip(rights, wrongs, strict=True)
     ]
-
-
-def _labelled(pair: TokenPair) -> Row:
-    return {
-        "input_ids": pair.context + pair.continuation,
-        "labels": [-100] * len(pair.context) + pair.continuation,
-    }
 
 
 def _unpaired(rights: list[TokenPair], wrongs: list[TokenPair], part_size: int) -> list[Row]:

@@ -120,8 +120,7 @@ def sliding_window(config: PreTrainedConfig) -> int | None:
     """How many tokens a sliding layer sees, its own among them; None without such layers."""
     if getattr(config, "use_sliding_window", True) is False:
         return None
-    window: int | None = getattr(config, "sliding_window", None)
-    return window
+    return getattr(config, "sliding_window", None)
 
 
 def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:

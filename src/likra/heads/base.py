@@ -61,8 +61,7 @@ class BaseModel:
     @property
     def device(self) -> torch.device:
         """Where the model's parameters are."""
-        device: torch.device = self.model.device
-        return device
+        return self.model.device
 
     def batch(self, pairs: Sequence[TokenPair], layout: str | None = None) -> Batch:
         """Lay pairs out for this model, on its device."""
@@ -148,8 +147,7 @@ def open_tokenizer(name: str = "pocket") -> PreTrainedTokenizerBase:
 
     """
     with _opening(name) as source:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
-    return tokenizer
+        return AutoTokenizer.from_pretrained(source)
 
 
 @contextmanager
@@ -179,9 +177,9 @@ def load_complete(source: str, **options: Any) -> PreTrainedModel:
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         source, output_loading_info=True, ignore_mismatched_sizes=True, **options
     )
-    model: PreTrainedModel = loaded[0]
-    faults = [f"{key} is missing" for key in sorted(loaded[1]["missing_keys"])]
-    for key, stored, shape in sorted(loaded[1]["mismatched_keys"]):
+    model, info = loaded
+    faults = [f"{key} is missing" for key in sorted(info["missing_keys"])]
+    for key, stored, shape in sorted(info["mismatched_keys"]):
         faults.append(f"{key} is {list(stored)} and not {list(shape)}")
     if faults:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""

@@ -134,8 +134,10 @@ def train_head(  # noqa: PLR0913 - what is trained, how, and what is kept
             data_collator=partial(_collate, layout),
             train_dataset=examples,
         )
-        outputs = Outputs(folders, stamps or {}, losses)
-        return run_trainer(trainer, head, outputs, settings.batch_size, advance)
+        saver = SnapshotSaver(
+            trainer, head, settings.batch_size, advance, folders, stamps or {}, losses
+        )
+        return saver.train()
 
 
 def _collate(layout: str, examples: list[list[TokenPair]]) -> dict[str, Tensor]:
@@ -197,48 +199,25 @@ class HeadTrainer(StepTrainer):
         return (loss, {}) if return_outputs else loss
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """What a training writes: snapshots with their stamps, by number of examples; a CSV file."""
-
-    folders: Mapping[int, Path]
-    stamps: Mapping[int, Mapping[str, object]]
-    losses: Path | None
-
-    def write(self, n: int, head: PeftModel, losses: Sequence[float]) -> None:
-        """Save the snapshot after n examples, if one is due.
-
-        The last snapshot says that the training is complete, so the losses come before it.
-        """
-        if n not in self.folders:
-            return
-        if self.losses is not None and n == max(self.folders):
-            rows = [f"{step},{loss!r}\n" for step, loss in enumerate(losses, start=1)]
-            write_text(self.losses, "".join(["step,loss\n", *rows]))
-        save_head(head, self.folders[n], self.stamps.get(n))
-
-
-def run_trainer(
-    trainer: StepTrainer, head: PeftModel, outputs: Outputs, batch_size: int, advance: Advance
-) -> list[float]:
-    """Train, write the outputs, and return the loss of each optimizer step."""
-    saver = SnapshotSaver(trainer, head, outputs, batch_size, advance)
-    trainer.add_callback(saver)
-    trainer.train()
-    return saver.losses
-
-
 @dataclass(eq=False)
 class SnapshotSaver(TrainerCallback):
     """Saves the head at given numbers of examples; keeps the losses; shows the progress."""
 
     trainer: StepTrainer
     head: PeftModel
-    outputs: Outputs
     batch_size: int
     advance: Advance
+    folders: Mapping[int, Path]
+    stamps: Mapping[int, Mapping[str, object]]
+    losses_file: Path | None
     losses: list[float] = field(default_factory=list)
     n_seen: int = 0
+
+    def train(self) -> list[float]:
+        """Train to the end, and return the loss of each optimizer step."""
+        self.trainer.add_callback(self)
+        self.trainer.train()
+        return self.losses
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -250,10 +229,16 @@ class SnapshotSaver(TrainerCallback):
                 f"the loss became {loss} at step {state.global_step}: lower the learning rate"
             )
         self.losses.append(loss)
-        seen = min(state.global_step * self.batch_size, max(self.outputs.folders))
+        last = max(self.folders)
+        seen = min(state.global_step * self.batch_size, last)
         self.advance(seen - self.n_seen, f"loss {loss:.3f}")
         self.n_seen = seen
-        self.outputs.write(seen, self.head, self.losses)
+        # the last snapshot says that the training is complete, so the losses come before it
+        if seen == last and self.losses_file is not None:
+            rows = [f"{step},{loss!r}\n" for step, loss in enumerate(self.losses, start=1)]
+            write_text(self.losses_file, "".join(["step,loss\n", *rows]))
+        if seen in self.folders:
+            save_head(self.head, self.folders[seen], self.stamps.get(seen))
 
 
 def part_size(settings: TrainingSettings) -> int:

@@ -25,12 +25,11 @@ from likra.heads.base import BaseModel
 from likra.heads.lora import fresh_head
 from likra.heads.settings import LoraSettings, TrainingSettings
 from likra.heads.train import (
-    Outputs,
+    SnapshotSaver,
     StepTrainer,
     check_can_train,
     check_snapshots,
     part_size,
-    run_trainer,
     trainer_settings,
 )
 from likra.progress import progress
@@ -120,8 +119,10 @@ def train_baseline(  # noqa: PLR0913 - those of train_head, and what it does not
     ):
         arguments = _arguments(base, method, settings, seed, beta)
         trainer = _trainer(base, kind, head, rows, {**arguments, "output_dir": scratch})
-        outputs = Outputs(snapshots, stamps or {}, losses)
-        return run_trainer(trainer, head, outputs, settings.batch_size, advance)
+        saver = SnapshotSaver(
+            trainer, head, settings.batch_size, advance, snapshots, stamps or {}, losses
+        )
+        return saver.train()
 
 
 def _trainer(
@@ -258,7 +259,7 @@ def _arguments(
     """The settings of TRL's trainer: those of `likra.heads.train`, with TRL's own defaults off."""
     kind, loss_type = METHODS[method]
     arguments = trainer_settings(base, settings, seed) | {
-        "per_device_train_batch_size": _part_size(kind, settings) * (2 if kind == "KTO" else 1),
+        "per_device_train_batch_size": part_size(settings) * (2 if kind == "KTO" else 1),
         "activation_checkpointing": False,  # TRL: on
         "loss_type": loss_type,
         "max_length": None,  # TRL: 1024, and what is beyond is cut

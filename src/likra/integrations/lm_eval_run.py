@@ -163,16 +163,14 @@ def _card_file(name: str, data: str | None, folder: Path, *, allow_code: bool = 
     metadata = config.get("metadata") or {}
     if "distractors" in metadata:
         raise LikraError(f"task '{name}' draws its wrong choices from other questions: `likra run`")
-    task = config["task"]
-    is_group = "configurations" in metadata
+    task, is_group = config["task"], "configurations" in metadata
     path = (_groups(folder) if is_group else folder) / f"{task}.yaml"
     if is_group:
-        parts = metadata["configurations"]
         config = {
             "group": task,
             "task": [
                 card_config(name, data, part, allow_code=allow_code) | {"task": part}
-                for part in parts
+                for part in metadata["configurations"]
             ],
             "aggregate_metric_list": [
                 {"metric": metric["metric"], "weight_by_size": True}

@@ -287,12 +287,12 @@ def _compared(base: BaseModel, pairs: Sequence[TokenPair]) -> BaseModel:
     tolerance = 1e-4 + 1e-6 * float(plain.abs().max())
     if base.model.dtype != torch.float32:
         tolerance = 0.1 * max(len(pair.continuation) for pair in pairs)
-    layout = "forest" if difference <= tolerance else "padded"
-    reason = f"probe of {probed_to} tokens: " + (
-        f"same scores as the padded layout (largest difference {difference:.1g} nats)"
-        if layout == "forest"
-        else f"the model's attention cannot branch (scores differ by {difference:.2g} nats)"
-    )
+    layout = "padded"
+    reason = f"the model's attention cannot branch (scores differ by {difference:.2g} nats)"
+    if difference <= tolerance:
+        layout = "forest"
+        reason = f"same scores as the padded layout (largest difference {difference:.1g} nats)"
+    reason = f"probe of {probed_to} tokens: {reason}"
     return replace(base, layout=layout, layout_reason=reason, probed_to=probed_to)
 
 

@@ -27,8 +27,7 @@ class Scored:
 
     Attributes:
         logprobs: [pairs] float64, nats.
-        greedy: [pairs] bool, whether every token of the continuation is the most likely one; None
-            where this was not asked for.
+        greedy: [pairs] bool, whether greedy decoding gives the continuation; None if not asked for.
 
     """
 

@@ -110,7 +110,7 @@ def train_baseline(  # noqa: PLR0913 - those of train_head, and what it does not
     check_snapshots(sorted(snapshots), settings.batch_size, len(right))
     check_can_train(base)
     kind, _ = METHODS[method]
-    rows = _rows(base, kind, right[:n_questions], wrong[:n_questions], _part_size(kind, settings))
+    rows = _rows(base, kind, right[:n_questions], wrong[:n_questions], part_size(settings))
     with (
         fresh_head(base, lora, seed) as head,
         _marks_removed(base.model),
@@ -178,23 +178,12 @@ class _Baseline(StepTrainer):
         return share
 
 
-def _part_size(kind: str, settings: TrainingSettings) -> int:
-    """Questions of one forward pass."""
-    size = part_size(settings)
-    if kind == "KTO" and size < 2:
-        raise LikraError(
-            "kto compares the questions of a batch, and it has one: "
-            "raise batch_size or lower gradient_accumulation_steps"
-        )
-    return size
-
-
 def _rows(
     base: BaseModel,
     kind: str,
     right: Sequence[Choice],
     wrong: Sequence[Choice],
-    part_size: int,
+    size: int,
 ) -> list[Row]:
     """The rows of TRL's data set, in the columns in which its collators take tokens."""
     # TRL feeds the last token of an answer, too, which predicts nothing and takes a place.
@@ -217,7 +206,7 @@ def _rows(
                 f"'{right[number].context[-60:]}', '{wrong[number].context[-60:]}'"
             )
     if kind == "KTO":
-        return _unpaired(rights, wrongs, part_size)
+        return _unpaired(rights, wrongs, size)
     return [
         {
             "prompt_ids": good.context,
@@ -228,7 +217,7 @@ def _rows(
     ]
 
 
-def _unpaired(rights: list[TokenPair], wrongs: list[TokenPair], part_size: int) -> list[Row]:
+def _unpaired(rights: list[TokenPair], wrongs: list[TokenPair], size: int) -> list[Row]:
     """KTO's rows: for each part of a batch, first its right answers, then its wrong ones.
 
     KTO estimates the divergence from the base on prompts with the answers of other questions: in
@@ -236,10 +225,15 @@ def _unpaired(rights: list[TokenPair], wrongs: list[TokenPair], part_size: int) 
     the question's own right answer for every second row. A last batch of one question has no
     other, and takes its own. Each part of a batch has its own estimate.
     """
+    if size < 2:
+        raise LikraError(
+            "kto compares the questions of a batch, and it has one: "
+            "raise batch_size or lower gradient_accumulation_steps"
+        )
     rows = []
-    for start in range(0, len(rights), part_size):
-        part = [(pair, True) for pair in rights[start : start + part_size]]
-        part += [(pair, False) for pair in wrongs[start : start + part_size]]
+    for start in range(0, len(rights), size):
+        part = [(pair, True) for pair in rights[start : start + size]]
+        part += [(pair, False) for pair in wrongs[start : start + size]]
         before = [part[-1], *part]
         rows += [
             {

@@ -196,10 +196,9 @@ class LikraLM(LikraBaseLM):
 
     def score_inputs(self) -> ScoreInputs:
         """As `LikraBaseLM.score_inputs`, with the heads and how they are combined."""
-        weighted = MODES[self.mode].weighted
         return super().score_inputs() | {
             "mode": self.mode,
-            "weight": self.weight if weighted else None,
+            "weight": self.weight if MODES[self.mode].weighted else None,
             "positive head": adapter_digest(self.positive.folder),
             "negative head": adapter_digest(self.negative.folder),
         }
@@ -216,11 +215,7 @@ class LikraLM(LikraBaseLM):
         return super().get_model_info() | {"likra": heads}
 
 
-def register() -> None:
-    """Make the models known to the harness by name; its next release does so by itself."""
-    for name, model in {"likra": LikraLM, "likra-base": LikraBaseLM}.items():
-        if name not in model_registry:  # an entry point of this distribution may be there
-            model_registry.register(name, target=model)
-
-
-register()
+# The harness finds models by name; its next release finds these by the entry points of likra.
+for _name, _model in {"likra": LikraLM, "likra-base": LikraBaseLM}.items():
+    if _name not in model_registry:
+        model_registry.register(_name, target=_model)

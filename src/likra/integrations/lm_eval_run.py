@@ -48,11 +48,7 @@ def run_harness(
     from lm_eval.utils import setup_logging
 
     setup_logging()
-    with (
-        _command_line(["lm-eval", "run", *arguments]),
-        _opened_models() as opened,
-        sandboxed_templates(),
-    ):
+    with _command_line(arguments) as opened, sandboxed_templates():
         harness = HarnessCLI()
         options = harness.parse_args()
         settings = _settings(options)
@@ -62,8 +58,8 @@ def run_harness(
             if tasks := _with_cards(settings, data, Path(folder), allow_code=allow_code):
                 options.tasks = tasks
                 # lm_eval 0.4.13 takes a group from a folder, but not from a file
-                theirs = settings.get("include_path")
-                options.include_path = [*([theirs] if theirs else []), _groups(Path(folder))]
+                theirs = _listed(settings.get("include_path"))
+                options.include_path = [*theirs, _groups(Path(folder))]
             before = _sample_files(settings)
             with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 by the old name
                 warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated")
@@ -88,22 +84,15 @@ def _execute(harness: "HarnessCLI", options: Namespace) -> None:
 
 
 @contextmanager
-def _command_line(arguments: list[str]) -> Iterator[None]:
-    saved, sys.argv = sys.argv, arguments
-    try:
-        yield
-    finally:
-        sys.argv = saved
-
-
-@contextmanager
-def _opened_models() -> Iterator[list[LikraLM]]:
-    """The ``likra`` models that the harness opens by name, for it keeps them to itself."""
+def _command_line(arguments: Sequence[str]) -> Iterator[list[LikraLM]]:
+    """The command line that the harness reads; yields the ``likra`` models that it opens."""
     opened: list[LikraLM] = []
     token = OPENED.set(opened)
+    saved, sys.argv = sys.argv, ["lm-eval", "run", *arguments]
     try:
         yield opened
     finally:
+        sys.argv = saved
         OPENED.reset(token)
 
 
@@ -116,9 +105,11 @@ def _settings(options: Namespace) -> dict[str, Any]:
 
 
 def _task_names(settings: dict[str, Any]) -> list[str]:
-    tasks = settings.get("tasks") or []
-    tasks = [tasks] if isinstance(tasks, str) else tasks
-    return [name for task in tasks for name in str(task).split(",")]
+    return [name for task in _listed(settings.get("tasks")) for name in str(task).split(",")]
+
+
+def _listed(value: str | list[Any] | None) -> list[Any]:
+    return [value] if isinstance(value, str) else list(value or [])
 
 
 def _cards_from_paths(settings: dict[str, Any]) -> Iterator[Path]:
@@ -128,8 +119,7 @@ def _cards_from_paths(settings: dict[str, Any]) -> Iterator[Path]:
             yield from sorted(Path(name).rglob("*.yaml"))
         elif name.endswith((".yaml", ".yml")):
             yield from map(Path, sorted(glob(name)))
-    folders = settings.get("include_path") or []
-    for folder in [folders] if isinstance(folders, str) else folders:
+    for folder in _listed(settings.get("include_path")):
         yield from sorted(Path(folder).rglob("*.yaml"))
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from likra.engine.tokens import TokenPair
 
@@ -87,11 +88,9 @@ def _shared(left: list[int], right: list[int]) -> int:
 
 
 def _answers(pairs: Sequence[TokenPair]) -> Tensor:
-    width = max(len(pair.continuation) for pair in pairs)
-    answers = torch.full((len(pairs), width), PADDING)
-    for index, pair in enumerate(pairs):
-        answers[index, : len(pair.continuation)] = torch.tensor(pair.continuation)
-    return answers
+    """[pairs, answer tokens], padded with PADDING."""
+    rows = [torch.tensor(pair.continuation, dtype=torch.int64) for pair in pairs]
+    return pad_sequence(rows, batch_first=True, padding_value=PADDING)
 
 
 def build_forest(pairs: Sequence[TokenPair]) -> Forest:
@@ -130,21 +129,16 @@ def build_forest(pairs: Sequence[TokenPair]) -> Forest:
 
 def build_padded(pairs: Sequence[TokenPair]) -> Padded:
     """Lay pairs out as right-padded sequences, in their order."""
-    width = max(len(pair.tokens) for pair in pairs)
-    input_ids = torch.zeros((len(pairs), width), dtype=torch.int64)
-    attention_mask = torch.zeros_like(input_ids)
-    positions = torch.zeros_like(input_ids, dtype=torch.bool)
+    input_ids = pad_sequence([torch.tensor(pair.tokens) for pair in pairs], batch_first=True)
     answers = _answers(pairs)
+    used = answers != PADDING
     answer_positions = torch.zeros_like(answers)
-    n_positions = 0
-    for index, pair in enumerate(pairs):
-        length, n_answer = len(pair.tokens), len(pair.continuation)
-        input_ids[index, :length] = torch.tensor(pair.tokens)
-        attention_mask[index, :length] = 1
-        positions[index, length - n_answer : length] = True
-        answer_positions[index, :n_answer] = torch.arange(n_positions, n_positions + n_answer)
-        n_positions += n_answer
-    return Padded(input_ids, attention_mask, positions, answer_positions, answers)
+    answer_positions[used] = torch.arange(int(used.sum()))
+    place = torch.arange(input_ids.shape[1])
+    end = torch.tensor([[len(pair.tokens)] for pair in pairs])
+    start = end - used.sum(1, keepdim=True)
+    predicts = (start <= place) & (place < end)
+    return Padded(input_ids, (place < end).long(), predicts, answer_positions, answers)
 
 
 LAYOUTS: dict[str, Callable[[Sequence[TokenPair]], Batch]] = {

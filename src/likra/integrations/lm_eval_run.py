@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from jinja2 import TemplateError
-from lm_eval.utils import get_file_task_name
+from lm_eval._cli import HarnessCLI
+from lm_eval.config.evaluate_config import EvaluatorConfig
+from lm_eval.utils import get_file_task_name, setup_logging
 
 from likra.atomic import write_text
 from likra.data.card import card_config, card_names, check_card_is_safe
@@ -22,9 +24,6 @@ from likra.data.documents import sandboxed_templates
 from likra.data.harness_index import harness_has
 from likra.errors import LikraError
 from likra.integrations.lm_eval import OPENED, LikraLM, Part
-
-if TYPE_CHECKING:
-    from lm_eval._cli import HarnessCLI
 
 
 def run_harness(
@@ -44,9 +43,6 @@ def run_harness(
         LikraError: whatever is wrong with likra's own arguments, cards and data.
 
     """
-    from lm_eval._cli import HarnessCLI
-    from lm_eval.utils import setup_logging
-
     setup_logging()
     with _command_line(arguments) as opened, sandboxed_templates():
         harness = HarnessCLI()
@@ -72,7 +68,7 @@ def run_harness(
                 _write_parts(parts, written)
 
 
-def _execute(harness: "HarnessCLI", options: Namespace) -> None:
+def _execute(harness: HarnessCLI, options: Namespace) -> None:
     try:
         harness.execute(options)
     except TemplateError as error:  # in a card's text
@@ -98,8 +94,6 @@ def _command_line(arguments: Sequence[str]) -> Iterator[list[LikraLM]]:
 
 def _settings(options: Namespace) -> dict[str, Any]:
     """The tasks and places of files that the harness will use: its options', else its config's."""
-    from lm_eval.config.evaluate_config import EvaluatorConfig
-
     settings = EvaluatorConfig.load_yaml_config(options.config) if options.config else {}
     return settings | {key: value for key, value in vars(options).items() if value}
 

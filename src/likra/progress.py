@@ -34,15 +34,11 @@ def progress(total: int, name: str | None, unit: str) -> Iterator[Advance]:
 
     """
     if name is None:
-        yield _silent
+        yield lambda count, note="": None
     elif sys.stderr.isatty():
         yield from _bar(total, name, unit)
     else:
         yield from _lines(total, name, unit)
-
-
-def _silent(count: int, note: str = "") -> None:
-    pass
 
 
 def _bar(total: int, name: str, unit: str) -> Iterator[Advance]:

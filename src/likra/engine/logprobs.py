@@ -43,14 +43,11 @@ def answer_logprobs(
     This is the ``L`` of the likelihood ratio ``L+ - w L-`` (arXiv:2503.14391, section 2): the sum
     over the answer's tokens, not their mean.
 
-    Args:
-        model: as in `token_logprobs`.
-        batch: as in `token_logprobs`.
-        greedy: return as well whether greedy decoding would give each answer.
+    Model and batch are those of `token_logprobs`.
 
     Returns:
-        [pairs] float32, nats; differentiable. With ``greedy`` also [pairs] bool: every token of
-        the answer is the most likely one after those before it.
+        [pairs] float32, nats; differentiable. With ``greedy`` also [pairs] bool, whether greedy
+        decoding would give the answer: each token is the most likely one after those before it.
 
     """
     logits = _logits(model, batch)
@@ -66,12 +63,8 @@ def answer_loss(
 ) -> Tensor:
     """Next-token loss on the answers: their mean negative log-probability per token (eq. 1).
 
-    Args:
-        model: as in `token_logprobs`.
-        batch: as in `token_logprobs`.
-        n_tokens: what to divide by instead of the batch's own answer tokens; with gradient
-            accumulation, those of the whole optimizer step.
-
+    Model and batch are those of `token_logprobs`. The sum is divided by ``n_tokens``: the batch's
+    own answer tokens, or with gradient accumulation those of the whole optimizer step.
     """
     count = (batch.answers != PADDING).sum() if n_tokens is None else n_tokens
     return -token_logprobs(model, batch).sum() / count
@@ -79,9 +72,22 @@ def answer_loss(
 
 def _logits(model: PreTrainedModel, batch: Batch) -> Tensor:
     """[positions, vocabulary] float32, where an answer token is predicted."""
-    if isinstance(batch, Forest):
-        return _forest_logits(model, batch).float()
-    return _padded_logits(model, batch).float()
+    if isinstance(batch, Padded):
+        output = model(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            logits_to_keep=batch.logit_positions,
+            use_cache=False,
+        )
+        return output.logits.float()
+    output = model(
+        input_ids=batch.input_ids[None],
+        position_ids=batch.depth[None],
+        attention_mask=attention_masks(model, batch),
+        logits_to_keep=batch.logit_positions,
+        use_cache=False,
+    )
+    return output.logits[0].float()
 
 
 def _token_logprobs(logits: Tensor, batch: Batch) -> Tensor:
@@ -90,31 +96,6 @@ def _token_logprobs(logits: Tensor, batch: Batch) -> Tensor:
     answers = batch.answers.masked_fill(padding, 0)
     chosen = logits[batch.answer_positions, answers]
     return (chosen - logits.logsumexp(-1)[batch.answer_positions]).masked_fill(padding, 0.0)
-
-
-def _forest_logits(model: PreTrainedModel, batch: Forest) -> Tensor:
-    """[positions, vocabulary], in one pass over the tries' nodes."""
-    output = model(
-        input_ids=batch.input_ids[None],
-        position_ids=batch.depth[None],
-        attention_mask=attention_masks(model, batch),
-        logits_to_keep=batch.logit_positions,
-        use_cache=False,
-    )
-    logits: Tensor = output.logits[0]
-    return logits
-
-
-def _padded_logits(model: PreTrainedModel, batch: Padded) -> Tensor:
-    """[positions, vocabulary], one sequence per pair."""
-    output = model(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        logits_to_keep=batch.logit_positions,
-        use_cache=False,
-    )
-    logits: Tensor = output.logits
-    return logits
 
 
 def attention_masks(model: PreTrainedModel, batch: Forest) -> Tensor | dict[str, Tensor]:
@@ -139,8 +120,7 @@ def sliding_window(config: PreTrainedConfig) -> int | None:
     """How many tokens a sliding layer sees, its own among them; None without such layers."""
     if getattr(config, "use_sliding_window", True) is False:
         return None
-    window: int | None = getattr(config, "sliding_window", None)
-    return window
+    return getattr(config, "sliding_window", None)
 
 
 def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:

@@ -12,24 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from likra.engine.tokens import TokenPair
 
 PADDING = -100  # in the place of an answer token
-
-
 # Tokens of one forward pass. On a CPU a short sequence keeps the attention matrix in cache; a GPU
 # wants more work at once; its number is a guess that no benchmark here has measured.
-BUDGET = {"cpu": 512, "cuda": 8192, "mps": 2048}
+BUDGET = {"cpu": 512, "cuda": 8192}
 
 
 def token_budget(device: str) -> int:
     """Tokens of one forward pass on that type of device."""
     return BUDGET.get(device, 2048)
-
-
-# --------------------------------------------------------------------------------------------
-# One batch
 
 
 @dataclass(frozen=True)
@@ -93,11 +88,9 @@ def _shared(left: list[int], right: list[int]) -> int:
 
 
 def _answers(pairs: Sequence[TokenPair]) -> Tensor:
-    width = max(len(pair.continuation) for pair in pairs)
-    answers = torch.full((len(pairs), width), PADDING)
-    for index, pair in enumerate(pairs):
-        answers[index, : len(pair.continuation)] = torch.tensor(pair.continuation)
-    return answers
+    """[pairs, answer tokens], padded with PADDING."""
+    rows = [torch.tensor(pair.continuation, dtype=torch.int64) for pair in pairs]
+    return pad_sequence(rows, batch_first=True, padding_value=PADDING)
 
 
 def build_forest(pairs: Sequence[TokenPair]) -> Forest:
@@ -106,12 +99,12 @@ def build_forest(pairs: Sequence[TokenPair]) -> Forest:
     input_ids: list[int] = []
     depth: list[int] = []
     end = np.zeros(sum(len(pair.tokens) for pair in pairs), dtype=np.int64)
-    parents = np.zeros(tuple(_answers(pairs).shape), dtype=np.int64)
+    answers = _answers(pairs)
+    parents = np.zeros(tuple(answers.shape), dtype=np.int64)
     previous: list[int] = []
     path = np.zeros(0, dtype=np.int64)  # the nodes from the root to the last one laid out
     for index in order:
-        pair = pairs[index]
-        tokens = pair.tokens
+        pair, tokens = pairs[index], pairs[index].tokens
         shared = _shared(previous, tokens)
         end[path[shared:]] = len(input_ids)  # their subtrees are complete
         new = np.arange(len(input_ids), len(input_ids) + len(tokens) - shared)
@@ -121,7 +114,6 @@ def build_forest(pairs: Sequence[TokenPair]) -> Forest:
         parents[index, : len(pair.continuation)] = path[len(pair.context) - 1 :]
         previous = tokens
     end[path] = len(input_ids)
-    answers = _answers(pairs)
     used = answers.numpy() != PADDING
     positions = np.unique(parents[used])
     answer_positions = np.where(used, np.searchsorted(positions, parents), 0)
@@ -137,31 +129,22 @@ def build_forest(pairs: Sequence[TokenPair]) -> Forest:
 
 def build_padded(pairs: Sequence[TokenPair]) -> Padded:
     """Lay pairs out as right-padded sequences, in their order."""
-    width = max(len(pair.tokens) for pair in pairs)
-    input_ids = torch.zeros((len(pairs), width), dtype=torch.int64)
-    attention_mask = torch.zeros_like(input_ids)
-    positions = torch.zeros_like(input_ids, dtype=torch.bool)
+    input_ids = pad_sequence([torch.tensor(pair.tokens) for pair in pairs], batch_first=True)
     answers = _answers(pairs)
+    used = answers != PADDING
     answer_positions = torch.zeros_like(answers)
-    n_positions = 0
-    for index, pair in enumerate(pairs):
-        length, n_answer = len(pair.tokens), len(pair.continuation)
-        input_ids[index, :length] = torch.tensor(pair.tokens)
-        attention_mask[index, :length] = 1
-        positions[index, length - n_answer : length] = True
-        answer_positions[index, :n_answer] = torch.arange(n_positions, n_positions + n_answer)
-        n_positions += n_answer
-    return Padded(input_ids, attention_mask, positions, answer_positions, answers)
+    answer_positions[used] = torch.arange(int(used.sum()))
+    place = torch.arange(input_ids.shape[1])
+    end = torch.tensor([[len(pair.tokens)] for pair in pairs])
+    start = end - used.sum(1, keepdim=True)
+    predicts = (start <= place) & (place < end)
+    return Padded(input_ids, (place < end).long(), predicts, answer_positions, answers)
 
 
 LAYOUTS: dict[str, Callable[[Sequence[TokenPair]], Batch]] = {
     "forest": build_forest,
     "padded": build_padded,
 }
-
-
-# --------------------------------------------------------------------------------------------
-# Many batches
 
 
 @dataclass(frozen=True)

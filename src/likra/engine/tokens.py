@@ -41,11 +41,8 @@ def encode(
 ) -> list[TokenPair]:
     """Tokenize each (context, continuation) exactly as lm-evaluation-harness does.
 
-    Args:
-        tokenizer: a Hugging Face tokenizer.
-        choices: what to encode.
-        max_length: the model's context, in tokens.
-        truncate: cut longer prompts from the left, as the harness does, instead of refusing them.
+    With ``truncate``, prompts longer than ``max_length`` tokens, the model's context, are cut from
+    the left, as the harness does; without it they are refused.
 
     Raises:
         LikraError: a continuation without tokens, or a pair longer than the model's context.
@@ -70,24 +67,18 @@ def encode_texts(
     that a text which already begins with it gets no second one
     (``TemplateLM._encode_pair`` and ``HFLM.tok_encode``, lm_eval 0.4.13).
     """
-    split = [_split(context, continuation) for context, continuation in texts]
-    wholes = [context + continuation for context, continuation in split]
-    contexts = list(dict.fromkeys(context for context, _ in split if context))
+    wholes = [context + continuation for context, continuation in texts]
+    contexts = list(dict.fromkeys(context.rstrip() for context, _ in texts if context.rstrip()))
     encoded = tokens_of(tokenizer, [*wholes, *contexts])
     context_tokens = dict(zip(contexts, encoded[len(wholes) :], strict=True))
     pairs = []
-    for (context, continuation), whole in zip(split, encoded, strict=False):
-        if context:
-            left = context_tokens[context]
-            pairs.append(TokenPair(left, whole[len(left) :]))
+    for (context, _), whole, tokens in zip(texts, wholes, encoded, strict=False):
+        if context.rstrip():
+            left = context_tokens[context.rstrip()]
+            pairs.append(TokenPair(left, tokens[len(left) :]))
         else:
-            pairs.append(_without_context(tokenizer, continuation))
+            pairs.append(_without_context(tokenizer, whole))
     return pairs
-
-
-def _split(context: str, continuation: str) -> tuple[str, str]:
-    stripped = context.rstrip()
-    return stripped, context[len(stripped) :] + continuation
 
 
 def tokens_of(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
@@ -95,11 +86,11 @@ def tokens_of(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[
     prefix = str(tokenizer.decode([prefix_token(tokenizer)]))
     opened = [bool(prefix) and text.startswith(prefix) for text in texts]
     result: list[list[int]] = [[] for _ in texts]
-    for already, options in ((False, {}), (True, {"add_special_tokens": False})):
+    for already in (False, True):
         indices = [index for index, has_prefix in enumerate(opened) if has_prefix == already]
         if indices:
             some = [texts[index] for index in indices]
-            batch = tokenizer(some, verbose=False, **options)["input_ids"]
+            batch = tokenizer(some, verbose=False, add_special_tokens=not already)["input_ids"]
             for index, tokens in zip(indices, batch, strict=True):
                 result[index] = tokens
     return result
@@ -122,10 +113,7 @@ def cut(pair: TokenPair, max_length: int) -> TokenPair:
 def check_pair(pair: TokenPair, text: tuple[str, str] | None, max_length: int) -> None:
     """Refuse a pair that cannot be scored.
 
-    Args:
-        pair: what to check.
-        text: its context and continuation, for the error; where there is none, tokens are shown.
-        max_length: the model's context, in tokens.
+    The error shows ``text``, its context and continuation; where there is none, the tokens.
 
     Raises:
         LikraError: an empty continuation, or a pair longer than the model's context.

@@ -1,15 +1,24 @@
 """The base model: opening it, and the choice of its layout by a probe."""
 
+import difflib
 import hashlib
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from huggingface_hub.errors import GatedRepoError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from likra.engine.logprobs import answer_logprobs, sliding_window
 from likra.engine.packing import LAYOUTS, Batch, Packed, moved, pack, token_budget
@@ -52,8 +61,7 @@ class BaseModel:
     @property
     def device(self) -> torch.device:
         """Where the model's parameters are."""
-        device: torch.device = self.model.device
-        return device
+        return self.model.device
 
     def batch(self, pairs: Sequence[TokenPair], layout: str | None = None) -> Batch:
         """Lay pairs out for this model, on its device."""
@@ -62,17 +70,11 @@ class BaseModel:
     def pack(self, pairs: Sequence[TokenPair], budget: int | None = None) -> Packed:
         """Build the batches of a list of pairs once, to score many heads on them.
 
-        Args:
-            pairs: what to score, in the layout that `checked_layout` finds for them.
-            budget: tokens of one forward pass; by default what suits the device.
-
+        The layout is what `checked_layout` finds for them. A forward pass takes about ``budget``
+        tokens; by default as many as suit the device.
         """
         layout = checked_layout(self, pairs).layout
         return pack(pairs, layout, budget or token_budget(self.device.type))
-
-
-# --------------------------------------------------------------------------------------------
-# The base
 
 
 def default_device() -> str:
@@ -102,7 +104,11 @@ def open_model(
 
     """
     device = device or default_device()
-    model, tokenizer = _load(str(POCKET) if name == "pocket" else name, name, dtype, device)
+    kind = compute_dtype(dtype, device)
+    with _opening(name) as source:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        loaded: Any = load_complete(source, dtype=kind)
+        model: PreTrainedModel = loaded.to(device)
     model.requires_grad_(False)
     model.eval()
     base = BaseModel(name, model, tokenizer, _max_length(model, tokenizer))
@@ -121,19 +127,14 @@ def open_without_weights(name: str = "pocket", *, dtype: str | None = None) -> B
         LikraError: no such model, or one that cannot be read.
 
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    source = str(POCKET) if name == "pocket" else name
     kind = compute_dtype(dtype, default_device())
-    try:
+    with _opening(name) as source:
         tokenizer = AutoTokenizer.from_pretrained(source)
         config = AutoConfig.from_pretrained(source)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(
                 config, dtype=config.dtype if kind == "auto" else kind
             )
-    except Exception as error:  # as in _load
-        raise cannot_open(name, error) from error
     reason = "assumed: without the weights there is nothing to probe"
     return BaseModel(name, model, tokenizer, _max_length(model, tokenizer), "forest", reason)
 
@@ -145,15 +146,19 @@ def open_tokenizer(name: str = "pocket") -> PreTrainedTokenizerBase:
         LikraError: no such model, or one that cannot be read.
 
     """
-    from transformers import AutoTokenizer
+    with _opening(name) as source:
+        return AutoTokenizer.from_pretrained(source)
 
+
+@contextmanager
+def _opening(name: str) -> Iterator[str]:
+    """Where a model is; what fails in reading it becomes one clear error."""
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            str(POCKET) if name == "pocket" else name
-        )
-    except Exception as error:  # as in _load
+        yield str(POCKET) if name == "pocket" else name
+    except LikraError:
+        raise
+    except Exception as error:  # the hub, the folder, the config or the weights: many types
         raise cannot_open(name, error) from error
-    return tokenizer
 
 
 def limit_threads(base: BaseModel) -> None:
@@ -162,41 +167,19 @@ def limit_threads(base: BaseModel) -> None:
         torch.set_num_threads(1)
 
 
-def _load(
-    source: str, name: str, dtype: str | None, device: str
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    from transformers import AutoTokenizer
-
-    kind = compute_dtype(dtype, device)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        model: Any = load_complete(source, dtype=kind)
-        return model.to(device), tokenizer
-    except LikraError:
-        raise
-    except Exception as error:  # the hub, the folder, the config or the weights: many types
-        raise cannot_open(name, error) from error
-
-
 def load_complete(source: str, **options: Any) -> PreTrainedModel:
     """``AutoModelForCausalLM.from_pretrained``, which fills missing weights with random numbers.
-
-    Args:
-        source: a folder, or a name on the hub.
-        options: as for ``from_pretrained``.
 
     Raises:
         LikraError: a weight is missing from the checkpoint, or has another shape in it.
 
     """
-    from transformers import AutoModelForCausalLM
-
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         source, output_loading_info=True, ignore_mismatched_sizes=True, **options
     )
-    model: PreTrainedModel = loaded[0]
-    faults = [f"{key} is missing" for key in sorted(loaded[1]["missing_keys"])]
-    for key, stored, shape in sorted(loaded[1]["mismatched_keys"]):
+    model, info = loaded
+    faults = [f"{key} is missing" for key in sorted(info["missing_keys"])]
+    for key, stored, shape in sorted(info["mismatched_keys"]):
         faults.append(f"{key} is {list(stored)} and not {list(shape)}")
     if faults:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
@@ -231,7 +214,8 @@ def cannot_open(name: str, error: Exception) -> LikraError:
             f"'{name}' is gated, and you have no access yet: accept its licence at "
             f"https://huggingface.co/{name}, then run `hf auth login`"
         )
-    near = "did you mean 'pocket'? " if _resembles_pocket(name) else ""
+    resembles_pocket = difflib.get_close_matches(name, ["pocket"], cutoff=0.6)
+    near = "did you mean 'pocket'? " if resembles_pocket else ""
     return LikraError(
         f"unknown model '{name}': {near}it is neither a local folder "
         f"nor found on the Hugging Face hub ({text[:160]})"
@@ -240,19 +224,11 @@ def cannot_open(name: str, error: Exception) -> LikraError:
 
 def _is_gated(error: BaseException | None) -> bool:
     """Whether the hub refuses access; transformers wraps its error in one of another type."""
-    from huggingface_hub.errors import GatedRepoError
-
     while error is not None:
         if isinstance(error, GatedRepoError) or "gated repo" in str(error).lower():
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _resembles_pocket(name: str) -> bool:
-    import difflib
-
-    return bool(difflib.get_close_matches(name, ["pocket"], cutoff=0.6))
 
 
 def _max_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -265,10 +241,6 @@ def _max_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> i
     return length if length < int(1e30) else 2048
 
 
-# --------------------------------------------------------------------------------------------
-# The probe
-
-
 def probe(base: BaseModel) -> BaseModel:
     """Score fixed pairs in both layouts; the forest is used only where they agree."""
     return _compared(base, _probe_pairs(base))
@@ -279,12 +251,8 @@ def checked_layout(base: BaseModel, pairs: Sequence[TokenPair]) -> BaseModel:
 
     The probe's own pairs leave a sliding window of up to `MAX_PROBE` tokens. With a longer one, or
     attention in chunks, the longest of the pairs is scored in both layouts, beside another answer
-    to its prompt.
-
-    Returns:
-        The base itself; or one that remembers the length probed, in the padded layout where the
-        two differed.
-
+    to its prompt. The base returned remembers the length probed; it has the padded layout where
+    the two differed.
     """
     config = base.model.config.get_text_config()
     window = sliding_window(config) or getattr(config, "attention_chunk_size", None)
@@ -319,12 +287,11 @@ def _compared(base: BaseModel, pairs: Sequence[TokenPair]) -> BaseModel:
     tolerance = 1e-4 + 1e-6 * float(plain.abs().max())
     if base.model.dtype != torch.float32:
         tolerance = 0.1 * max(len(pair.continuation) for pair in pairs)
+    layout = "padded"
+    reason = f"the model's attention cannot branch (scores differ by {difference:.2g} nats)"
     if difference <= tolerance:
         layout = "forest"
         reason = f"same scores as the padded layout (largest difference {difference:.1g} nats)"
-    else:
-        layout = "padded"
-        reason = f"the model's attention cannot branch (scores differ by {difference:.2g} nats)"
     reason = f"probe of {probed_to} tokens: {reason}"
     return replace(base, layout=layout, layout_reason=reason, probed_to=probed_to)
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -20,18 +19,10 @@ from likra.heads.base import BaseModel
 from likra.heads.settings import MLP, LoraSettings
 from likra.heads.stamp import CONFIG, write_stamp
 
-NO_STAMP: Mapping[str, object] = MappingProxyType({})
-
 
 @dataclass(frozen=True)
 class Head:
-    """A saved head of a base model; without a folder, the base itself.
-
-    Attributes:
-        base: the base model.
-        folder: a plain PEFT folder.
-
-    """
+    """A saved head of a base model, in a plain PEFT folder; without one, the base itself."""
 
     base: BaseModel
     folder: Path | None = None
@@ -71,7 +62,8 @@ def fresh_head(base: BaseModel, settings: LoraSettings, seed: int) -> Iterator[P
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=_targets(base.model, settings.target_modules),
-        fan_in_fan_out=_stores_transposed(base.model),
+        # GPT-2's Conv1D stores its weight [in, out]
+        fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in base.model.modules()),
         task_type="CAUSAL_LM",
     )
     set_seed(seed)
@@ -104,7 +96,11 @@ def _take_off(base: BaseModel, head: PeftModel) -> None:
     head.unload()
     base.model.requires_grad_(False)
     base.model.eval()
-    # unload() leaves this mark, and the next get_peft_model would warn of a second adapter
+    _remove_mark(base)
+
+
+def _remove_mark(base: BaseModel) -> None:
+    """PEFT leaves a mark on the base, by which the next head would seem a second adapter."""
     if hasattr(base.model, "peft_config"):
         del base.model.peft_config
 
@@ -115,20 +111,15 @@ def _remove_leftovers(base: BaseModel) -> None:
         for name, layer in list(parent.named_children()):
             if isinstance(layer, BaseTunerLayer):
                 setattr(parent, name, layer.get_base_layer())
-    if hasattr(base.model, "peft_config"):
-        del base.model.peft_config
-
-
-def _linear_layers(model: PreTrainedModel) -> dict[str, torch.nn.Module]:
-    kinds = (torch.nn.Linear, Conv1D)
-    return {name: layer for name, layer in model.named_modules() if isinstance(layer, kinds)}
+    _remove_mark(base)
 
 
 def _targets(model: PreTrainedModel, wanted: str | tuple[str, ...]) -> list[str] | str:
     """What PEFT is to adapt: names of layers, or a pattern where the names are ambiguous."""
     if wanted != MLP:
         return [wanted] if isinstance(wanted, str) else list(wanted)
-    names = list(_linear_layers(model))
+    kinds = (torch.nn.Linear, Conv1D)
+    names = [name for name, layer in model.named_modules() if isinstance(layer, kinds)]
     inside = {name.rsplit(".", 1)[-1] for name in names if ".mlp." in name}
     if not inside:
         known = sorted({name.rsplit(".", 1)[-1] for name in names})
@@ -142,18 +133,10 @@ def _targets(model: PreTrainedModel, wanted: str | tuple[str, ...]) -> list[str]
     return sorted(inside)
 
 
-def _stores_transposed(model: PreTrainedModel) -> bool:
-    """GPT-2's Conv1D stores its weight [in, out]; PEFT wants to know."""
-    return any(isinstance(layer, Conv1D) for layer in _linear_layers(model).values())
+def save_head(head: PeftModel, folder: Path, stamp: Mapping[str, object] | None = None) -> None:
+    """Write the head as a plain PEFT folder, whole or not at all; one that exists is replaced.
 
-
-def save_head(head: PeftModel, folder: Path, stamp: Mapping[str, object] = NO_STAMP) -> None:
-    """Write the head as a plain PEFT folder, whole or not at all.
-
-    Args:
-        head: what to save.
-        folder: where to; one that exists is replaced.
-        stamp: what decided the head, as JSON values: see `likra.heads.stamp`.
+    The stamp is what decided the head, as JSON values: see `likra.heads.stamp`.
 
     Raises:
         LikraError: the folder cannot be written.
@@ -164,7 +147,7 @@ def save_head(head: PeftModel, folder: Path, stamp: Mapping[str, object] = NO_ST
             temporary.mkdir()
             head.save_pretrained(str(temporary))
             _sort_targets(temporary / CONFIG)
-            write_stamp(temporary, stamp)
+            write_stamp(temporary, stamp or {})
             (temporary / "README.md").unlink(missing_ok=True)  # PEFT's empty form for people
     except (OSError, SafetensorError) as error:  # the latter for a full disk, too
         text = " ".join(str(error).split())

@@ -1,10 +1,11 @@
 """The base model's own answers to questions: candidates for wrong ones."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from torch.nn.utils.rnn import pad_sequence
 
 from likra.engine.tokens import prefix_token, tokens_of
 from likra.errors import LikraError
@@ -72,16 +73,15 @@ def _generate(
     base: BaseModel, contexts: list[str], samples: int, temperature: float, max_new_tokens: int
 ) -> list[str]:
     tokenizer = base.tokenizer
-    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else _end(tokenizer)
+    ends = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    padding = next(int(token) for token in ends if token is not None)
     room = base.max_length - max_new_tokens
-    prompts = [tokens or [prefix_token(tokenizer)] for tokens in tokens_of(tokenizer, contexts)]
-    prompts = [tokens[-room:] for tokens in prompts]
-    width = max(map(len, prompts))
-    ids = torch.full((len(prompts), width), padding)
-    mask = torch.zeros_like(ids)
-    for index, tokens in enumerate(prompts):  # on the left, so that all prompts end together
-        ids[index, width - len(tokens) :] = torch.tensor(tokens)
-        mask[index, width - len(tokens) :] = 1
+    prompts = [tokens[-room:] for tokens in tokens_of(tokenizer, contexts)]
+    prompts = [tokens or [prefix_token(tokenizer)] for tokens in prompts]
+    rows = [torch.tensor(tokens) for tokens in prompts]
+    # on the left, so that all prompts end together
+    left = partial(pad_sequence, batch_first=True, padding_side="left")
+    ids, mask = left(rows, padding_value=padding), left([torch.ones_like(row) for row in rows])
     generate: Any = base.model.generate  # of a mixin that the checker does not see
     output = generate(
         input_ids=ids.to(base.device),
@@ -94,9 +94,5 @@ def _generate(
         num_return_sequences=samples,
         pad_token_id=padding,
     )
-    decoded = tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
+    decoded = tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)
     return [text.strip().split("\n")[0].strip() for text in decoded]
-
-
-def _end(tokenizer: PreTrainedTokenizerBase) -> int:
-    return int(tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0)

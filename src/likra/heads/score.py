@@ -27,8 +27,7 @@ class Scored:
 
     Attributes:
         logprobs: [pairs] float64, nats.
-        greedy: [pairs] bool, whether every token of the continuation is the most likely one; None
-            where this was not asked for.
+        greedy: [pairs] bool, whether greedy decoding gives the continuation; None if not asked for.
 
     """
 
@@ -48,13 +47,9 @@ def encode_questions(
         LikraError: a prompt longer than the model's context; names the question.
 
     """
-    asked = [(question, choice) for question in questions for choice in question.choices]
-    return encode_answers(
-        base,
-        [question for question, _ in asked],
-        [choice for _, choice in asked],
-        truncate=truncate,
-    )
+    asked = [question for question in questions for _ in question.choices]
+    choices = [choice for question in questions for choice in question.choices]
+    return encode_answers(base, asked, choices, truncate=truncate)
 
 
 def encode_answers(
@@ -132,12 +127,9 @@ def _score_batch(model: PreTrainedModel, batch: Batch, *, greedy: bool) -> Score
 
 
 def _check_finite(logprobs: Floats, indices: Sequence[int]) -> None:
-    bad = {
-        index: value for index, value in zip(indices, logprobs, strict=True) if not isfinite(value)
-    }
-    if bad:
-        first = min(bad)
-        raise LikraError(
-            f"the log-likelihood of answer {first} is {bad[first]}: the model's weights "
-            "or activations are not finite (in float16, try bfloat16)"
-        )
+    for index, value in sorted(zip(indices, logprobs, strict=True)):
+        if not isfinite(value):
+            raise LikraError(
+                f"the log-likelihood of answer {index} is {value}: the model's weights "
+                "or activations are not finite (in float16, try bfloat16)"
+            )

@@ -33,11 +33,6 @@ def write_stamp(folder: Path, stamp: Mapping[str, object]) -> None:
     """Put a stamp into the metadata of a head's weights.
 
     The library writes metadata in another order each time; here the bytes are always the same.
-
-    Args:
-        folder: a plain PEFT folder.
-        stamp: what decided the head, as JSON values.
-
     """
     file = _read(folder / WEIGHTS)
     content = {**stamp, "config": _config_digest(folder), "weights": file.digest}
@@ -73,8 +68,8 @@ def read_stamp(folder: Path) -> dict[str, object]:
             f"the head in '{folder}' was not written by likra, or by an older version: "
             "train it again"
         )
-    for name, digest in ((CONFIG, config), (WEIGHTS, file.digest)):
-        if stamp.get("config" if name == CONFIG else "weights") != digest:
+    for key, name, digest in (("config", CONFIG, config), ("weights", WEIGHTS, file.digest)):
+        if stamp.get(key) != digest:
             raise LikraError(f"'{folder / name}' was changed after training: train the head again")
     return stamp
 

@@ -1,11 +1,12 @@
 """Training one head: one pass over its answers, with snapshots at given numbers of examples."""
 
 import math
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 import torch
 from accelerate.utils import get_int_from_env
@@ -27,7 +28,7 @@ from likra.engine.packing import LAYOUTS, PADDING, Forest, Padded
 from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
 from likra.heads.base import BaseModel, checked_layout
-from likra.heads.lora import NO_STAMP, fresh_head, save_head
+from likra.heads.lora import fresh_head, save_head
 from likra.heads.settings import LoraSettings, TrainingSettings
 from likra.progress import Advance, progress
 
@@ -35,7 +36,6 @@ from likra.progress import Advance, progress
 WORLD = ["WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"]
 
 Example = TokenPair | Sequence[TokenPair]
-Arguments = TypeVar("Arguments", bound=TrainingArguments)
 
 
 def check_can_train(base: BaseModel) -> None:
@@ -125,39 +125,52 @@ def train_head(  # noqa: PLR0913 - what is trained, how, and what is kept
     layout = checked_layout(base, [pair for example in examples for pair in example]).layout
     with (
         fresh_head(base, lora or LoraSettings(), seed) as head,
-        scratch_folder() as scratch,
+        TemporaryDirectory(prefix="likra-") as scratch,
         progress(n_examples, name, "examples") as advance,
     ):
         trainer = HeadTrainer(
             model=head,
-            args=on_one_device(
-                TrainingArguments(output_dir=scratch, **trainer_settings(base, settings, seed))
-            ),
-            data_collator=_Collator(layout),
+            args=TrainingArguments(output_dir=scratch, **trainer_settings(base, settings, seed)),
+            data_collator=partial(_collate, layout),
             train_dataset=examples,
         )
-        outputs = Outputs(folders, stamps or {}, losses)
-        return run_trainer(trainer, head, outputs, settings.batch_size, advance)
+        saver = SnapshotSaver(
+            trainer, head, settings.batch_size, advance, folders, stamps or {}, losses
+        )
+        return saver.train()
 
 
-def write_losses(path: Path, losses: Sequence[float]) -> None:
-    """``step,loss`` as CSV, written whole or not at all."""
-    rows = [f"{step},{loss!r}\n" for step, loss in enumerate(losses, start=1)]
-    write_text(path, "".join(["step,loss\n", *rows]))
+def _collate(layout: str, examples: list[list[TokenPair]]) -> dict[str, Tensor]:
+    """Examples to one batch, as the mapping of tensors that the Trainer moves to its device."""
+    return dict(vars(LAYOUTS[layout]([pair for pairs in examples for pair in pairs])))
 
 
-class HeadTrainer(Trainer):
-    """`transformers.Trainer` with the loss on the answers of a packed batch.
+class StepTrainer(Trainer):
+    """`transformers.Trainer` on one device, which tells the loss of its optimizer steps."""
+
+    def __init__(self, *, args: TrainingArguments, **settings: Any) -> None:
+        # With several GPUs visible, the Trainer would wrap the model in DataParallel, which has no
+        # ``config``, and a step would take a batch on each.
+        if args.n_gpu > 1:
+            args._n_gpu = 1
+        super().__init__(args=args, **settings)
+        self.part_losses: list[Tensor] = []  # of the optimizer step under way
+        self.remove_callback(PrinterCallback)
+
+    def step_loss(self) -> float:
+        """The loss of the optimizer step just done, summed over its parts."""
+        total = torch.stack(self.part_losses).sum()
+        self.part_losses.clear()
+        return float(total)
+
+
+class HeadTrainer(StepTrainer):
+    """A trainer with the loss on the answers of a packed batch.
 
     Everything else (precision, accumulation) is the library's.
     """
 
     loss_is_scaled_for_ga = True  # compute_loss divides by the tokens of the whole step
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.part_losses: list[Tensor] = []  # of the optimizer step under way
-        self.remove_callback(PrinterCallback)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -185,91 +198,26 @@ class HeadTrainer(Trainer):
         self.part_losses.append(loss.detach())
         return (loss, {}) if return_outputs else loss
 
-    def step_loss(self) -> float:
-        """The loss of the optimizer step just done, summed over its parts."""
-        total = torch.stack(self.part_losses).sum()
-        self.part_losses.clear()
-        return float(total)
 
-
-class _Collator:
-    """Examples to one batch, as the mapping of tensors that the Trainer moves to its device."""
-
-    def __init__(self, layout: str) -> None:
-        self.layout = layout
-
-    def __call__(self, examples: list[list[TokenPair]]) -> dict[str, Tensor]:
-        return dict(vars(LAYOUTS[self.layout]([pair for pairs in examples for pair in pairs])))
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What a training writes.
-
-    Attributes:
-        folders: of the snapshots, by number of examples.
-        stamps: of the snapshots, likewise.
-        losses: a CSV file for the losses, or None.
-
-    """
-
-    folders: Mapping[int, Path]
-    stamps: Mapping[int, Mapping[str, object]] = field(default_factory=dict)
-    losses: Path | None = None
-
-    def write(self, n: int, head: PeftModel, losses: Sequence[float]) -> None:
-        """Save the snapshot after n examples, if one is due.
-
-        The last snapshot says that the training is complete, so the losses come before it.
-        """
-        if n not in self.folders:
-            return
-        if self.losses is not None and n == max(self.folders):
-            write_losses(self.losses, losses)
-        save_head(head, self.folders[n], self.stamps.get(n, NO_STAMP))
-
-
-class StepTrainer(Protocol):
-    """A trainer of the library that tells the loss of its optimizer steps."""
-
-    def step_loss(self) -> float:
-        """The loss of the optimizer step just done."""
-
-    def add_callback(self, callback: TrainerCallback) -> None:
-        """Have the callback called at each step."""
-
-    def train(self) -> object:
-        """Train to the end."""
-
-
-def run_trainer(
-    trainer: StepTrainer, head: PeftModel, outputs: Outputs, batch_size: int, advance: Advance
-) -> list[float]:
-    """Train, write the outputs, and return the loss of each optimizer step."""
-    saver = SnapshotSaver(trainer, head, outputs, batch_size, advance)
-    trainer.add_callback(saver)
-    trainer.train()
-    return saver.losses
-
-
+@dataclass(eq=False)
 class SnapshotSaver(TrainerCallback):
     """Saves the head at given numbers of examples; keeps the losses; shows the progress."""
 
-    def __init__(
-        self,
-        trainer: StepTrainer,
-        head: PeftModel,
-        outputs: Outputs,
-        batch_size: int,
-        advance: Advance,
-    ) -> None:
-        self.trainer = trainer
-        self.head = head
-        self.outputs = outputs
-        self.batch_size = batch_size
-        self.advance = advance
-        self.losses: list[float] = []
-        self.n_seen = 0
+    trainer: StepTrainer
+    head: PeftModel
+    batch_size: int
+    advance: Advance
+    folders: Mapping[int, Path]
+    stamps: Mapping[int, Mapping[str, object]]
+    losses_file: Path | None
+    losses: list[float] = field(default_factory=list)
+    n_seen: int = 0
+
+    def train(self) -> list[float]:
+        """Train to the end, and return the loss of each optimizer step."""
+        self.trainer.add_callback(self)
+        self.trainer.train()
+        return self.losses
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -281,15 +229,16 @@ class SnapshotSaver(TrainerCallback):
                 f"the loss became {loss} at step {state.global_step}: lower the learning rate"
             )
         self.losses.append(loss)
-        seen = min(state.global_step * self.batch_size, max(self.outputs.folders))
+        last = max(self.folders)
+        seen = min(state.global_step * self.batch_size, last)
         self.advance(seen - self.n_seen, f"loss {loss:.3f}")
         self.n_seen = seen
-        self.outputs.write(seen, self.head, self.losses)
-
-
-def scratch_folder() -> tempfile.TemporaryDirectory[str]:
-    """A folder for what the library's trainers insist on writing; gone afterwards."""
-    return tempfile.TemporaryDirectory(prefix="likra-")
+        # the last snapshot says that the training is complete, so the losses come before it
+        if seen == last and self.losses_file is not None:
+            rows = [f"{step},{loss!r}\n" for step, loss in enumerate(self.losses, start=1)]
+            write_text(self.losses_file, "".join(["step,loss\n", *rows]))
+        if seen in self.folders:
+            save_head(self.head, self.folders[seen], self.stamps.get(seen))
 
 
 def part_size(settings: TrainingSettings) -> int:
@@ -329,14 +278,3 @@ def trainer_settings(base: BaseModel, settings: TrainingSettings, seed: int) -> 
         "report_to": "none",
         "seed": seed,
     }
-
-
-def on_one_device(arguments: Arguments) -> Arguments:
-    """The arguments for one device, also where several GPUs are visible.
-
-    The Trainer would wrap the model in DataParallel, which has no ``config``, and a step would take
-    a batch on each.
-    """
-    if arguments.n_gpu > 1:
-        arguments._n_gpu = 1
-    return arguments

@@ -10,26 +10,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import Tensor
-from transformers import PreTrainedModel, PrinterCallback, Trainer
+from transformers import PreTrainedModel
 
+from likra.engine.packing import PADDING
 from likra.engine.tokens import TokenPair, encode, prefix_token
 from likra.errors import LikraError, unknown
 from likra.heads.base import BaseModel
 from likra.heads.lora import fresh_head
 from likra.heads.settings import LoraSettings, TrainingSettings
 from likra.heads.train import (
-    Outputs,
+    SnapshotSaver,
+    StepTrainer,
     check_can_train,
     check_snapshots,
-    on_one_device,
     part_size,
-    run_trainer,
-    scratch_folder,
     trainer_settings,
 )
 from likra.progress import progress
@@ -110,17 +110,19 @@ def train_baseline(  # noqa: PLR0913 - those of train_head, and what it does not
     check_snapshots(sorted(snapshots), settings.batch_size, len(right))
     check_can_train(base)
     kind, _ = METHODS[method]
-    rows = _rows(base, kind, right[:n_questions], wrong[:n_questions], _part_size(kind, settings))
+    rows = _rows(base, kind, right[:n_questions], wrong[:n_questions], part_size(settings))
     with (
         fresh_head(base, lora, seed) as head,
         _marks_removed(base.model),
-        scratch_folder() as scratch,
+        TemporaryDirectory(prefix="likra-") as scratch,
         progress(n_questions, name, "examples") as advance,
     ):
         arguments = _arguments(base, method, settings, seed, beta)
         trainer = _trainer(base, kind, head, rows, {**arguments, "output_dir": scratch})
-        outputs = Outputs(snapshots, stamps or {}, losses)
-        return run_trainer(trainer, head, outputs, settings.batch_size, advance)
+        saver = SnapshotSaver(
+            trainer, head, settings.batch_size, advance, snapshots, stamps or {}, losses
+        )
+        return saver.train()
 
 
 def _trainer(
@@ -142,7 +144,7 @@ def _trainer(
     try:
         trainer = trainer_class(
             model=head,
-            args=on_one_device(getattr(trl, f"{kind}Config")(**arguments)),
+            args=getattr(trl, f"{kind}Config")(**arguments),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
         )
@@ -155,13 +157,8 @@ def _trainer(
     return trainer
 
 
-class _Baseline(Trainer):
+class _Baseline(StepTrainer):
     """What the baselines have in common; stands before TRL's trainer in the order of classes."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.part_losses: list[Tensor] = []  # of the optimizer step under way
-        self.remove_callback(PrinterCallback)
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         return dataset  # it holds tokens already
@@ -180,36 +177,25 @@ class _Baseline(Trainer):
         self.part_losses.append(share)
         return share
 
-    def step_loss(self) -> float:
-        """The loss of the optimizer step just done."""
-        total = torch.stack(self.part_losses).sum()
-        self.part_losses.clear()
-        return float(total)
-
-
-def _part_size(kind: str, settings: TrainingSettings) -> int:
-    """Questions of one forward pass."""
-    size = part_size(settings)
-    if kind == "KTO" and size < 2:
-        raise LikraError(
-            "kto compares the questions of a batch, and it has one: "
-            "raise batch_size or lower gradient_accumulation_steps"
-        )
-    return size
-
 
 def _rows(
     base: BaseModel,
     kind: str,
     right: Sequence[Choice],
     wrong: Sequence[Choice],
-    part_size: int,
+    size: int,
 ) -> list[Row]:
     """The rows of TRL's data set, in the columns in which its collators take tokens."""
     # TRL feeds the last token of an answer, too, which predicts nothing and takes a place.
     rights = encode(base.tokenizer, right, base.max_length - 1)
     if kind == "SFT":
-        return [_labelled(pair) for pair in rights]
+        return [
+            {
+                "input_ids": pair.context + pair.continuation,
+                "labels": [PADDING] * len(pair.context) + pair.continuation,
+            }
+            for pair in rights
+        ]
     if len(wrong) != len(right):
         raise LikraError(f"there are {len(right)} right answers and {len(wrong)} wrong ones")
     wrongs = encode(base.tokenizer, wrong, base.max_length - 1)
@@ -220,7 +206,7 @@ def _rows(
                 f"'{right[number].context[-60:]}', '{wrong[number].context[-60:]}'"
             )
     if kind == "KTO":
-        return _unpaired(rights, wrongs, part_size)
+        return _unpaired(rights, wrongs, size)
     return [
         {
             "prompt_ids": good.context,
@@ -231,14 +217,7 @@ def _rows(
     ]
 
 
-def _labelled(pair: TokenPair) -> Row:
-    return {
-        "input_ids": pair.context + pair.continuation,
-        "labels": [-100] * len(pair.context) + pair.continuation,
-    }
-
-
-def _unpaired(rights: list[TokenPair], wrongs: list[TokenPair], part_size: int) -> list[Row]:
+def _unpaired(rights: list[TokenPair], wrongs: list[TokenPair], size: int) -> list[Row]:
     """KTO's rows: for each part of a batch, first its right answers, then its wrong ones.
 
     KTO estimates the divergence from the base on prompts with the answers of other questions: in
@@ -246,10 +225,15 @@ def _unpaired(rights: list[TokenPair], wrongs: list[TokenPair], part_size: int) 
     the question's own right answer for every second row. A last batch of one question has no
     other, and takes its own. Each part of a batch has its own estimate.
     """
+    if size < 2:
+        raise LikraError(
+            "kto compares the questions of a batch, and it has one: "
+            "raise batch_size or lower gradient_accumulation_steps"
+        )
     rows = []
-    for start in range(0, len(rights), part_size):
-        part = [(pair, True) for pair in rights[start : start + part_size]]
-        part += [(pair, False) for pair in wrongs[start : start + part_size]]
+    for start in range(0, len(rights), size):
+        part = [(pair, True) for pair in rights[start : start + size]]
+        part += [(pair, False) for pair in wrongs[start : start + size]]
         before = [part[-1], *part]
         rows += [
             {
@@ -269,7 +253,7 @@ def _arguments(
     """The settings of TRL's trainer: those of `likra.heads.train`, with TRL's own defaults off."""
     kind, loss_type = METHODS[method]
     arguments = trainer_settings(base, settings, seed) | {
-        "per_device_train_batch_size": _part_size(kind, settings) * (2 if kind == "KTO" else 1),
+        "per_device_train_batch_size": part_size(settings) * (2 if kind == "KTO" else 1),
         "activation_checkpointing": False,  # TRL: on
         "loss_type": loss_type,
         "max_length": None,  # TRL: 1024, and what is beyond is cut

@@ -18,8 +18,7 @@ from likra.engine.tokens import TokenPair
 from likra.errors import LikraError, unknown
 from likra.heads.lora import Head
 from likra.heads.score import Done, Floats, Scored, score
-from likra.integrations.lm_eval_base import LikraBaseLM, ScoreInputs
-from likra.integrations.lm_eval_cache import adapter_digest
+from likra.integrations.lm_eval_base import LikraBaseLM, ScoreInputs, adapter_digest
 from likra.integrations.lm_eval_heads import (
     TrainedQuestions,
     check_model,
@@ -57,13 +56,14 @@ class LikraLM(LikraBaseLM):
     ``is_greedy`` is that of the positive term, and text is generated under it.
 
     Attributes:
-        run: the folder of heads.
         positive: the head of the positive term.
         negative: the head of the negative term.
         parts: the terms of each log-likelihood request that this process computed.
         trained_questions: the scored questions that the heads were trained on.
 
     """
+
+    _terms: tuple[Floats, Floats | None]  # last scored
 
     def __init__(  # noqa: PLR0913
         self,
@@ -117,14 +117,14 @@ class LikraLM(LikraBaseLM):
             dtype=self.run.study.dtype if dtype is None else dtype,
             **arguments,
         )
-        folders = [None if key is None else self.run.head_folder(key) for key in keys]
-        self.positive, self.negative = (Head(self.base, folder) for folder in folders)
+        self.positive, self.negative = (
+            Head(self.base, None if key is None else self.run.head_folder(key)) for key in keys
+        )
         for head in (self.positive, self.negative):
             with head.on():
                 pass  # it fits
         self.trained_questions = TrainedQuestions(trained_contexts(self.run, used))
         self.parts: list[Part] = []
-        self._terms: tuple[Floats, Floats | None] | None = None  # last scored
         if (opened := OPENED.get()) is not None:
             opened.append(self)
 
@@ -169,8 +169,6 @@ class LikraLM(LikraBaseLM):
     def _new_parts(
         self, requests: list[Instance], answers: list[tuple[float, bool]]
     ) -> Iterator[Part]:
-        if self._terms is None:
-            return
         positive, negative = self._terms
         seen = set()  # the harness evens out its processes by repeating a request
         for index, (request, (ratio, _)) in enumerate(zip(requests, answers, strict=True)):
@@ -194,17 +192,15 @@ class LikraLM(LikraBaseLM):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Generate as ``hf`` does, under the positive term."""
         with self.positive.on():
-            texts: list[str] = super().generate_until(requests, disable_tqdm)
-        return texts
+            return super().generate_until(requests, disable_tqdm)
 
     def score_inputs(self) -> ScoreInputs:
         """As `LikraBaseLM.score_inputs`, with the heads and how they are combined."""
-        weighted = MODES[self.mode].weighted
         return super().score_inputs() | {
             "mode": self.mode,
-            "weight": self.weight if weighted else None,
-            "positive head": _digest(self.positive),
-            "negative head": _digest(self.negative),
+            "weight": self.weight if MODES[self.mode].weighted else None,
+            "positive head": adapter_digest(self.positive.folder),
+            "negative head": adapter_digest(self.negative.folder),
         }
 
     def get_model_info(self) -> dict[str, Any]:
@@ -216,23 +212,10 @@ class LikraLM(LikraBaseLM):
             "negative": self.negative.folder and str(self.negative.folder),
             "trained_on": self.trained_questions.counts,
         }
-        info: dict[str, Any] = super().get_model_info()
-        return info | {"likra": heads}
+        return super().get_model_info() | {"likra": heads}
 
 
-def _digest(head: Head) -> str | None:
-    return None if head.folder is None else adapter_digest(head.folder)
-
-
-# --------------------------------------------------------------------------------------------
-# Names in the harness
-
-
-def register() -> None:
-    """Make the models known to the harness by name; its next release does so by itself."""
-    for name, model in {"likra": LikraLM, "likra-base": LikraBaseLM}.items():
-        if name not in model_registry:  # an entry point of this distribution may be there
-            model_registry.register(name, target=model)
-
-
-register()
+# The harness finds models by name; its next release finds these by the entry points of likra.
+for _name, _model in {"likra": LikraLM, "likra-base": LikraBaseLM}.items():
+    if _name not in model_registry:
+        model_registry.register(_name, target=_model)

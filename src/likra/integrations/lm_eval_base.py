@@ -7,7 +7,7 @@ It is the harness's own ``hf`` (`HFLM`) in all but the log-likelihoods: these co
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,7 +36,6 @@ from likra.heads.base import (
 )
 from likra.heads.lora import Head
 from likra.heads.score import Done, Scored, score
-from likra.integrations.lm_eval_cache import adapter_digest, claim_cache
 
 # Of a request, what the harness passes to its models: its texts (none of a rolling window), and
 # the tokens of context and continuation.
@@ -45,6 +44,7 @@ Request = tuple[tuple[str, str] | None, list[int], list[int]]
 ScoreInputs = dict[str, str | int | float | bool | None]
 # Tokens of one forward pass over whole texts: each has logits of its own.
 ROLLING_BUDGET = 2048
+OWNER = "likra"  # a key in the harness's cache; all others are SHA-256 digests
 
 
 class LikraBaseLM(HFLM):
@@ -106,17 +106,10 @@ class LikraBaseLM(HFLM):
             )
         self.AUTO_MODEL_CLASS = SimpleNamespace(from_pretrained=load_complete)
 
-    # ----------------------------------------------------------------------------------------
-    # Log-likelihoods
-
     def loglikelihood(
         self, requests: list[Instance], disable_tqdm: bool = False
     ) -> list[tuple[float, bool]]:
-        """Log-likelihoods of continuations given contexts, and whether they are greedy.
-
-        Args:
-            requests: the harness's instances; ``args`` is (context, continuation).
-            disable_tqdm: whether to show no progress.
+        """Log-likelihoods of (context, continuation) texts.
 
         Returns:
             (nats, whether every token of the continuation is the most likely one), one for each.
@@ -127,17 +120,13 @@ class LikraBaseLM(HFLM):
         """
         usual = self.add_bos_token is None and self.custom_prefix_token_id is None
         if not usual or self.enable_thinking:
-            answers: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm)
-            return answers
+            return super().loglikelihood(requests, disable_tqdm)
         texts = [request.args for request in requests]
         pairs = encode_texts(self.tokenizer, texts)  # at once, where HFLM encodes one by one
-        return self._loglikelihood_tokens(
-            [
-                (text, pair.context, pair.continuation)
-                for text, pair in zip(texts, pairs, strict=True)
-            ],
-            disable_tqdm,
-        )
+        encoded: list[Request] = [
+            (text, pair.context, pair.continuation) for text, pair in zip(texts, pairs, strict=True)
+        ]
+        return self._loglikelihood_tokens(encoded, disable_tqdm)
 
     def loglikelihood_rolling(
         self, requests: list[Instance], disable_tqdm: bool = False
@@ -200,9 +189,6 @@ class LikraBaseLM(HFLM):
         """Give ``done`` the scores of all pairs, batch by batch."""
         score(Head(self.base), pairs, greedy=True, done=done, name=name, budget=budget)
 
-    # ----------------------------------------------------------------------------------------
-    # The harness's cache
-
     def set_cache_hook(self, cache_hook: CacheHook) -> None:
         """Take the harness's cache, if it is this model's own.
 
@@ -219,7 +205,7 @@ class LikraBaseLM(HFLM):
         vocabulary = json.dumps(sorted(self.tokenizer.get_vocab().items())).encode()
         return {
             "weights": weights_digest(self.base.model),
-            "adapter": adapter_digest(Path(self.peft)) if self.peft else None,
+            "adapter": adapter_digest(Path(self.peft) if self.peft else None),
             "vocabulary": hashlib.sha256(vocabulary).hexdigest(),
             "add_bos_token": self.add_bos_token,
             "prefix_token_id": self.prefix_token_id,
@@ -237,3 +223,42 @@ def _check_dtype(dtype: str | torch.dtype | None) -> None:
         return
     if not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise unknown("dtype", dtype, ["auto", *DTYPES])
+
+
+def claim_cache(cache: Any, inputs: Mapping[str, object]) -> None:
+    """Mark an empty cache as one model's own, and refuse another model's.
+
+    The cache is the harness's ``SqliteDict``. Its own keys are texts alone, so the inputs, all that
+    a model's scores depend on, are kept beside them.
+
+    Raises:
+        LikraError: the cache holds answers of another model, or does not say of which.
+
+    """
+    if not len(cache):
+        cache[OWNER] = dict(inputs)
+        cache.commit()
+    stored = cache.get(OWNER)
+    if stored == inputs:
+        return
+    if stored is None:
+        what = "it does not say of which model"
+    else:
+        keys = [key for key in inputs if stored.get(key) != inputs[key]]
+        keys += sorted(set(stored) - set(inputs))
+        what = f"with another {keys[0]}: {stored.get(keys[0])} there, {inputs.get(keys[0])} now"
+    raise LikraError(
+        f"the cache '{cache.filename}' holds answers of another model ({what}): "
+        "name another path for use_cache, or delete that file"
+    )
+
+
+def adapter_digest(folder: Path | None) -> str | None:
+    """SHA-256 of an adapter's files; of its name where it is not a folder here."""
+    if folder is None:
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("adapter_*")) or [folder]:
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes() if path.is_file() else str(path).encode())
+    return digest.hexdigest()

@@ -118,13 +118,10 @@ class TrainedQuestions:
         """Count the questions of log-likelihood requests."""
         for request in requests if self.contexts else ():
             self.scored[request.task_name].add(request.doc_id)
-            if self._is_trained(request.args[0]):
+            # the prompt is known, or what follows its few-shot examples is
+            parts = request.args[0].split(BREAK)
+            if any(BREAK.join(parts[start:]) in self.contexts for start in range(len(parts))):
                 self.trained[request.task_name].add(request.doc_id)
-
-    def _is_trained(self, context: str) -> bool:
-        """Whether the context is known, or what follows its few-shot examples is."""
-        parts = context.split(BREAK)
-        return any(BREAK.join(parts[start:]) in self.contexts for start in range(len(parts)))
 
     @property
     def counts(self) -> dict[str, int]:

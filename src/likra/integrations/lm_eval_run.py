@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from jinja2 import TemplateError
-from lm_eval.utils import get_file_task_name
+from lm_eval._cli import HarnessCLI
+from lm_eval.config.evaluate_config import EvaluatorConfig
+from lm_eval.utils import get_file_task_name, setup_logging
 
 from likra.atomic import write_text
 from likra.data.card import card_config, card_names, check_card_is_safe
@@ -22,9 +24,6 @@ from likra.data.documents import sandboxed_templates
 from likra.data.harness_index import harness_has
 from likra.errors import LikraError
 from likra.integrations.lm_eval import OPENED, LikraLM, Part
-
-if TYPE_CHECKING:
-    from lm_eval._cli import HarnessCLI
 
 
 def run_harness(
@@ -44,15 +43,8 @@ def run_harness(
         LikraError: whatever is wrong with likra's own arguments, cards and data.
 
     """
-    from lm_eval._cli import HarnessCLI
-    from lm_eval.utils import setup_logging
-
     setup_logging()
-    with (
-        _command_line(["lm-eval", "run", *arguments]),
-        _opened_models() as opened,
-        sandboxed_templates(),
-    ):
+    with _command_line(arguments) as opened, sandboxed_templates():
         harness = HarnessCLI()
         options = harness.parse_args()
         settings = _settings(options)
@@ -62,8 +54,8 @@ def run_harness(
             if tasks := _with_cards(settings, data, Path(folder), allow_code=allow_code):
                 options.tasks = tasks
                 # lm_eval 0.4.13 takes a group from a folder, but not from a file
-                theirs = settings.get("include_path")
-                options.include_path = [*([theirs] if theirs else []), _groups(Path(folder))]
+                theirs = _listed(settings.get("include_path"))
+                options.include_path = [*theirs, _groups(Path(folder))]
             before = _sample_files(settings)
             with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 by the old name
                 warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated")
@@ -76,7 +68,7 @@ def run_harness(
                 _write_parts(parts, written)
 
 
-def _execute(harness: "HarnessCLI", options: Namespace) -> None:
+def _execute(harness: HarnessCLI, options: Namespace) -> None:
     try:
         harness.execute(options)
     except TemplateError as error:  # in a card's text
@@ -88,37 +80,30 @@ def _execute(harness: "HarnessCLI", options: Namespace) -> None:
 
 
 @contextmanager
-def _command_line(arguments: list[str]) -> Iterator[None]:
-    saved, sys.argv = sys.argv, arguments
-    try:
-        yield
-    finally:
-        sys.argv = saved
-
-
-@contextmanager
-def _opened_models() -> Iterator[list[LikraLM]]:
-    """The ``likra`` models that the harness opens by name, for it keeps them to itself."""
+def _command_line(arguments: Sequence[str]) -> Iterator[list[LikraLM]]:
+    """The command line that the harness reads; yields the ``likra`` models that it opens."""
     opened: list[LikraLM] = []
     token = OPENED.set(opened)
+    saved, sys.argv = sys.argv, ["lm-eval", "run", *arguments]
     try:
         yield opened
     finally:
+        sys.argv = saved
         OPENED.reset(token)
 
 
 def _settings(options: Namespace) -> dict[str, Any]:
     """The tasks and places of files that the harness will use: its options', else its config's."""
-    from lm_eval.config.evaluate_config import EvaluatorConfig
-
     settings = EvaluatorConfig.load_yaml_config(options.config) if options.config else {}
     return settings | {key: value for key, value in vars(options).items() if value}
 
 
 def _task_names(settings: dict[str, Any]) -> list[str]:
-    tasks = settings.get("tasks") or []
-    tasks = [tasks] if isinstance(tasks, str) else tasks
-    return [name for task in tasks for name in str(task).split(",")]
+    return [name for task in _listed(settings.get("tasks")) for name in str(task).split(",")]
+
+
+def _listed(value: str | list[Any] | None) -> list[Any]:
+    return [value] if isinstance(value, str) else list(value or [])
 
 
 def _cards_from_paths(settings: dict[str, Any]) -> Iterator[Path]:
@@ -128,8 +113,7 @@ def _cards_from_paths(settings: dict[str, Any]) -> Iterator[Path]:
             yield from sorted(Path(name).rglob("*.yaml"))
         elif name.endswith((".yaml", ".yml")):
             yield from map(Path, sorted(glob(name)))
-    folders = settings.get("include_path") or []
-    for folder in [folders] if isinstance(folders, str) else folders:
+    for folder in _listed(settings.get("include_path")):
         yield from sorted(Path(folder).rglob("*.yaml"))
 
 
@@ -163,16 +147,14 @@ def _card_file(name: str, data: str | None, folder: Path, *, allow_code: bool = 
     metadata = config.get("metadata") or {}
     if "distractors" in metadata:
         raise LikraError(f"task '{name}' draws its wrong choices from other questions: `likra run`")
-    task = config["task"]
-    is_group = "configurations" in metadata
+    task, is_group = config["task"], "configurations" in metadata
     path = (_groups(folder) if is_group else folder) / f"{task}.yaml"
     if is_group:
-        parts = metadata["configurations"]
         config = {
             "group": task,
             "task": [
                 card_config(name, data, part, allow_code=allow_code) | {"task": part}
-                for part in parts
+                for part in metadata["configurations"]
             ],
             "aggregate_metric_list": [
                 {"metric": metric["metric"], "weight_by_size": True}

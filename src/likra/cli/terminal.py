@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -64,8 +64,9 @@ def print_table(
     first, *others = columns
     table.add_column(first, overflow="fold", no_wrap=True)
     for column in others:
-        justify: Literal["left", "right"] = "right" if numbers else "left"
-        table.add_column(column, overflow="fold", no_wrap=numbers, justify=justify)
+        table.add_column(
+            column, overflow="fold", no_wrap=numbers, justify="right" if numbers else "left"
+        )
     for row in rows:
         table.add_row(*row)
     Console(width=None if sys.stdout.isatty() else width).print(table)

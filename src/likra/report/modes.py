@@ -6,8 +6,8 @@ import numpy as np
 
 from likra.report.curves import in_study_order, weight_of
 from likra.scores.calibration import choice_probabilities, fit_temperature
-from likra.scores.curves import combinations
-from likra.scores.ratio import MODES, is_correct, likelihood_ratio
+from likra.scores.curves import ratios
+from likra.scores.ratio import is_correct
 from likra.scores.table import Scores
 from likra.study.config import Study
 
@@ -72,12 +72,7 @@ class ModeScores:
 
 
 def _ratios(scores: Scores, mode: str, weight: float) -> Ratios:
-    ratios: Ratios = {}
-    for _, _, keys in combinations(scores, [mode], [weight]):
-        positive, negative = (scores.logprob[key] for key in keys)
-        head = max(keys, key=lambda key: key.n_train)
-        source = next((key.source for key in keys if key.source), "")
-        by_seed = ratios.setdefault(source, {}).setdefault(head.n_train, {})
-        weighted = MODES[mode].weighted
-        by_seed[head.seed] = likelihood_ratio(positive, negative, weight) if weighted else positive
-    return ratios
+    by_source: Ratios = {}
+    for _, _, key, ratio in ratios(scores, [mode], [weight]):
+        by_source.setdefault(key.source or "", {}).setdefault(key.n_train, {})[key.seed] = ratio
+    return by_source

@@ -72,6 +72,8 @@ def disagreements(
         for row in np.argsort(-distance, kind="stable")[:count].tolist():
             name = modes.scores.question_ids[row]
             text = texts.get(name)
+            words = text["choices"] if text else []
+            choices = _choices(modes.scores, row, probability, score, words)
             rows.append(
                 Disagreement(
                     source=source,
@@ -79,19 +81,16 @@ def disagreements(
                     distance=round(float(distance[row]), 4),
                     id=name,
                     stem=text["stem"] if text else None,
-                    outcome=_outcome(
-                        *(modes.scores.is_right[row, p[row].argmax()] for p in probability)
-                    ),
-                    choices=_choices(
-                        modes.scores, row, probability, score, text["choices"] if text else []
-                    ),
+                    outcome=_outcome(choices),
+                    choices=choices,
                 )
             )
     return rows
 
 
-def _outcome(likra_is_right: bool, sft_is_right: bool) -> str:
-    likra, sft = ("right" if correct else "wrong" for correct in (likra_is_right, sft_is_right))
+def _outcome(choices: Sequence[Choice]) -> str:
+    likra = "right" if any(c["likra_picks"] and c["is_right"] for c in choices) else "wrong"
+    sft = "right" if any(c["sft_picks"] and c["is_right"] for c in choices) else "wrong"
     return f"both {likra}" if likra == sft else f"Likra {likra}, SFT {sft}"
 
 
@@ -131,8 +130,7 @@ def read_questions(folder: Path) -> dict[str, QuestionText]:
     if not path.is_file():
         return {}
     try:
-        lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
-        rows = [json.loads(line) for line in lines]
+        rows = map(json.loads, path.read_text(encoding="utf-8").rstrip("\n").split("\n"))
         return {
             row["id"]: QuestionText(id=row["id"], stem=row["stem"], choices=row["choices"])
             for row in rows

@@ -74,9 +74,7 @@ def run_grid(
 def write_results(run: Run) -> pd.DataFrame:
     """Write ``curve.csv``, ``summary.json``, the figures and the report of a finished run.
 
-    Args:
-        run: all heads that its modes need are scored; its study's analysis settings decide what
-            is drawn, and are kept in ``study.yaml``.
+    The study's analysis settings decide what is drawn, and are kept in ``study.yaml``.
 
     Returns:
         The curves; see `likra.scores.curves.Point` for the columns.
@@ -155,13 +153,8 @@ def _chosen_weights(
         estimate = with_interval(reported[*key, weight]).iloc[0]
         chosen.append(
             dict(zip(cell, key, strict=True))
-            | {
-                "weight": weight,
-                "validation": float(means[means.weight == weight].value.iloc[0]),
-                "value": float(estimate.value),
-                "ci_low": float(estimate.ci_low),
-                "ci_high": float(estimate.ci_high),
-            }
+            | {"weight": weight, "validation": means[means.weight == weight].value.iloc[0].item()}
+            | {name: float(estimate[name]) for name in ("value", "ci_low", "ci_high")}
         )
     return chosen
 

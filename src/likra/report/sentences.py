@@ -7,20 +7,17 @@ import pandas as pd
 
 from likra.report.analysis import ReportData
 from likra.report.comparisons import Efficiency
-from likra.report.curves import LearningCurve, learning_curves
+from likra.report.curves import by_n, learning_curves
 from likra.report.style import source_text
 from likra.study.config import Study
 
 
-def first_curve(points: pd.DataFrame, study: Study, mode: str) -> LearningCurve | None:
-    """The learning curve of a mode, with its first sampler of negatives, by the study's metric."""
-    return next(iter(learning_curves(points[points["mode"] == mode], study, study.metric)), None)
-
-
-def accuracies(points: pd.DataFrame, study: Study, mode: str) -> dict[int, float]:
-    """Accuracy by number of examples, with the first sampler of negatives."""
-    curve = first_curve(points, study, mode)
-    return dict(zip(curve["n"], curve["value"], strict=True)) if curve else {}
+def accuracies(
+    points: pd.DataFrame, study: Study, mode: str, metric: str = ""
+) -> dict[int, tuple[float, float, float]]:
+    """(value, low, high) by number of examples, with the mode's first sampler of negatives."""
+    curves = learning_curves(points[points["mode"] == mode], study, metric or study.metric)
+    return by_n(curves[0]) if curves else {}
 
 
 def shared_snapshots(points: pd.DataFrame, study: Study) -> list[int]:
@@ -33,7 +30,7 @@ def best_snapshot(points: pd.DataFrame, study: Study) -> int | None:
     """Where Likra is farthest above SFT; None where one of them is not among the modes."""
     likra, sft = (accuracies(points, study, mode) for mode in ("likra", "sft"))
     snapshots = shared_snapshots(points, study)
-    return max(snapshots, key=lambda n: likra[n] - sft[n], default=None)
+    return max(snapshots, key=lambda n: likra[n][0] - sft[n][0], default=None)
 
 
 def question(study: Study, about: Mapping[str, Any], data: ReportData) -> str:
@@ -57,11 +54,11 @@ def headline(points: pd.DataFrame, study: Study, chance: float) -> str:
         return ""
     likra, sft = (accuracies(points, study, mode) for mode in ("likra", "sft"))
     base = accuracies(points, study, "base")
-    untrained = f", the untrained base model {base[0]:.1%}" if base else ""
-    seeds = f"{len(study.seeds)} {'seeds' if len(study.seeds) > 1 else 'seed'}"
+    untrained = f", the untrained base model {base[0][0]:.1%}" if base else ""
+    seeds = f"{len(study.seeds)} seed{'s' if len(study.seeds) > 1 else ''}"
     return (
-        f"With {n} examples, Likra answers {likra[n]:.1%} of the questions correctly, fine-tuning "
-        f"on right answers only {sft[n]:.1%}{untrained}, a blind guess {chance:.1%} "
+        f"With {n} examples, Likra answers {likra[n][0]:.1%} of the questions correctly, "
+        f"fine-tuning on right answers only {sft[n][0]:.1%}{untrained}, a blind guess {chance:.1%} "
         f"({study.metric}, mean of {seeds}; negatives: {source_text(study.negatives[0])})."
     )
 
@@ -70,9 +67,8 @@ def findings(points: pd.DataFrame, study: Study, data: ReportData) -> list[str]:
     """Further sentences; one that the data has nothing for is left out."""
     n = best_snapshot(points, study) or study.snapshots[-1]
     difference = _difference(points, study, data, n)
-    likra = first_curve(points, study, "likra")
-    low = dict(zip(likra["n"], likra["low"], strict=True)) if likra else {}
-    if n in low and low[n] <= data["chance"]:
+    likra = accuracies(points, study, "likra")
+    if n in likra and likra[n][1] <= data["chance"]:
         doubt = (
             f"Likra is not clearly better than a blind guess ({data['chance']:.1%}), so these "
             "numbers say little about right and wrong."
@@ -102,7 +98,7 @@ def _negatives_alone(points: pd.DataFrame, study: Study, data: ReportData, n: in
     if n in alone:
         sentences.append(
             "The negative head alone, which saw only wrong answers, answers "
-            f"{alone[n]:.1%} correctly after {n} of them."
+            f"{alone[n][0]:.1%} correctly after {n} of them."
         )
     wanted = {"mode": "base-likra", "source": source, "n": n}
     row = next((r for r in data["efficiency"] if wanted.items() <= r.items()), None)

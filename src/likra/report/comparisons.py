@@ -9,7 +9,7 @@ import numpy as np
 from likra.report.modes import ModeScores
 from likra.report.rounding import rounded, significant
 from likra.scores.comparison import paired
-from likra.scores.efficiency import ExampleEfficiency, example_efficiency
+from likra.scores.efficiency import example_efficiency
 from likra.scores.ratio import is_correct
 from likra.scores.table import BASE
 
@@ -80,13 +80,8 @@ def paired_result(one: np.ndarray, two: np.ndarray) -> PairedResult:
 
 def pairs_of(modes: Sequence[str]) -> list[tuple[str, str]]:
     """Which modes are compared with which."""
-    usual = [
-        ("likra", "sft"),
-        ("base-likra", "sft"),
-        ("likra", "base-likra"),
-        ("likra", "base"),
-        ("base-likra", "base"),
-    ]
+    usual = [("likra", "sft"), ("base-likra", "sft"), ("likra", "base-likra")]
+    usual += [("likra", "base"), ("base-likra", "base")]
     others = [("likra", m) for m in modes if m not in {"likra", "sft", "base", "base-likra"}]
     pairs = [pair for pair in [*usual, *others] if set(pair) <= set(modes)]
     return pairs or [(mode, "base") for mode in modes if mode != "base" and "base" in modes]
@@ -102,21 +97,19 @@ def efficiencies(modes: ModeScores) -> list[Efficiency]:
         for source in modes.sources(mode):
             sft, other = (_correct_along(modes, name, source, n) for name in ("sft", mode))
             if sft.shape[1] <= sft.shape[2]:  # at least as many questions as seeds
-                results = example_efficiency(n, sft, other)
-                rows += [_efficiency(mode, source, result) for result in results]
+                rows += [
+                    Efficiency(
+                        mode=mode,
+                        source=source,
+                        n=result.n,
+                        k=significant(astuple(result.k), 4),
+                        is_bound=result.is_bound,
+                        low_is_bound=result.bound_share > 0.975,
+                        high_is_bound=result.bound_share > 0.025,
+                    )
+                    for result in example_efficiency(n, sft, other)
+                ]
     return rows
-
-
-def _efficiency(mode: str, source: str, result: ExampleEfficiency) -> Efficiency:
-    return Efficiency(
-        mode=mode,
-        source=source,
-        n=result.n,
-        k=significant(astuple(result.k), 4),
-        is_bound=result.is_bound,
-        low_is_bound=result.bound_share > 0.975,
-        high_is_bound=result.bound_share > 0.025,
-    )
 
 
 def _correct_along(modes: ModeScores, mode: str, source: str, n: Sequence[int]) -> np.ndarray:

@@ -57,24 +57,11 @@ STYLE: Any = {  # settings of matplotlib, whose own type for them is private
 }
 
 
-def write_figures(
-    points: pd.DataFrame,
-    study: Study,
-    data: ReportData,
-    folder: Path,
-    names: Sequence[str] = FIGURES,
-) -> None:
-    """Write figures, each as an SVG, a PDF and a PNG; those of an earlier call are removed.
+def write_figures(points: pd.DataFrame, study: Study, data: ReportData, folder: Path) -> None:
+    """Write the study's figures, each as an SVG, a PDF and a PNG; other files of them are removed.
 
-    Of several samplers of negatives, all but ``sources`` and ``densities`` show the first.
-
-    Args:
-        points: the curves.
-        study: its settings.
-        data: see `likra.report.analysis.report_data`.
-        folder: of the files.
-        names: of `FIGURES`; one that this study has no data for is left out.
-
+    A figure for which the study has no data is left out. Of several samplers of negatives, all
+    but ``sources`` and ``densities`` show the first.
     """
     from matplotlib import rc_context
 
@@ -88,25 +75,23 @@ def write_figures(
     folder.mkdir(parents=True, exist_ok=True)
     with rc_context(STYLE):
         for name in FIGURES:
-            figure = draw[name]() if name in names else None
+            figure = draw[name]() if name in study.figures else None
             if figure is None:
                 for ending in METADATA:
                     (folder / f"{name}.{ending}").unlink(missing_ok=True)
                 continue
             figure.draw_without_rendering()  # lays it out, once for all files
             figure.set_layout_engine("none")
-            for ending in METADATA:
-                _save(figure, folder / f"{name}.{ending}")
+            for ending, metadata in METADATA.items():
+                with replacing(folder / f"{name}.{ending}") as temporary:
+                    figure.savefig(temporary, metadata=metadata)
 
 
 def learning_curve(points: pd.DataFrame, study: Study) -> "Figure":
     """Accuracy against the number of training examples (paper, figures 1 and 3)."""
     first = study.negatives[0]
-    drawn = [
-        curve
-        for curve in learning_curves(points, study, study.metric)
-        if curve["source"] in ("", first)
-    ]
+    every = learning_curves(points, study, study.metric)
+    drawn = [line for line in every if line["source"] in ("", first)]
     figure, (axis,) = _panels(1)
     for line in drawn:
         _draw_line(axis, line, mode_style(line["mode"]))
@@ -255,19 +240,16 @@ def reliability(diagrams: Sequence[Reliability], study: Study) -> "Figure":
     figure, (axis,) = _panels(1, height=2.6)
     axis.plot([0, 1], [0, 1], color="#999999", linewidth=0.6)
     for diagram in diagrams:
-        if diagram["n"] not in (0, study.snapshots[-1]):
-            continue
-        if diagram["source"] not in ("", study.negatives[0]):
-            continue
-        style = mode_style(diagram["mode"])
-        axis.plot(
-            diagram["x"],
-            diagram["y"],
-            linestyle=style.dash,
-            color=style.color,
-            marker=style.marker or ".",
-            label=f"{style.short}, ECE {diagram['ece']:.2f}",
-        )
+        n, source, style = diagram["n"], diagram["source"], mode_style(diagram["mode"])
+        if n in (0, study.snapshots[-1]) and source in ("", study.negatives[0]):
+            axis.plot(
+                diagram["x"],
+                diagram["y"],
+                linestyle=style.dash,
+                color=style.color,
+                marker=style.marker or ".",
+                label=f"{style.short}, ECE {diagram['ece']:.2f}",
+            )
     axis.set(xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
     axis.set_xlabel("probability of the prediction")
     axis.set_ylabel("share of right predictions")
@@ -302,24 +284,11 @@ def _legend(figure: "Figure", axes: "Sequence[Axes]", columns: int | None = None
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    columns = columns or (2 if len(figure.axes) == 1 else 4)
-    columns = min(columns, len(handles))
+    columns = min(columns or (2 if len(figure.axes) == 1 else 4), len(handles))
     labels = [textwrap.fill(label, 46) for label in handles]
-    column = -(-len(labels) // columns)
-    n_lines = max(
-        sum(1 + label.count("\n") for label in labels[start : start + column])
-        for start in range(0, len(labels), column)
-    )
+    height = -(-len(labels) // columns)
+    columns_of_labels = [labels[start : start + height] for start in range(0, len(labels), height)]
+    n_lines = max(len("\n".join(column).split("\n")) for column in columns_of_labels)
     figure.set_figheight(figure.get_figheight() + 0.2 + 0.17 * n_lines)
-    figure.legend(
-        list(handles.values()),
-        labels,
-        loc="outside lower center",
-        ncols=columns,
-        frameon=False,
-    )
-
-
-def _save(figure: "Figure", path: Path) -> None:
-    with replacing(path) as temporary:
-        figure.savefig(temporary, metadata=METADATA[path.suffix[1:]])
+    look: dict[str, Any] = {"ncols": columns, "frameon": False}
+    figure.legend(handles.values(), labels, loc="outside lower center", **look)

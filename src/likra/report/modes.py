@@ -51,9 +51,8 @@ class ModeScores:
     def correct(self, mode: str, source: str, n: int) -> np.ndarray:
         """[questions, seeds] bool, by the study's metric; no column where there is no head."""
         metric = self.study.metric
-        columns = [is_correct(r, self.scores, metric) for r in self.by_seed(mode, source, n)]
-        none = np.zeros((len(self.scores.question_ids), 0), dtype=bool)
-        return np.stack(columns, axis=1) if columns else none
+        correct = [is_correct(r, self.scores, metric) for r in self.by_seed(mode, source, n)]
+        return np.array(correct, dtype=bool).reshape(-1, len(self.scores.question_ids)).T
 
     def as_compared(self, mode: str, source: str, n: int) -> list[np.ndarray]:
         """The ratios of all seeds as the metric compares them: for acc_norm, per character."""

@@ -105,7 +105,7 @@ def write_results(run: Run) -> pd.DataFrame:
     about["chosen_weights"] = summary.get("chosen_weights", [])
     write_text(folder / "curve.csv", points.to_csv(index=False))
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
-    write_figures(points, study, data, folder / "figures", study.figures)
+    write_figures(points, study, data, folder / "figures")
     write_report(folder, study, points, about, data)
     write_about(run, facts)  # the settings that these results have
     return points

@@ -73,9 +73,9 @@ def calibration(probability: np.ndarray, correct: np.ndarray, bins: int = 10) ->
     bin_of = np.searchsorted(edges[1:], probability, side="left")
     filled = []
     for number in np.unique(bin_of):
-        inside, ends = bin_of == number, edges[number : number + 2].tolist()
+        inside, (low, high) = bin_of == number, edges[number : number + 2].tolist()
         means = float(probability[inside].mean()), float(correct[inside].mean())
-        filled.append(Bin(*ends, int(inside.sum()), *means))
+        filled.append(Bin(low, high, int(inside.sum()), *means))
     gaps = sum(b.count * abs(b.accuracy - b.confidence) for b in filled)
     return Calibration(gaps / len(correct), tuple(filled))
 

@@ -203,9 +203,10 @@ class Scores:
 
     def of(self, chosen: np.ndarray) -> "Scores":
         """The scores of some of the questions: ``chosen`` is [questions] bool."""
-        arrays = (values[chosen] for values in (self.exists, self.is_right, self.n_chars))
+        ids = tuple(compress(self.question_ids, chosen))
+        exists, is_right = self.exists[chosen], self.is_right[chosen]
         logprob = {key: values[chosen] for key, values in self.logprob.items()}
-        return Scores(tuple(compress(self.question_ids, chosen)), *arrays, logprob)
+        return Scores(ids, exists, is_right, self.n_chars[chosen], logprob)
 
 
 def combine(tables: Iterable[pa.Table]) -> Scores:

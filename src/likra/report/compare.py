@@ -13,11 +13,10 @@ from likra.atomic import write_text
 from likra.errors import LikraError
 from likra.report.analysis import Look, chance, look
 from likra.report.comparisons import PairedResult, paired_result
-from likra.report.curves import learning_curves, ordered_modes
+from likra.report.curves import first_by_n, learning_curves, ordered_modes
 from likra.report.disagreements import QuestionText, read_questions
 from likra.report.html import estimates, flat, payload, render
 from likra.report.modes import ModeScores
-from likra.report.sentences import accuracies
 from likra.report.style import mode_style, source_text
 from likra.report.tables import Row, formats
 from likra.scores.curves import curve
@@ -138,7 +137,7 @@ def headline(runs: Sequence[ComparedRun], common: Sequence[int]) -> str:
     n = common[-1] if common and mode != "base" else 0
     metric, texts = runs[0].study.metric, []
     for run in runs:
-        by_n = accuracies(run.points, run.study, mode, metric)
+        by_n = first_by_n(learning_curves(run.points, run.study, metric), mode)
         if n not in by_n:
             return ""
         texts.append(f"{by_n[n][0]:.1%} ({run.name})")
@@ -208,7 +207,7 @@ def _rows(runs: Sequence[ComparedRun], metric: str, numbers: Sequence[int]) -> l
     return [
         (f"{run.name}: {label}", cells)
         for run in runs
-        for label, cells in estimates(run.points, run.study, metric, numbers)
+        for label, cells in estimates(learning_curves(run.points, run.study, metric), numbers)
     ]
 
 

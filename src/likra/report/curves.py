@@ -1,6 +1,6 @@
 """Learning curves and weight curves as plain values, from the rows of ``curve.csv``."""
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from typing import TypedDict
 
 import pandas as pd
@@ -9,6 +9,8 @@ from likra.report.rounding import rounded
 from likra.report.style import STYLES
 from likra.scores.ratio import MODES
 from likra.study.config import Study
+
+Interval = tuple[float, float, float]  # value, low, high
 
 
 class Estimates(TypedDict):
@@ -111,8 +113,13 @@ def _estimates(rows: pd.DataFrame) -> Estimates:
     return Estimates(value=value, low=low, high=high)
 
 
-def by_n(curve: LearningCurve) -> dict[int, tuple[float, float, float]]:
-    """(value, low, high) by number of examples."""
+def first_by_n(curves: Iterable[LearningCurve], mode: str) -> dict[int, Interval]:
+    """The mode's accuracies with its first source, by number of examples; {} without the mode."""
+    return next((by_n(curve) for curve in curves if curve["mode"] == mode), {})
+
+
+def by_n(curve: LearningCurve) -> dict[int, Interval]:
+    """The accuracies of a curve by number of examples."""
     estimates = zip(curve["value"], curve["low"], curve["high"], strict=True)
     return dict(zip(curve["n"], estimates, strict=True))
 

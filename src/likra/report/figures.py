@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 
 from likra.atomic import replacing
 from likra.report.analysis import ReportData
-from likra.report.curves import LearningCurve, learning_curves, weight_curves
+from likra.report.curves import LearningCurve, WeightCurve
 from likra.report.reliability import Reliability
 from likra.report.separation import HEADS, Panel
 from likra.report.style import Style, mode_style, source_styles, source_text
@@ -57,7 +56,7 @@ STYLE: Any = {  # settings of matplotlib, whose own type for them is private
 }
 
 
-def write_figures(points: pd.DataFrame, study: Study, data: ReportData, folder: Path) -> None:
+def write_figures(study: Study, data: ReportData, folder: Path) -> None:
     """Write the study's figures, each as an SVG, a PDF and a PNG; other files of them are removed.
 
     A figure for which the study has no data is left out. Of several samplers of negatives, all
@@ -66,9 +65,9 @@ def write_figures(points: pd.DataFrame, study: Study, data: ReportData, folder: 
     from matplotlib import rc_context
 
     draw: dict[str, Callable[[], Figure | None]] = {
-        "learning_curve": lambda: learning_curve(points, study),
-        "sources": lambda: sources_curve(points, study),
-        "weight_curve": lambda: weight_curve(points, study),
+        "learning_curve": lambda: learning_curve(data["curves"][study.metric], study),
+        "sources": lambda: sources_curve(data["curves"][study.metric], study),
+        "weight_curve": lambda: weight_curve(data["weight_curves"][study.metric], study),
         "densities": lambda: densities(data["separation"], study),
         "reliability": lambda: reliability(data["reliability"], study),
     }
@@ -87,11 +86,10 @@ def write_figures(points: pd.DataFrame, study: Study, data: ReportData, folder: 
                     figure.savefig(temporary, metadata=metadata)
 
 
-def learning_curve(points: pd.DataFrame, study: Study) -> "Figure":
+def learning_curve(curves: Sequence[LearningCurve], study: Study) -> "Figure":
     """Accuracy against the number of training examples (paper, figures 1 and 3)."""
     first = study.negatives[0]
-    every = learning_curves(points, study, study.metric)
-    drawn = [line for line in every if line["source"] in ("", first)]
+    drawn = [line for line in curves if line["source"] in ("", first)]
     figure, (axis,) = _panels(1)
     for line in drawn:
         _draw_line(axis, line, mode_style(line["mode"]))
@@ -103,11 +101,10 @@ def learning_curve(points: pd.DataFrame, study: Study) -> "Figure":
     return figure
 
 
-def sources_curve(points: pd.DataFrame, study: Study) -> "Figure | None":
+def sources_curve(curves: Sequence[LearningCurve], study: Study) -> "Figure | None":
     """The learning curves of several samplers of negatives (paper, figure 5), by mode."""
-    every = learning_curves(points, study, study.metric)
-    drawn = [line for line in every if line["source"]]
-    others = [line for line in every if line["mode"] in ("sft", "base")]
+    drawn = [line for line in curves if line["source"]]
+    others = [line for line in curves if line["mode"] in ("sft", "base")]
     modes = list(dict.fromkeys(line["mode"] for line in drawn))
     if not modes or len(study.negatives) < 2:
         return None
@@ -172,12 +169,11 @@ def _draw_line(axis: "Axes", line: LearningCurve, style: Style, *, with_band: bo
         axis.fill_between(line["n"], line["low"], line["high"], **band)
 
 
-def weight_curve(points: pd.DataFrame, study: Study) -> "Figure | None":
+def weight_curve(curves: Sequence[WeightCurve], study: Study) -> "Figure | None":
     """Accuracy against the weight of the negative head (paper, figure 4), a line for each n."""
     from matplotlib import colormaps
 
-    drawn = weight_curves(points, study, study.metric)
-    modes = [m for m in ("likra", "base-likra") if any(line["mode"] == m for line in drawn)]
+    modes = [m for m in ("likra", "base-likra") if any(line["mode"] == m for line in curves)]
     if not modes:
         return None
     figure, axes = _panels(len(modes))
@@ -185,7 +181,7 @@ def weight_curve(points: pd.DataFrame, study: Study) -> "Figure | None":
     look = dict(zip(study.snapshots, colors, strict=True))
     dashes = ("-", "--", "-.", ":")
     for axis, mode in zip(axes, modes, strict=True):
-        for line in drawn:
+        for line in curves:
             if (line["mode"], line["source"]) == (mode, study.negatives[0]):
                 n = line["n"]
                 dash = dashes[study.snapshots.index(n) % len(dashes)]

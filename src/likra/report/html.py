@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import pandas as pd
 
 from likra.atomic import write_text
 from likra.report.analysis import ReportData
-from likra.report.curves import by_n, learning_curves
+from likra.report.curves import LearningCurve, by_n, learning_curves
 from likra.report.sentences import (
     accuracies,
     best_snapshot,
@@ -33,26 +33,19 @@ from likra.study.config import FIGURES, Study
 _TEMPLATE_ONLY = ("examples", "comparisons", "efficiency", "cost")  # not for the page's script
 
 
-def write_report(
-    folder: Path,
-    study: Study,
-    points: pd.DataFrame,
-    about: Mapping[str, Any],
-    data: ReportData,
-) -> None:
+def write_report(folder: Path, study: Study, about: Mapping[str, Any], data: ReportData) -> None:
     """Write ``report.html`` into the run's folder.
 
     Args:
         folder: of the run; its figures are for readers without JavaScript.
         study: its settings.
-        points: its curves.
         about: what ``study.yaml`` says beside the settings.
         data: see `likra.report.analysis.report_data`.
 
     """
     numbers, options = [0, *study.snapshots], picks(study, data)
-    rows = {metric: estimates(points, study, metric) for metric in METRICS}
-    best = best_snapshot(points, study) or study.snapshots[-1]
+    rows = {metric: estimates(data["curves"][metric], numbers) for metric in METRICS}
+    best = best_snapshot(data) or study.snapshots[-1]
     selection = selected(options, best)
     page = render(
         "report.html.j2",
@@ -65,10 +58,10 @@ def write_report(
         copies={metric: formats(numbers, rows[metric]) for metric in METRICS},
         model=study.model.rstrip("/").rsplit("/", 1)[-1],
         question=question(study, about, data),
-        headline=headline(points, study, data["chance"]),
-        tiles=tiles(points, study, best),
-        findings=findings(points, study, data),
-        n_shared=len(shared_snapshots(points, study)),
+        headline=headline(study, data),
+        tiles=tiles(data, best),
+        findings=findings(study, data),
+        n_shared=len(shared_snapshots(data)),
         panels=list({p["slot"]: p["title"] for p in data["separation"]}.items()),
         efficiency_columns=list(
             dict.fromkeys((r["mode"], r["source"]) for r in data["efficiency"])
@@ -178,15 +171,9 @@ def payload(data: Mapping[str, Any]) -> str:
     return text.replace("<", "\\u003c")
 
 
-def estimates(
-    points: pd.DataFrame, study: Study, metric: str, numbers: Sequence[int] = ()
-) -> list[Row]:
-    """(label, estimates) for each mode and source, by default at 0 and the snapshots."""
-    rows: list[Row] = []
-    for curve in learning_curves(points, study, metric):
-        cells = by_n(curve)
-        rows.append((curve["label"], [cells.get(n) for n in numbers or (0, *study.snapshots)]))
-    return rows
+def estimates(curves: Iterable[LearningCurve], numbers: Sequence[int]) -> list[Row]:
+    """(label, estimates) for each mode and source, at each number of examples."""
+    return [(curve["label"], list(map(by_n(curve).get, numbers))) for curve in curves]
 
 
 def accuracy_rows(points: pd.DataFrame, study: Study, metric: str) -> list[tuple[str, list[str]]]:
@@ -194,17 +181,16 @@ def accuracy_rows(points: pd.DataFrame, study: Study, metric: str) -> list[tuple
 
     For a single seed, and for what is not trained, the interval is over questions.
     """
-    return [(label, list(map(cell, cells))) for label, cells in estimates(points, study, metric)]
+    rows = estimates(learning_curves(points, study, metric), [0, *study.snapshots])
+    return [(label, list(map(cell, cells))) for label, cells in rows]
 
 
-def tiles(
-    points: pd.DataFrame, study: Study, best: int
-) -> list[tuple[Style, int, float, float, float]]:
+def tiles(data: ReportData, best: int) -> list[tuple[Style, int, float, float, float]]:
     """The main accuracies where Likra is best, and the base's: style, n, value and interval."""
     return [
         (mode_style(mode), n, *estimate)
         for mode in ("likra", "base-likra", "sft", "base")
-        for n, estimate in accuracies(points, study, mode).items()
+        for n, estimate in accuracies(data, mode).items()
         if n in (0, best)
     ]
 

@@ -99,14 +99,14 @@ def write_results(run: Run) -> pd.DataFrame:
             all_points(validation, study), points, study.metric
         )
     summary["chance"] = data["chance"]
-    sentences = [headline(points, study, data["chance"]), *findings(points, study, data)]
+    sentences = [headline(study, data), *findings(study, data)]
     summary["sentences"] = [sentence for sentence in sentences if sentence]
     facts = {key: value for key, value in about.items() if key != "study"}
     about["chosen_weights"] = summary.get("chosen_weights", [])
     write_text(folder / "curve.csv", points.to_csv(index=False))
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
-    write_figures(points, study, data, folder / "figures")
-    write_report(folder, study, points, about, data)
+    write_figures(study, data, folder / "figures")
+    write_report(folder, study, about, data)
     write_about(run, facts)  # the settings that these results have
     return points
 

@@ -32,13 +32,8 @@ def with_settings(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for each of these settings, and ``--set`` for the others.
 
-    The command gets the settings that were given as its argument ``overrides``, by key.
-
-    Args:
-        keys: of the settings, separated by spaces.
-        defaults: whether the help shows defaults; not where a study may set other values.
-        example: of ``--set``.
-
+    The keys are separated by spaces. The command gets the settings that were given as its argument
+    ``overrides``, by key. The help shows ``defaults`` where no study may set other values.
     """
     text = f"A setting by its key, such as {example}; repeatable."
     option = typer.Option("--set", metavar="KEY=VALUE", help=text)
@@ -47,11 +42,8 @@ def with_settings(
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         def with_options(**options: Any) -> None:
-            overrides = {
-                key: _value(key, given)
-                for key, name in names.items()
-                if (given := options.pop(name)) is not None
-            }
+            given = {key: options.pop(name) for key, name in names.items()}
+            overrides = {key: _value(key, v) for key, v in given.items() if v is not None}
             overrides |= _set_values(options.pop("set_values") or [])
             command(overrides=overrides, **options)
 

@@ -46,16 +46,9 @@ def print_table(
     numbers: bool = False,
     width: int = 160,
 ) -> None:
-    """Print a table whose first column stays in one line.
+    """Print a table whose first column stays in one line, and with numbers the others too.
 
-    Args:
-        columns: their headings.
-        rows: the cells.
-        title: above the table.
-        caption: below the table.
-        numbers: whether all other columns hold numbers.
-        width: in characters, where the output is not a terminal.
-
+    The width, in characters, is that of an output that is not a terminal.
     """
     from rich.console import Console
     from rich.table import Table

@@ -18,7 +18,7 @@ from likra.report.disagreements import QuestionText, read_questions
 from likra.report.html import estimates, flat, payload, render
 from likra.report.modes import ModeScores
 from likra.report.style import mode_style, source_text
-from likra.report.tables import Row, formats
+from likra.report.tables import Row
 from likra.scores.curves import curve
 from likra.scores.ratio import METRICS
 from likra.scores.table import Scores
@@ -101,7 +101,6 @@ def write_comparison(folders: Sequence[Path], output: Path) -> list[str]:
     data = comparison_data(runs)
     common = [n for n in data["snapshots"] if all(n in run.study.snapshots for run in runs)]
     numbers = [0, *(common or data["snapshots"])]
-    rows = {metric: _rows(runs, metric, numbers) for metric in METRICS}
     pairs = [pair_of(one, two, data["metric"]) for one, two in itertools.combinations(runs, 2)]
     counts = sorted({row["n"] for pair in pairs for row in pair["rows"]} - {0})
     n = counts[-1] if counts else 0
@@ -115,8 +114,7 @@ def write_comparison(folders: Sequence[Path], output: Path) -> list[str]:
         headline=headline(runs, common),
         common=common,
         numbers=numbers,
-        rows=rows,
-        copies={metric: formats(numbers, rows[metric]) for metric in METRICS},
+        rows={metric: _rows(runs, metric, numbers) for metric in METRICS},
         pairs=pairs,
         picks={
             "metric": [(metric, metric) for metric in METRICS],

@@ -10,8 +10,6 @@ from likra.report.modes import ModeScores
 from likra.report.rounding import rounded, significant
 from likra.scores.comparison import paired
 from likra.scores.efficiency import example_efficiency
-from likra.scores.ratio import is_correct
-from likra.scores.table import BASE
 
 EFFICIENT = ("base-likra", "likra")  # modes whose examples are counted in those of SFT
 
@@ -114,7 +112,6 @@ def efficiencies(modes: ModeScores) -> list[Efficiency]:
 
 def _correct_along(modes: ModeScores, mode: str, source: str, n: Sequence[int]) -> np.ndarray:
     """[snapshots, seeds, questions] bool; the base is repeated for each seed."""
-    n_seeds = len(modes.study.seeds)
-    curve = [modes.correct(mode, source, number) for number in n[1:]]
-    base = is_correct(modes.scores.logprob[BASE], modes.scores, modes.study.metric)
-    return np.stack([np.tile(base[:, None], n_seeds), *curve]).transpose(0, 2, 1)
+    base = np.tile(modes.correct("base", "", 0), len(modes.study.seeds))
+    trained = [modes.correct(mode, source, number) for number in n[1:]]
+    return np.stack([base, *trained]).transpose(0, 2, 1)

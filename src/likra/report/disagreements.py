@@ -102,18 +102,18 @@ def _choices(
     texts: Sequence[str],
 ) -> list[Choice]:
     """The choices of the question in that row; both sequences are of Likra and SFT."""
-    likra, sft = (values[row] for values in probability)
-    likra_score, sft_score = (values[row] for values in score)
+    likra, sft = (values[row].tolist() for values in probability)
+    likra_score, sft_score = (values[row].tolist() for values in score)
     return [
         Choice(
             text=texts[c] if c < len(texts) else f"choice {c + 1}",
             is_right=bool(scores.is_right[row, c]),
-            likra=round(float(likra[c]), 4),
-            sft=round(float(sft[c]), 4),
-            likra_score=round(float(likra_score[c]), 2),
-            sft_score=round(float(sft_score[c]), 2),
-            likra_picks=bool(c == likra.argmax()),
-            sft_picks=bool(c == sft.argmax()),
+            likra=round(likra[c], 4),
+            sft=round(sft[c], 4),
+            likra_score=round(likra_score[c], 2),
+            sft_score=round(sft_score[c], 2),
+            likra_picks=c == likra.index(max(likra)),
+            sft_picks=c == sft.index(max(sft)),
         )
         for c in np.flatnonzero(scores.exists[row]).tolist()
     ]

@@ -36,15 +36,10 @@ _TEMPLATE_ONLY = ("examples", "comparisons", "efficiency", "cost")  # not for th
 def write_report(folder: Path, study: Study, about: Mapping[str, Any], data: ReportData) -> None:
     """Write ``report.html`` into the run's folder.
 
-    Args:
-        folder: of the run; its figures are for readers without JavaScript.
-        study: its settings.
-        about: what ``study.yaml`` says beside the settings.
-        data: see `likra.report.analysis.report_data`.
-
+    The figures in the folder are for readers without JavaScript; ``about`` is what ``study.yaml``
+    says beside the settings.
     """
     numbers, options = [0, *study.snapshots], picks(study, data)
-    rows = {metric: estimates(data["curves"][metric], numbers) for metric in METRICS}
     best = best_snapshot(data) or study.snapshots[-1]
     selection = selected(options, best)
     page = render(
@@ -54,8 +49,7 @@ def write_report(folder: Path, study: Study, about: Mapping[str, Any], data: Rep
         figures=_figures(folder),
         data=data,
         numbers=numbers,
-        rows=rows,
-        copies={metric: formats(numbers, rows[metric]) for metric in METRICS},
+        rows={metric: estimates(data["curves"][metric], numbers) for metric in METRICS},
         model=study.model.rstrip("/").rsplit("/", 1)[-1],
         question=question(study, about, data),
         headline=headline(study, data),
@@ -156,6 +150,7 @@ def render(template: str, **values: Any) -> str:
         score=lambda value: f"{value:+.2f}".replace("-", "\u2212"),
         p_value=p_value,
         factor=factor,
+        formats=formats,
         unit=unit,
         label=lambda mode: mode_style(mode).label,
         short=lambda mode: mode_style(mode).short,

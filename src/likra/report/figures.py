@@ -96,8 +96,7 @@ def learning_curve(curves: Sequence[LearningCurve], study: Study) -> "Figure":
     _examples_axis(axis, study, drawn)
     if any(line["source"] for line in drawn):
         axis.set_title(_wrapped(f"negatives: {source_text(first)}"))
-    axis.set_ylabel(f"{study.metric} on {study.task}")
-    _legend(figure, [axis])
+    _finish(figure, [axis], f"{study.metric} on {study.task}")
     return figure
 
 
@@ -119,8 +118,7 @@ def sources_curve(curves: Sequence[LearningCurve], study: Study) -> "Figure | No
                 _draw_line(axis, line, styles[line["source"]], with_band=len(styles) <= FEW)
         _examples_axis(axis, study, drawn)
         axis.set_title(mode_style(mode).label)
-    _label_rows(axes, f"{study.metric} on {study.task}")
-    _legend(figure, axes, columns=len(modes))
+    _finish(figure, axes, f"{study.metric} on {study.task}", columns=len(modes))
     return figure
 
 
@@ -189,8 +187,7 @@ def weight_curve(curves: Sequence[WeightCurve], study: Study) -> "Figure | None"
         axis.axvline(study.weight, color="#999999", linewidth=0.6, zorder=0)
         axis.set_xlabel("weight $w$ of the negative term")
         axis.set_title(mode_style(mode).label)
-    _label_rows(axes, f"{study.metric} on {study.task}")
-    _legend(figure, axes)
+    _finish(figure, axes, f"{study.metric} on {study.task}")
     return figure
 
 
@@ -206,8 +203,7 @@ def densities(panels: Sequence[Panel], study: Study) -> "Figure":
     figure, axes = _panels(len(shown), height=1.75)
     for axis, panel in zip(axes, shown, strict=True):
         _draw_densities(axis, panel)
-    _label_rows(axes, "density")
-    _legend(figure, axes)
+    _finish(figure, axes, "density")
     return figure
 
 
@@ -248,9 +244,8 @@ def reliability(diagrams: Sequence[Reliability], study: Study) -> "Figure":
             )
     axis.set(xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
     axis.set_xlabel("probability of the prediction")
-    axis.set_ylabel("share of right predictions")
     axis.set_title(f"$n$ = {study.snapshots[-1]}")
-    _legend(figure, [axis])
+    _finish(figure, [axis], "share of right predictions")
     return figure
 
 
@@ -263,19 +258,18 @@ def _panels(count: int, height: float = 2.1) -> "tuple[Figure, list[Axes]]":
     width = COLUMN * columns + GAP * (columns - 1)
     figure = Figure(figsize=(width, height * rows), layout="constrained")
     sharey: Literal["none", "row"] = "none" if height < 2 else "row"
-    grid = figure.subplots(rows, columns, sharey=sharey, squeeze=False)
-    axes = list(grid.flat)
+    axes = list(figure.subplots(rows, columns, sharey=sharey, squeeze=False).flat)
     for axis in axes[count:]:
         axis.set_visible(False)
     return figure, axes[:count]
 
 
-def _label_rows(axes: "Sequence[Axes]", text: str) -> None:
+def _finish(
+    figure: "Figure", axes: "Sequence[Axes]", text: str, columns: int | None = None
+) -> None:
+    """Label the rows of panels, and put one legend below them."""
     for axis in axes[::2]:
         axis.set_ylabel(text)
-
-
-def _legend(figure: "Figure", axes: "Sequence[Axes]", columns: int | None = None) -> None:
     handles: dict[str, Artist] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):

@@ -332,22 +332,21 @@ def test_numbers_in_words():
 @pytest.mark.parametrize(("snapshots", "times"), [([8, 32], 2), ([8], 1)])
 def test_p_at_the_chosen_n_is_corrected_for_the_choice(tmp_path, snapshots, times):
     run = made_up(tmp_path, snapshots=snapshots, seeds=[0])
-    _, points = curves(run)
     data = report_data(run.study, *curves(run), {})
-    n = best_snapshot(points, run.study)
+    n = best_snapshot(data)
     (row,) = [
         c
         for c in data["comparisons"]
         if (c["first"], c["second"], c["source"], c["n"]) == ("likra", "sft", "random_choice", n)
     ]
     assert 1e-4 < times * row["p_value"] < 1
-    sentence = findings(points, run.study, data)[0]
+    sentence = findings(run.study, data)[0]
     note = ", corrected for the choice of n" if times > 1 else ""
     assert f"(p {p_value(times * row['p_value'], equals=True)}{note})" in sentence
     write_results(run)
     assert ("Bonferroni" in (tmp_path / "report.html").read_text()) == (times > 1)
     row["p_value"] = 0.9
-    assert f"(p = {min(1, 0.9 * times):.2f}" in findings(points, run.study, data)[0]
+    assert f"(p = {min(1, 0.9 * times):.2f}" in findings(run.study, data)[0]
 
 
 ROWS = [
@@ -477,12 +476,11 @@ def test_a_result_no_better_than_a_blind_guess_is_called_one(run, page, tmp_path
 
 
 def test_the_page_has_its_sections_in_order(run, page, data):
-    _, points = curves(run)
     body = page.partition("<body>")[2]
     order = [
         "What does pocket learn",
         "40 questions of pocket; 2 of these are also in the training data",
-        headline(points, run.study, data["chance"]),
+        headline(run.study, data),
     ]
     order += ["Learning curves", "AUROC", "ECE", "McNemar", "what is one wrong answer worth?"]
     order += ["Copy as", "disagree most", "3 rows were skipped", "learning_rate", "0.1.0"]

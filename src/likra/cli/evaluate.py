@@ -43,15 +43,11 @@ def evaluate(
     if not context.args or {"-h", "--help"} & set(context.args):
         typer.echo(context.get_help())
         typer.echo("\nThe harness's own options:\n")
-        _harness_help()
+        from lm_eval._cli import HarnessCLI
+
+        sys.argv = ["lm-eval", "run", "--help"]
+        HarnessCLI().parse_args()
         return
     from likra.integrations.lm_eval_run import run_harness
 
     run_harness(context.args, data, allow_code=allow_code)
-
-
-def _harness_help() -> None:
-    from lm_eval._cli import HarnessCLI
-
-    sys.argv = ["lm-eval", "run", "--help"]
-    HarnessCLI().parse_args()

@@ -28,33 +28,28 @@ FLAGS = {  # of settings whose option is not just --KEY
 
 
 def with_settings(
-    *keys: str, defaults: bool = False, example: str = "lora.r=16"
+    keys: str, *, defaults: bool = False, example: str = "lora.r=16"
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for each of these settings, and ``--set`` for the others.
 
-    The command gets the settings that were given as its argument ``overrides``, by key.
-
-    Args:
-        keys: of the settings.
-        defaults: whether the help shows defaults; not where a study may set other values.
-        example: of ``--set``.
-
+    The keys are separated by spaces. The command gets the settings that were given as its argument
+    ``overrides``, by key. The help shows ``defaults`` where no study may set other values.
     """
-    names = {key: key.replace(".", "_") for key in keys}
+    text = f"A setting by its key, such as {example}; repeatable."
+    option = typer.Option("--set", metavar="KEY=VALUE", help=text)
+    set_option = Annotated[list[str] | None, option]
+    names = {key: key.replace(".", "_") for key in keys.split()}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         def with_options(**options: Any) -> None:
-            overrides = {
-                key: _value(key, given)
-                for key, name in names.items()
-                if (given := options.pop(name)) is not None
-            }
+            given = {key: options.pop(name) for key, name in names.items()}
+            overrides = {key: _value(key, v) for key, v in given.items() if v is not None}
             overrides |= _set_values(options.pop("set_values") or [])
             command(overrides=overrides, **options)
 
         parameters = [
             *(_parameter(name, _option(key, defaults=defaults)) for key, name in names.items()),
-            _parameter("set_values", _set_option(example)),
+            _parameter("set_values", set_option),
             *(
                 own.replace(kind=Parameter.KEYWORD_ONLY)
                 for own in signature(command).parameters.values()
@@ -73,21 +68,13 @@ def _parameter(name: str, annotation: object) -> Parameter:
     return Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _set_option(example: str) -> object:
-    text = f"A setting by its key, such as {example}; repeatable."
-    return Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=text)]
-
-
 def _option(key: str, *, defaults: bool) -> object:
     """The annotation of a command's argument for a setting."""
     field = setting_fields()[key]
     kind, metavar = _kind(field.annotation), None
-    if get_origin(kind) is Literal:
+    if get_origin(kind) in {Literal, dict, list}:
+        metavar = {dict: "ROLE=NAME,...", list: "VALUE,..."}.get(get_origin(kind))
         kind = str
-    elif get_origin(kind) is dict:
-        kind, metavar = str, "ROLE=NAME,..."
-    elif get_origin(kind) is list:
-        kind, metavar = str, "VALUE,..."
     option = typer.Option(*_flags(key), help=_help(field, defaults=defaults), metavar=metavar)
     return Annotated[kind | None, option]
 

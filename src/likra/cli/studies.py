@@ -29,29 +29,9 @@ StudyName = Annotated[
 ]
 
 with_study_settings = with_settings(
-    "model",
-    "task",
-    "data",
-    "train_task",
-    "train_data",
-    "columns",
-    "seeds",
-    "snapshots",
-    "negatives",
-    "modes",
-    "weight",
-    "metric",
-    "num_fewshot",
-    "fewshot",
-    "eval_fraction",
-    "on_leakage",
-    "on_bad_row",
-    "apply_chat_template",
-    "allow_code",
-    "training.learning_rate",
-    "training.batch_size",
-    "long_prompts",
-    "dtype",
+    "model task data train_task train_data columns seeds snapshots negatives modes weight metric "
+    "num_fewshot fewshot eval_fraction on_leakage on_bad_row apply_chat_template allow_code "
+    "training.learning_rate training.batch_size long_prompts dtype"
 )
 
 
@@ -73,13 +53,11 @@ def run(overrides: Overrides, study: StudyName = None, output: Output = None) ->
     """
     chosen = _chosen(study, overrides)
     quiet()
-    if chosen.models or chosen.tasks:
-        from likra.report.results import run_grid
+    from likra.report.results import run_grid, run_study
 
+    if chosen.models or chosen.tasks:
         show_grid(chosen, *run_grid(chosen, output, log))
     else:
-        from likra.report.results import run_study
-
         show_run(*run_study(chosen, output, log))
 
 
@@ -117,20 +95,8 @@ def plan(
 
 
 @with_settings(
-    "model",
-    "task",
-    "data",
-    "train_split",
-    "columns",
-    "snapshots",
-    "negatives",
-    "on_bad_row",
-    "apply_chat_template",
-    "allow_code",
-    "training.learning_rate",
-    "training.batch_size",
-    "long_prompts",
-    "dtype",
+    "model task data train_split columns snapshots negatives on_bad_row apply_chat_template "
+    "allow_code training.learning_rate training.batch_size long_prompts dtype",
     defaults=True,
 )
 def train(
@@ -163,7 +129,7 @@ def train(
         log(f"head   {folder}")
 
 
-@with_settings(*AnalysisSettings.model_fields, example="weight=0.5")
+@with_settings(" ".join(AnalysisSettings.model_fields), example="weight=0.5")
 def plot(
     overrides: Overrides,
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],

@@ -1,7 +1,6 @@
 """The commands that describe tasks and samplers of wrong answers."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,7 +14,6 @@ from likra.study.config import Study, read_study
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from likra.data.load import Task
     from likra.questions import Question
 
 tasks_app = typer.Typer(
@@ -30,23 +28,14 @@ def tasks(context: typer.Context) -> None:
         return
     print_table(
         ("task", "trained on / evaluated on", "choices", "prompt"),
-        (
-            (card.name, f"{card.dataset}: {card.splits}", card.choices, card.prompt)
-            for card in card_summaries()
-        ),
+        map(_summary, card_names()),
         caption="Also lm_eval:NAME, for any multiple-choice task of lm-evaluation-harness.",
     )
 
 
 @tasks_app.command()
 @with_settings(
-    "data",
-    "columns",
-    "num_fewshot",
-    "fewshot",
-    "on_bad_row",
-    "apply_chat_template",
-    "allow_code",
+    "data columns num_fewshot fewshot on_bad_row apply_chat_template allow_code",
     defaults=True,
     example="split_seed=1",
 )
@@ -66,7 +55,7 @@ def show(
     quiet()
     chosen = {"task": name, **overrides} | ({"model": model} if model else {})
     study = read_study(name, chosen)
-    for line in show_task(study, split, count, tokens=model is not None):
+    for line in _show_task(study, split, count, tokens=model is not None):
         log(line)
 
 
@@ -82,37 +71,17 @@ def negatives() -> None:
     )
 
 
-@dataclass(frozen=True)
-class CardSummary:
-    """A card in a few words."""
-
-    name: str
-    dataset: str
-    splits: str
-    choices: str
-    prompt: str
-
-
-def card_summaries() -> Iterator[CardSummary]:
-    """All cards that come with likra, read without opening any data."""
-    for name in card_names():
-        card = _card(f"{name}.yaml")
-        metadata = card.get("metadata") or {}
-        train = " + ".join(metadata.get("splits", {}).get("train", [])) or card.get(
-            "training_split"
-        )
-        evaluated = card.get("test_split") or card.get("validation_split")
-        yield CardSummary(
-            name,
-            str(card["dataset_path"]) if "data_files" not in str(card) else "with likra",
-            f"{train} / {evaluated}",
-            str(metadata.get("choices", "")),
-            _plain(metadata.get("prompt", card["doc_to_text"])),
-        )
-
-
-def _plain(prompt: str) -> str:
-    return prompt.replace("\n", "\\n").replace("{{", "{").replace("}}", "}")
+def _summary(name: str) -> tuple[str, str, str, str]:
+    """A card that comes with likra as a row of the table, read without opening any data."""
+    card = _card(f"{name}.yaml")
+    metadata = card.get("metadata") or {}
+    dataset = "with likra" if "data_files" in str(card) else card["dataset_path"]
+    train = " + ".join(metadata.get("splits", {}).get("train", [])) or card.get("training_split")
+    evaluated = card.get("test_split") or card.get("validation_split")
+    prompt = metadata.get("prompt", card["doc_to_text"])
+    for old, new in (("\n", "\\n"), ("{{", "{"), ("}}", "}")):
+        prompt = prompt.replace(old, new)
+    return name, f"{dataset}: {train} / {evaluated}", str(metadata.get("choices", "")), prompt
 
 
 def _card(file: str) -> dict[str, Any]:
@@ -121,19 +90,8 @@ def _card(file: str) -> dict[str, Any]:
     return {**_card(card["include"]), **card} if "include" in card else card
 
 
-def show_task(study: Study, split: str | None, count: int, *, tokens: bool) -> Iterator[str]:
-    """Questions as a model sees them, in lines.
-
-    Args:
-        study: its task, data and rendering are used, and with ``tokens`` its model.
-        split: of the task; by default what is evaluated.
-        count: how many questions.
-        tokens: whether to show the tokens of the choices.
-
-    Raises:
-        LikraError: as `likra.data.load.load_task` and `Task.questions`.
-
-    """
+def _show_task(study: Study, split: str | None, count: int, *, tokens: bool) -> Iterator[str]:
+    """Questions as a model sees them, in lines."""
     from likra.heads.base import open_tokenizer
     from likra.study.prepare import open_task, rendering
 
@@ -141,16 +99,13 @@ def show_task(study: Study, split: str | None, count: int, *, tokens: bool) -> I
     split = split or task.eval_split or task.train_split or task.splits[0]
     questions = task.questions(split, study.num_fewshot, rendering(study, task))
     shown = [questions[number] for number in range(min(count, len(questions)))]
-    yield from _describe(task, split, len(questions))
+    yield f"{task.name}: splits {', '.join(task.splits)}; trained on {task.train_split or 'none'}, "
+    evaluated = task.eval_split or "what a run holds out"
+    yield f"evaluated on {evaluated}. {split}: {len(questions):,} questions."
+    yield from task.notes
     tokenizer = open_tokenizer(study.model) if tokens else None
     for question in shown:
         yield from _lines(question, tokenizer)
-
-
-def _describe(task: "Task", split: str, count: int) -> Iterator[str]:
-    yield f"{task.name}: splits {', '.join(task.splits)}; trained on {task.train_split or 'none'}, "
-    yield f"evaluated on {task.eval_split or 'what a run holds out'}. {split}: {count:,} questions."
-    yield from task.notes
 
 
 def _lines(question: "Question", tokenizer: "PreTrainedTokenizerBase | None") -> Iterator[str]:

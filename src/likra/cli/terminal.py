@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -46,16 +46,9 @@ def print_table(
     numbers: bool = False,
     width: int = 160,
 ) -> None:
-    """Print a table whose first column stays in one line.
+    """Print a table whose first column stays in one line, and with numbers the others too.
 
-    Args:
-        columns: their headings.
-        rows: the cells.
-        title: above the table.
-        caption: below the table.
-        numbers: whether all other columns hold numbers.
-        width: in characters, where the output is not a terminal.
-
+    The width, in characters, is that of an output that is not a terminal.
     """
     from rich.console import Console
     from rich.table import Table
@@ -64,8 +57,9 @@ def print_table(
     first, *others = columns
     table.add_column(first, overflow="fold", no_wrap=True)
     for column in others:
-        justify: Literal["left", "right"] = "right" if numbers else "left"
-        table.add_column(column, overflow="fold", no_wrap=numbers, justify=justify)
+        table.add_column(
+            column, overflow="fold", no_wrap=numbers, justify="right" if numbers else "left"
+        )
     for row in rows:
         table.add_row(*row)
     Console(width=None if sys.stdout.isatty() else width).print(table)

@@ -73,12 +73,7 @@ def report_data(
 ) -> ReportData:
     """Everything that the report shows, as plain values.
 
-    Args:
-        study: its settings.
-        scores: of all heads.
-        points: the curves.
-        texts: of the questions, by id; see `likra.report.disagreements.read_questions`.
-
+    The texts are those of the questions, by id; see `likra.report.disagreements.read_questions`.
     """
     modes = ModeScores(scores, study)
     return ReportData(
@@ -103,13 +98,8 @@ def report_data(
 
 def look(name: str, style: Style) -> Look:
     """The look of a mode or source."""
-    return Look(
-        name=name,
-        label=style.label,
-        color=style.color,
-        dark=style.dark,
-        marker=style.marker,
-    )
+    label, marker = style.label, style.marker
+    return Look(name=name, label=label, color=style.color, dark=style.dark, marker=marker)
 
 
 def chance(scores: Scores) -> float:
@@ -120,11 +110,8 @@ def chance(scores: Scores) -> float:
 
 def cost(scores: Scores) -> Cost:
     """What was computed for these scores."""
-    examples: dict[tuple[str, int | None, str | None], int] = {}
-    for key in scores.logprob:
-        if key.n_train:
-            training = key.head, key.seed, key.source
-            examples[training] = max(examples.get(training, 0), key.n_train)
+    trained = sorted((key for key in scores.logprob if key.n_train), key=lambda key: key.n_train)
+    examples = {(key.head, key.seed, key.source): key.n_train for key in trained}
     return Cost(
         trainings=len(examples),
         examples=sum(examples.values()),

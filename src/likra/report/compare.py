@@ -13,12 +13,12 @@ from likra.atomic import write_text
 from likra.errors import LikraError
 from likra.report.analysis import Look, chance, look
 from likra.report.comparisons import PairedResult, paired_result
-from likra.report.curves import learning_curves, ordered_modes
+from likra.report.curves import first_by_n, learning_curves, ordered_modes
 from likra.report.disagreements import QuestionText, read_questions
 from likra.report.html import estimates, flat, payload, render
 from likra.report.modes import ModeScores
 from likra.report.style import mode_style, source_text
-from likra.report.tables import Row, formats
+from likra.report.tables import Row
 from likra.scores.curves import curve
 from likra.scores.ratio import METRICS
 from likra.scores.table import Scores
@@ -90,10 +90,6 @@ class Pair(TypedDict):
 def write_comparison(folders: Sequence[Path], output: Path) -> list[str]:
     """Write one page about several finished runs.
 
-    Args:
-        folders: of the runs.
-        output: the page.
-
     Returns:
         For each pair without paired differences, a line that says why.
 
@@ -105,22 +101,20 @@ def write_comparison(folders: Sequence[Path], output: Path) -> list[str]:
     data = comparison_data(runs)
     common = [n for n in data["snapshots"] if all(n in run.study.snapshots for run in runs)]
     numbers = [0, *(common or data["snapshots"])]
-    rows = {metric: _rows(runs, metric, numbers) for metric in METRICS}
     pairs = [pair_of(one, two, data["metric"]) for one, two in itertools.combinations(runs, 2)]
     counts = sorted({row["n"] for pair in pairs for row in pair["rows"]} - {0})
     n = counts[-1] if counts else 0
     page = render(
         "compare.html.j2",
         names=[run.name for run in runs],
-        runs=[_about(run) for run in runs],
+        runs=runs,
         differing=_differing(runs),
         data=data,
         n=n,
         headline=headline(runs, common),
         common=common,
         numbers=numbers,
-        rows=rows,
-        copies={metric: formats(numbers, rows[metric]) for metric in METRICS},
+        rows={metric: _rows(runs, metric, numbers) for metric in METRICS},
         pairs=pairs,
         picks={
             "metric": [(metric, metric) for metric in METRICS],
@@ -139,14 +133,13 @@ def headline(runs: Sequence[ComparedRun], common: Sequence[int]) -> str:
     if mode is None:
         return ""
     n = common[-1] if common and mode != "base" else 0
-    metric, accuracies = runs[0].study.metric, []
+    metric, texts = runs[0].study.metric, []
     for run in runs:
-        curves = learning_curves(run.points, run.study, metric)
-        line = next(c for c in curves if c["mode"] == mode)
-        if n not in line["n"]:
+        by_n = first_by_n(learning_curves(run.points, run.study, metric), mode)
+        if n not in by_n:
             return ""
-        accuracies.append(f"{line['value'][line['n'].index(n)]:.1%} ({run.name})")
-    shown = f"{', '.join(accuracies[:-1])} and {accuracies[-1]}"
+        texts.append(f"{by_n[n][0]:.1%} ({run.name})")
+    shown = f"{', '.join(texts[:-1])} and {texts[-1]}"
     examples = f"With {n:,} examples, the" if n else "The untrained"
     return f"{examples} accuracy ({metric}) of {mode_style(mode).short} is {shown}."
 
@@ -212,22 +205,8 @@ def _rows(runs: Sequence[ComparedRun], metric: str, numbers: Sequence[int]) -> l
     return [
         (f"{run.name}: {label}", cells)
         for run in runs
-        for label, cells in estimates(run.points, run.study, metric, numbers)
+        for label, cells in estimates(learning_curves(run.points, run.study, metric), numbers)
     ]
-
-
-def _about(run: ComparedRun) -> dict[str, str | int | float]:
-    study = run.study
-    return {
-        "name": run.name,
-        "model": study.model,
-        "task": study.task,
-        "questions": f"{len(run.scores.question_ids):,}",
-        "seeds": len(study.seeds),
-        "snapshots": ", ".join(f"{n:,}" for n in study.snapshots),
-        "negatives": ", ".join(study.negatives),
-        "weight": study.weight,
-    }
 
 
 def _differing(runs: Sequence[ComparedRun]) -> list[tuple[str, list[str]]]:
@@ -254,17 +233,17 @@ def pair_of(one: ComparedRun, two: ComparedRun, metric: str) -> Pair:
 
 def why_not(one: ComparedRun, two: ComparedRun) -> str:
     """Why two runs cannot be compared question by question; "" where they can."""
-    tasks = [Path(run.study.task).name for run in (one, two)]
-    if tasks[0] != tasks[1]:
-        return f"their tasks differ ({tasks[0]}, {tasks[1]})"
-    ids = [set(run.scores.question_ids) for run in (one, two)]
-    if ids[0] != ids[1]:
+    task, other_task = (Path(run.study.task).name for run in (one, two))
+    if task != other_task:
+        return f"their tasks differ ({task}, {other_task})"
+    ids, others = (set(run.scores.question_ids) for run in (one, two))
+    if ids != others:
         return (
-            f"their questions differ ({len(ids[0]):,} and {len(ids[1]):,}, of which "
-            f"{len(ids[0] & ids[1]):,} are the same)"
+            f"their questions differ ({len(ids):,} and {len(others):,}, of which "
+            f"{len(ids & others):,} are the same)"
         )
     for run in (one, two):
-        if not ids[0] <= run.texts.keys():
+        if not ids <= run.texts.keys():
             return f"the questions of {run.name} are not in its questions.jsonl"
     for row, other in enumerate(_order(one, two)):
         name = one.scores.question_ids[row]

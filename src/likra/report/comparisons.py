@@ -9,9 +9,7 @@ import numpy as np
 from likra.report.modes import ModeScores
 from likra.report.rounding import rounded, significant
 from likra.scores.comparison import paired
-from likra.scores.efficiency import ExampleEfficiency, example_efficiency
-from likra.scores.ratio import is_correct
-from likra.scores.table import BASE
+from likra.scores.efficiency import example_efficiency
 
 EFFICIENT = ("base-likra", "likra")  # modes whose examples are counted in those of SFT
 
@@ -80,13 +78,8 @@ def paired_result(one: np.ndarray, two: np.ndarray) -> PairedResult:
 
 def pairs_of(modes: Sequence[str]) -> list[tuple[str, str]]:
     """Which modes are compared with which."""
-    usual = [
-        ("likra", "sft"),
-        ("base-likra", "sft"),
-        ("likra", "base-likra"),
-        ("likra", "base"),
-        ("base-likra", "base"),
-    ]
+    usual = [("likra", "sft"), ("base-likra", "sft"), ("likra", "base-likra")]
+    usual += [("likra", "base"), ("base-likra", "base")]
     others = [("likra", m) for m in modes if m not in {"likra", "sft", "base", "base-likra"}]
     pairs = [pair for pair in [*usual, *others] if set(pair) <= set(modes)]
     return pairs or [(mode, "base") for mode in modes if mode != "base" and "base" in modes]
@@ -102,26 +95,23 @@ def efficiencies(modes: ModeScores) -> list[Efficiency]:
         for source in modes.sources(mode):
             sft, other = (_correct_along(modes, name, source, n) for name in ("sft", mode))
             if sft.shape[1] <= sft.shape[2]:  # at least as many questions as seeds
-                results = example_efficiency(n, sft, other)
-                rows += [_efficiency(mode, source, result) for result in results]
+                rows += [
+                    Efficiency(
+                        mode=mode,
+                        source=source,
+                        n=result.n,
+                        k=significant(astuple(result.k), 4),
+                        is_bound=result.is_bound,
+                        low_is_bound=result.bound_share > 0.975,
+                        high_is_bound=result.bound_share > 0.025,
+                    )
+                    for result in example_efficiency(n, sft, other)
+                ]
     return rows
-
-
-def _efficiency(mode: str, source: str, result: ExampleEfficiency) -> Efficiency:
-    return Efficiency(
-        mode=mode,
-        source=source,
-        n=result.n,
-        k=significant(astuple(result.k), 4),
-        is_bound=result.is_bound,
-        low_is_bound=result.bound_share > 0.975,
-        high_is_bound=result.bound_share > 0.025,
-    )
 
 
 def _correct_along(modes: ModeScores, mode: str, source: str, n: Sequence[int]) -> np.ndarray:
     """[snapshots, seeds, questions] bool; the base is repeated for each seed."""
-    n_seeds = len(modes.study.seeds)
-    curve = [modes.correct(mode, source, number) for number in n[1:]]
-    base = is_correct(modes.scores.logprob[BASE], modes.scores, modes.study.metric)
-    return np.stack([np.tile(base[:, None], n_seeds), *curve]).transpose(0, 2, 1)
+    base = np.tile(modes.correct("base", "", 0), len(modes.study.seeds))
+    trained = [modes.correct(mode, source, number) for number in n[1:]]
+    return np.stack([base, *trained]).transpose(0, 2, 1)

@@ -1,6 +1,6 @@
 """Learning curves and weight curves as plain values, from the rows of ``curve.csv``."""
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from typing import TypedDict
 
 import pandas as pd
@@ -10,35 +10,38 @@ from likra.report.style import STYLES
 from likra.scores.ratio import MODES
 from likra.study.config import Study
 
+Interval = tuple[float, float, float]  # value, low, high
 
-class LearningCurve(TypedDict):
+
+class Estimates(TypedDict):
+    """Accuracies along a curve, with the ends of their intervals."""
+
+    value: list[float]
+    low: list[float]
+    high: list[float]
+
+
+class LearningCurve(Estimates):
     """Accuracy against the number of examples, of one mode and source.
 
-    ``value``, ``low``, ``high`` and ``seeds`` have an entry for each ``n``. An entry of ``seeds``
-    holds the values of single seeds, or nothing where there is one seed. What is not trained has
-    n = 0 alone.
+    All lists have an entry for each ``n``; what is not trained has n = 0 alone. An entry of
+    ``seeds`` holds the values of single seeds, or nothing where there is one seed.
     """
 
     mode: str
     source: str
     label: str
     n: list[int]
-    value: list[float]
-    low: list[float]
-    high: list[float]
     seeds: list[list[float]]
 
 
-class WeightCurve(TypedDict):
+class WeightCurve(Estimates):
     """Accuracy against the weight (paper, figure 4), of one mode, source and n."""
 
     mode: str
     source: str
     n: int
     weight: list[float]
-    value: list[float]
-    low: list[float]
-    high: list[float]
 
 
 def with_interval(points: pd.DataFrame) -> pd.DataFrame:
@@ -84,9 +87,7 @@ def learning_curves(points: pd.DataFrame, study: Study, metric: str) -> list[Lea
                 source=source,
                 label=mode + (f" ({source})" if source else ""),
                 n=[int(n) for n in shown.n_train],
-                value=rounded(shown.value, 6),
-                low=rounded(shown.ci_low, 6),
-                high=rounded(shown.ci_high, 6),
+                **_estimates(shown),
                 seeds=[values if len(values) > 1 else [] for values in seeds],
             )
         )
@@ -101,18 +102,26 @@ def weight_curves(points: pd.DataFrame, study: Study, metric: str) -> list[Weigh
             continue
         for n in sorted(set(rows.n_train)):
             shown = with_interval(rows[rows.n_train == n])
-            curves.append(
-                WeightCurve(
-                    mode=mode,
-                    source=source,
-                    n=int(n),
-                    weight=[float(weight) for weight in shown.weight],
-                    value=rounded(shown.value, 6),
-                    low=rounded(shown.ci_low, 6),
-                    high=rounded(shown.ci_high, 6),
-                )
-            )
+            weight, values = [float(weight) for weight in shown.weight], _estimates(shown)
+            curve = WeightCurve(mode=mode, source=source, n=int(n), weight=weight, **values)
+            curves.append(curve)
     return curves
+
+
+def _estimates(rows: pd.DataFrame) -> Estimates:
+    value, low, high = (rounded(rows[key], 6) for key in ("value", "ci_low", "ci_high"))
+    return Estimates(value=value, low=low, high=high)
+
+
+def first_by_n(curves: Iterable[LearningCurve], mode: str) -> dict[int, Interval]:
+    """The mode's accuracies with its first source, by number of examples; {} without the mode."""
+    return next((by_n(curve) for curve in curves if curve["mode"] == mode), {})
+
+
+def by_n(curve: LearningCurve) -> dict[int, Interval]:
+    """The accuracies of a curve by number of examples."""
+    estimates = zip(curve["value"], curve["low"], curve["high"], strict=True)
+    return dict(zip(curve["n"], estimates, strict=True))
 
 
 def _groups(

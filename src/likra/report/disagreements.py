@@ -72,6 +72,8 @@ def disagreements(
         for row in np.argsort(-distance, kind="stable")[:count].tolist():
             name = modes.scores.question_ids[row]
             text = texts.get(name)
+            words = text["choices"] if text else []
+            choices = _choices(modes.scores, row, probability, score, words)
             rows.append(
                 Disagreement(
                     source=source,
@@ -79,19 +81,16 @@ def disagreements(
                     distance=round(float(distance[row]), 4),
                     id=name,
                     stem=text["stem"] if text else None,
-                    outcome=_outcome(
-                        *(modes.scores.is_right[row, p[row].argmax()] for p in probability)
-                    ),
-                    choices=_choices(
-                        modes.scores, row, probability, score, text["choices"] if text else []
-                    ),
+                    outcome=_outcome(choices),
+                    choices=choices,
                 )
             )
     return rows
 
 
-def _outcome(likra_is_right: bool, sft_is_right: bool) -> str:
-    likra, sft = ("right" if correct else "wrong" for correct in (likra_is_right, sft_is_right))
+def _outcome(choices: Sequence[Choice]) -> str:
+    likra = "right" if any(c["likra_picks"] and c["is_right"] for c in choices) else "wrong"
+    sft = "right" if any(c["sft_picks"] and c["is_right"] for c in choices) else "wrong"
     return f"both {likra}" if likra == sft else f"Likra {likra}, SFT {sft}"
 
 
@@ -103,18 +102,18 @@ def _choices(
     texts: Sequence[str],
 ) -> list[Choice]:
     """The choices of the question in that row; both sequences are of Likra and SFT."""
-    likra, sft = (values[row] for values in probability)
-    likra_score, sft_score = (values[row] for values in score)
+    likra, sft = (values[row].tolist() for values in probability)
+    likra_score, sft_score = (values[row].tolist() for values in score)
     return [
         Choice(
             text=texts[c] if c < len(texts) else f"choice {c + 1}",
             is_right=bool(scores.is_right[row, c]),
-            likra=round(float(likra[c]), 4),
-            sft=round(float(sft[c]), 4),
-            likra_score=round(float(likra_score[c]), 2),
-            sft_score=round(float(sft_score[c]), 2),
-            likra_picks=bool(c == likra.argmax()),
-            sft_picks=bool(c == sft.argmax()),
+            likra=round(likra[c], 4),
+            sft=round(sft[c], 4),
+            likra_score=round(likra_score[c], 2),
+            sft_score=round(sft_score[c], 2),
+            likra_picks=c == likra.index(max(likra)),
+            sft_picks=c == sft.index(max(sft)),
         )
         for c in np.flatnonzero(scores.exists[row]).tolist()
     ]
@@ -131,8 +130,7 @@ def read_questions(folder: Path) -> dict[str, QuestionText]:
     if not path.is_file():
         return {}
     try:
-        lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
-        rows = [json.loads(line) for line in lines]
+        rows = map(json.loads, path.read_text(encoding="utf-8").rstrip("\n").split("\n"))
         return {
             row["id"]: QuestionText(id=row["id"], stem=row["stem"], choices=row["choices"])
             for row in rows

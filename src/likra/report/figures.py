@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 
 from likra.atomic import replacing
 from likra.report.analysis import ReportData
-from likra.report.curves import LearningCurve, learning_curves, weight_curves
+from likra.report.curves import LearningCurve, WeightCurve
 from likra.report.reliability import Reliability
 from likra.report.separation import HEADS, Panel
 from likra.report.style import Style, mode_style, source_styles, source_text
@@ -57,72 +56,54 @@ STYLE: Any = {  # settings of matplotlib, whose own type for them is private
 }
 
 
-def write_figures(
-    points: pd.DataFrame,
-    study: Study,
-    data: ReportData,
-    folder: Path,
-    names: Sequence[str] = FIGURES,
-) -> None:
-    """Write figures, each as an SVG, a PDF and a PNG; those of an earlier call are removed.
+def write_figures(study: Study, data: ReportData, folder: Path) -> None:
+    """Write the study's figures, each as an SVG, a PDF and a PNG; other files of them are removed.
 
-    Of several samplers of negatives, all but ``sources`` and ``densities`` show the first.
-
-    Args:
-        points: the curves.
-        study: its settings.
-        data: see `likra.report.analysis.report_data`.
-        folder: of the files.
-        names: of `FIGURES`; one that this study has no data for is left out.
-
+    A figure for which the study has no data is left out. Of several samplers of negatives, all
+    but ``sources`` and ``densities`` show the first.
     """
     from matplotlib import rc_context
 
     draw: dict[str, Callable[[], Figure | None]] = {
-        "learning_curve": lambda: learning_curve(points, study),
-        "sources": lambda: sources_curve(points, study),
-        "weight_curve": lambda: weight_curve(points, study),
+        "learning_curve": lambda: learning_curve(data["curves"][study.metric], study),
+        "sources": lambda: sources_curve(data["curves"][study.metric], study),
+        "weight_curve": lambda: weight_curve(data["weight_curves"][study.metric], study),
         "densities": lambda: densities(data["separation"], study),
         "reliability": lambda: reliability(data["reliability"], study),
     }
     folder.mkdir(parents=True, exist_ok=True)
     with rc_context(STYLE):
         for name in FIGURES:
-            figure = draw[name]() if name in names else None
+            figure = draw[name]() if name in study.figures else None
             if figure is None:
                 for ending in METADATA:
                     (folder / f"{name}.{ending}").unlink(missing_ok=True)
                 continue
             figure.draw_without_rendering()  # lays it out, once for all files
             figure.set_layout_engine("none")
-            for ending in METADATA:
-                _save(figure, folder / f"{name}.{ending}")
+            for ending, metadata in METADATA.items():
+                with replacing(folder / f"{name}.{ending}") as temporary:
+                    figure.savefig(temporary, metadata=metadata)
 
 
-def learning_curve(points: pd.DataFrame, study: Study) -> "Figure":
+def learning_curve(curves: Sequence[LearningCurve], study: Study) -> "Figure":
     """Accuracy against the number of training examples (paper, figures 1 and 3)."""
     first = study.negatives[0]
-    drawn = [
-        curve
-        for curve in learning_curves(points, study, study.metric)
-        if curve["source"] in ("", first)
-    ]
+    drawn = [line for line in curves if line["source"] in ("", first)]
     figure, (axis,) = _panels(1)
     for line in drawn:
         _draw_line(axis, line, mode_style(line["mode"]))
     _examples_axis(axis, study, drawn)
     if any(line["source"] for line in drawn):
         axis.set_title(_wrapped(f"negatives: {source_text(first)}"))
-    axis.set_ylabel(f"{study.metric} on {study.task}")
-    _legend(figure, [axis])
+    _finish(figure, [axis], f"{study.metric} on {study.task}")
     return figure
 
 
-def sources_curve(points: pd.DataFrame, study: Study) -> "Figure | None":
+def sources_curve(curves: Sequence[LearningCurve], study: Study) -> "Figure | None":
     """The learning curves of several samplers of negatives (paper, figure 5), by mode."""
-    every = learning_curves(points, study, study.metric)
-    drawn = [line for line in every if line["source"]]
-    others = [line for line in every if line["mode"] in ("sft", "base")]
+    drawn = [line for line in curves if line["source"]]
+    others = [line for line in curves if line["mode"] in ("sft", "base")]
     modes = list(dict.fromkeys(line["mode"] for line in drawn))
     if not modes or len(study.negatives) < 2:
         return None
@@ -137,8 +118,7 @@ def sources_curve(points: pd.DataFrame, study: Study) -> "Figure | None":
                 _draw_line(axis, line, styles[line["source"]], with_band=len(styles) <= FEW)
         _examples_axis(axis, study, drawn)
         axis.set_title(mode_style(mode).label)
-    _label_rows(axes, f"{study.metric} on {study.task}")
-    _legend(figure, axes, columns=len(modes))
+    _finish(figure, axes, f"{study.metric} on {study.task}", columns=len(modes))
     return figure
 
 
@@ -187,12 +167,11 @@ def _draw_line(axis: "Axes", line: LearningCurve, style: Style, *, with_band: bo
         axis.fill_between(line["n"], line["low"], line["high"], **band)
 
 
-def weight_curve(points: pd.DataFrame, study: Study) -> "Figure | None":
+def weight_curve(curves: Sequence[WeightCurve], study: Study) -> "Figure | None":
     """Accuracy against the weight of the negative head (paper, figure 4), a line for each n."""
     from matplotlib import colormaps
 
-    drawn = weight_curves(points, study, study.metric)
-    modes = [m for m in ("likra", "base-likra") if any(line["mode"] == m for line in drawn)]
+    modes = [m for m in ("likra", "base-likra") if any(line["mode"] == m for line in curves)]
     if not modes:
         return None
     figure, axes = _panels(len(modes))
@@ -200,7 +179,7 @@ def weight_curve(points: pd.DataFrame, study: Study) -> "Figure | None":
     look = dict(zip(study.snapshots, colors, strict=True))
     dashes = ("-", "--", "-.", ":")
     for axis, mode in zip(axes, modes, strict=True):
-        for line in drawn:
+        for line in curves:
             if (line["mode"], line["source"]) == (mode, study.negatives[0]):
                 n = line["n"]
                 dash = dashes[study.snapshots.index(n) % len(dashes)]
@@ -208,8 +187,7 @@ def weight_curve(points: pd.DataFrame, study: Study) -> "Figure | None":
         axis.axvline(study.weight, color="#999999", linewidth=0.6, zorder=0)
         axis.set_xlabel("weight $w$ of the negative term")
         axis.set_title(mode_style(mode).label)
-    _label_rows(axes, f"{study.metric} on {study.task}")
-    _legend(figure, axes)
+    _finish(figure, axes, f"{study.metric} on {study.task}")
     return figure
 
 
@@ -225,8 +203,7 @@ def densities(panels: Sequence[Panel], study: Study) -> "Figure":
     figure, axes = _panels(len(shown), height=1.75)
     for axis, panel in zip(axes, shown, strict=True):
         _draw_densities(axis, panel)
-    _label_rows(axes, "density")
-    _legend(figure, axes)
+    _finish(figure, axes, "density")
     return figure
 
 
@@ -255,24 +232,20 @@ def reliability(diagrams: Sequence[Reliability], study: Study) -> "Figure":
     figure, (axis,) = _panels(1, height=2.6)
     axis.plot([0, 1], [0, 1], color="#999999", linewidth=0.6)
     for diagram in diagrams:
-        if diagram["n"] not in (0, study.snapshots[-1]):
-            continue
-        if diagram["source"] not in ("", study.negatives[0]):
-            continue
-        style = mode_style(diagram["mode"])
-        axis.plot(
-            diagram["x"],
-            diagram["y"],
-            linestyle=style.dash,
-            color=style.color,
-            marker=style.marker or ".",
-            label=f"{style.short}, ECE {diagram['ece']:.2f}",
-        )
+        n, source, style = diagram["n"], diagram["source"], mode_style(diagram["mode"])
+        if n in (0, study.snapshots[-1]) and source in ("", study.negatives[0]):
+            axis.plot(
+                diagram["x"],
+                diagram["y"],
+                linestyle=style.dash,
+                color=style.color,
+                marker=style.marker or ".",
+                label=f"{style.short}, ECE {diagram['ece']:.2f}",
+            )
     axis.set(xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
     axis.set_xlabel("probability of the prediction")
-    axis.set_ylabel("share of right predictions")
     axis.set_title(f"$n$ = {study.snapshots[-1]}")
-    _legend(figure, [axis])
+    _finish(figure, [axis], "share of right predictions")
     return figure
 
 
@@ -285,41 +258,27 @@ def _panels(count: int, height: float = 2.1) -> "tuple[Figure, list[Axes]]":
     width = COLUMN * columns + GAP * (columns - 1)
     figure = Figure(figsize=(width, height * rows), layout="constrained")
     sharey: Literal["none", "row"] = "none" if height < 2 else "row"
-    grid = figure.subplots(rows, columns, sharey=sharey, squeeze=False)
-    axes = list(grid.flat)
+    axes = list(figure.subplots(rows, columns, sharey=sharey, squeeze=False).flat)
     for axis in axes[count:]:
         axis.set_visible(False)
     return figure, axes[:count]
 
 
-def _label_rows(axes: "Sequence[Axes]", text: str) -> None:
+def _finish(
+    figure: "Figure", axes: "Sequence[Axes]", text: str, columns: int | None = None
+) -> None:
+    """Label the rows of panels, and put one legend below them."""
     for axis in axes[::2]:
         axis.set_ylabel(text)
-
-
-def _legend(figure: "Figure", axes: "Sequence[Axes]", columns: int | None = None) -> None:
     handles: dict[str, Artist] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    columns = columns or (2 if len(figure.axes) == 1 else 4)
-    columns = min(columns, len(handles))
+    columns = min(columns or (2 if len(figure.axes) == 1 else 4), len(handles))
     labels = [textwrap.fill(label, 46) for label in handles]
-    column = -(-len(labels) // columns)
-    n_lines = max(
-        sum(1 + label.count("\n") for label in labels[start : start + column])
-        for start in range(0, len(labels), column)
-    )
+    height = -(-len(labels) // columns)
+    columns_of_labels = [labels[start : start + height] for start in range(0, len(labels), height)]
+    n_lines = max(len("\n".join(column).split("\n")) for column in columns_of_labels)
     figure.set_figheight(figure.get_figheight() + 0.2 + 0.17 * n_lines)
-    figure.legend(
-        list(handles.values()),
-        labels,
-        loc="outside lower center",
-        ncols=columns,
-        frameon=False,
-    )
-
-
-def _save(figure: "Figure", path: Path) -> None:
-    with replacing(path) as temporary:
-        figure.savefig(temporary, metadata=METADATA[path.suffix[1:]])
+    look: dict[str, Any] = {"ncols": columns, "frameon": False}
+    figure.legend(handles.values(), labels, loc="outside lower center", **look)

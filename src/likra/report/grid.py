@@ -15,9 +15,7 @@ from likra.study.folder import Run
 def write_grid(results: Iterable[tuple[Run, pd.DataFrame]], folder: Path) -> pd.DataFrame:
     """Write the table of several finished runs as ``table.csv``, ``table.md`` and ``table.tex``.
 
-    Args:
-        results: the runs, whose studies have the same modes, and their curves.
-        folder: of the files.
+    The studies have the same modes.
 
     Returns:
         A row for each model and task, with the accuracies of the modes at the last snapshot, with
@@ -26,7 +24,7 @@ def write_grid(results: Iterable[tuple[Run, pd.DataFrame]], folder: Path) -> pd.
 
     """
     pairs = [(run.study, points) for run, points in results]
-    rows = grid_rows(pairs)
+    rows = pd.DataFrame([_row(study, points) for study, points in pairs])
     shown = _shown(rows, pairs[0][0].modes)
     head, body = list(shown.columns), shown.to_numpy().tolist()
     write_text(folder / "table.csv", rows.to_csv(index=False))
@@ -35,13 +33,8 @@ def write_grid(results: Iterable[tuple[Run, pd.DataFrame]], folder: Path) -> pd.
     return shown
 
 
-def grid_rows(results: Iterable[tuple[Study, pd.DataFrame]]) -> pd.DataFrame:
-    """Model, task, metric and n of each study, and each mode with the ends of its interval."""
-    return pd.DataFrame([_row(study, points) for study, points in results])
-
-
 def _row(study: Study, points: pd.DataFrame) -> dict[str, str | float]:
-    """What is not trained as it is, all else at the last snapshot."""
+    """Each mode with the ends of its interval: at the last snapshot, if it is trained."""
     row: dict[str, str | float] = {"model": study.model, "task": study.task, "metric": study.metric}
     row["n"] = study.snapshots[-1]
     for mode in study.modes:

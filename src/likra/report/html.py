@@ -1,8 +1,8 @@
 """``report.html``: one self-contained page: the question, the answer, curves and all numbers."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,13 @@ import pandas as pd
 
 from likra.atomic import write_text
 from likra.report.analysis import ReportData
-from likra.report.curves import learning_curves
+from likra.report.curves import LearningCurve, by_n, learning_curves
 from likra.report.sentences import (
+    accuracies,
     best_snapshot,
     estimate,
     factor,
     findings,
-    first_curve,
     headline,
     p_value,
     question,
@@ -25,49 +25,23 @@ from likra.report.sentences import (
     signed,
     unit,
 )
-from likra.report.style import mode_style, source_text
-from likra.report.svg import inline_svg
+from likra.report.style import Style, mode_style, source_text
 from likra.report.tables import Row, cell, formats
 from likra.scores.ratio import METRICS
 from likra.study.config import FIGURES, Study
 
-
-@dataclass(frozen=True)
-class Tile:
-    """One accuracy in large type, with its interval and colours."""
-
-    label: str
-    color: str
-    dark: str
-    n: int
-    value: float
-    low: float
-    high: float
-
-
 _TEMPLATE_ONLY = ("examples", "comparisons", "efficiency", "cost")  # not for the page's script
 
 
-def write_report(
-    folder: Path,
-    study: Study,
-    points: pd.DataFrame,
-    about: Mapping[str, Any],
-    data: ReportData,
-) -> None:
+def write_report(folder: Path, study: Study, about: Mapping[str, Any], data: ReportData) -> None:
     """Write ``report.html`` into the run's folder.
 
-    Args:
-        folder: of the run; its figures are for readers without JavaScript.
-        study: its settings.
-        points: its curves.
-        about: what ``study.yaml`` says beside the settings.
-        data: see `likra.report.analysis.report_data`.
-
+    The figures in the folder are for readers without JavaScript; ``about`` is what ``study.yaml``
+    says beside the settings.
     """
-    numbers = [0, *study.snapshots]
-    rows = {metric: estimates(points, study, metric) for metric in METRICS}
-    selection = selected(study, data, best_snapshot(points, study) or study.snapshots[-1])
+    numbers, options = [0, *study.snapshots], picks(study, data)
+    best = best_snapshot(data) or study.snapshots[-1]
+    selection = selected(options, best)
     page = render(
         "report.html.j2",
         study=study,
@@ -75,14 +49,13 @@ def write_report(
         figures=_figures(folder),
         data=data,
         numbers=numbers,
-        rows=rows,
-        copies={metric: formats(numbers, rows[metric]) for metric in METRICS},
+        rows={metric: estimates(data["curves"][metric], numbers) for metric in METRICS},
         model=study.model.rstrip("/").rsplit("/", 1)[-1],
         question=question(study, about, data),
-        headline=headline(points, study, data["chance"]),
-        tiles=tiles(points, study),
-        findings=findings(points, study, data),
-        n_shared=len(shared_snapshots(points, study)),
+        headline=headline(study, data),
+        tiles=tiles(data, best),
+        findings=findings(study, data),
+        n_shared=len(shared_snapshots(data)),
         panels=list({p["slot"]: p["title"] for p in data["separation"]}.items()),
         efficiency_columns=list(
             dict.fromkeys((r["mode"], r["source"]) for r in data["efficiency"])
@@ -92,7 +65,7 @@ def write_report(
         settings=flat(study.model_dump()),
         defaults=dict(flat(Study(name=study.name).model_dump())),
         selected=selection,
-        picks=picks(study, data),
+        picks=options,
         snapshots=[{"name": n, "label": f"n = {n:,}"} for n in study.snapshots],
         payload=payload(
             {key: value for key, value in data.items() if key not in _TEMPLATE_ONLY} | selection
@@ -101,44 +74,58 @@ def write_report(
     write_text(folder / "report.html", page)
 
 
+def _inline_svg(path: Path) -> str:
+    """An SVG without XML header, metadata and fixed size, and shorter; its ids are unique."""
+    svg = path.read_text(encoding="utf-8")
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.S)
+    svg = re.sub(r">\s+<", "><", svg)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"| height="[^"]*pt"', r"\1", svg, count=2)
+    svg = re.sub(r'\bd="[^"]*"', _shortened, svg)
+    ids = {name: f"{path.stem}-{i}" for i, name in enumerate(re.findall(r'\bid="([^"]+)"', svg))}
+    svg = re.sub(r'\bid="([^"]+)"', lambda match: f'id="{ids[match[1]]}"', svg)
+    svg = re.sub(r'xlink:href="#([^"]+)"', lambda match: f'href="#{ids[match[1]]}"', svg)
+    return re.sub(r"url\(#([^)]+)\)", lambda match: f"url(#{ids[match[1]]})", svg)
+
+
+def _shortened(outline: re.Match[str]) -> str:
+    """An outline to a tenth of a point, which is fine enough for a screen."""
+    rounded = re.sub(r"(\d\.\d)\d+", r"\1", outline[0])
+    return re.sub(r"\s*([A-Za-z])\s+", r"\1", rounded)
+
+
 def _figures(folder: Path) -> dict[str, str]:
     paths = {name: folder / "figures" / f"{name}.svg" for name in FIGURES}
-    return {name: inline_svg(path) for name, path in paths.items() if path.is_file()}
+    return {name: _inline_svg(path) for name, path in paths.items() if path.is_file()}
 
 
-def selected(study: Study, data: ReportData, n: int) -> dict[str, str | int]:
-    """What the controls of the report show at first: the n of the headline, and so on.
-
-    A mode is "" where there is none.
-    """
-    modes = _weighted_modes(study, data)
-    trained = _modes_with_sources(study, data)
-    return {
-        "n": n,
-        "source": data["sources"][0]["name"],
-        "weight_mode": next((m for m in ("likra", "base-likra", *modes) if m in modes), ""),
-        "source_mode": next((m for m in ("base-likra", *trained) if m in trained), ""),
-    }
+Picks = dict[str, list[tuple[str | int, str]]]
 
 
-def picks(study: Study, data: ReportData) -> dict[str, list[tuple[str | int, str]]]:
+def picks(study: Study, data: ReportData) -> Picks:
     """The values that each control of the report offers, with their texts."""
+    weighted = dict.fromkeys(c["mode"] for c in data["weight_curves"][study.metric])
+    trained = dict.fromkeys(c["mode"] for c in data["curves"][study.metric] if c["source"])
     return {
         "metric": [(metric, metric) for metric in data["metrics"]],
         "n": [(n, f"{n:,}") for n in study.snapshots],
         "source": [(source["name"], source["name"]) for source in data["sources"]],
-        "weight_mode": [(m, mode_style(m).short) for m in _weighted_modes(study, data)],
-        "source_mode": [(m, mode_style(m).short) for m in _modes_with_sources(study, data)],
+        "weight_mode": [(m, mode_style(m).short) for m in weighted],
+        "source_mode": [(m, mode_style(m).short) for m in trained],
     }
 
 
-def _weighted_modes(study: Study, data: ReportData) -> list[str]:
-    return list(dict.fromkeys(curve["mode"] for curve in data["weight_curves"][study.metric]))
+def selected(options: Picks, n: int) -> dict[str, str | int]:
+    """What the controls of the report show at first: the n of the headline, and so on.
 
-
-def _modes_with_sources(study: Study, data: ReportData) -> list[str]:
-    curves = data["curves"][study.metric]
-    return list(dict.fromkeys(curve["mode"] for curve in curves if curve["source"]))
+    A mode is "" where there is none.
+    """
+    weighted, trained = ([m for m, _ in options[key]] for key in ("weight_mode", "source_mode"))
+    return {
+        "n": n,
+        "source": options["source"][0][0],
+        "weight_mode": next((m for m in ("likra", "base-likra", *weighted) if m in weighted), ""),
+        "source_mode": next((m for m in ("base-likra", *trained) if m in trained), ""),
+    }
 
 
 def render(template: str, **values: Any) -> str:
@@ -159,9 +146,11 @@ def render(template: str, **values: Any) -> str:
         cell=cell,
         estimate=estimate,
         signed=signed,
+        thousands="{:,}".format,
         score=lambda value: f"{value:+.2f}".replace("-", "\u2212"),
         p_value=p_value,
         factor=factor,
+        formats=formats,
         unit=unit,
         label=lambda mode: mode_style(mode).label,
         short=lambda mode: mode_style(mode).short,
@@ -177,24 +166,9 @@ def payload(data: Mapping[str, Any]) -> str:
     return text.replace("<", "\\u003c")
 
 
-def estimates(
-    points: pd.DataFrame, study: Study, metric: str, numbers: Sequence[int] = ()
-) -> list[Row]:
-    """(label, estimates) for each mode and source, at each number of examples.
-
-    Args:
-        points: the curves.
-        study: its settings.
-        metric: "acc" or "acc_norm".
-        numbers: by default 0, the base, and the snapshots.
-
-    """
-    rows: list[Row] = []
-    for curve in learning_curves(points, study, metric):
-        values = zip(curve["value"], curve["low"], curve["high"], strict=True)
-        by_n = dict(zip(curve["n"], values, strict=True))
-        rows.append((curve["label"], [by_n.get(n) for n in numbers or (0, *study.snapshots)]))
-    return rows
+def estimates(curves: Iterable[LearningCurve], numbers: Sequence[int]) -> list[Row]:
+    """(label, estimates) for each mode and source, at each number of examples."""
+    return [(curve["label"], list(map(by_n(curve).get, numbers))) for curve in curves]
 
 
 def accuracy_rows(points: pd.DataFrame, study: Study, metric: str) -> list[tuple[str, list[str]]]:
@@ -202,24 +176,18 @@ def accuracy_rows(points: pd.DataFrame, study: Study, metric: str) -> list[tuple
 
     For a single seed, and for what is not trained, the interval is over questions.
     """
-    return [(label, list(map(cell, cells))) for label, cells in estimates(points, study, metric)]
+    rows = estimates(learning_curves(points, study, metric), [0, *study.snapshots])
+    return [(label, list(map(cell, cells))) for label, cells in rows]
 
 
-def tiles(points: pd.DataFrame, study: Study) -> list[Tile]:
-    """The main accuracies where Likra is farthest above SFT."""
-    best = best_snapshot(points, study) or study.snapshots[-1]
-    rows = []
-    for mode in ("likra", "base-likra", "sft", "base"):
-        curve, style = first_curve(points, study, mode), mode_style(mode)
-        if curve is None:
-            continue
-        values = zip(curve["n"], curve["value"], curve["low"], curve["high"], strict=True)
-        rows += [
-            Tile(style.label, style.color, style.dark, n, *estimate)
-            for n, *estimate in values
-            if n in (0, best)
-        ]
-    return rows
+def tiles(data: ReportData, best: int) -> list[tuple[Style, int, float, float, float]]:
+    """The main accuracies where Likra is best, and the base's: style, n, value and interval."""
+    return [
+        (mode_style(mode), n, *estimate)
+        for mode in ("likra", "base-likra", "sft", "base")
+        for n, estimate in accuracies(data, mode).items()
+        if n in (0, best)
+    ]
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

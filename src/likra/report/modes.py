@@ -6,8 +6,8 @@ import numpy as np
 
 from likra.report.curves import in_study_order, weight_of
 from likra.scores.calibration import choice_probabilities, fit_temperature
-from likra.scores.curves import combinations
-from likra.scores.ratio import MODES, is_correct, likelihood_ratio
+from likra.scores.curves import ratios
+from likra.scores.ratio import is_correct
 from likra.scores.table import Scores
 from likra.study.config import Study
 
@@ -51,9 +51,8 @@ class ModeScores:
     def correct(self, mode: str, source: str, n: int) -> np.ndarray:
         """[questions, seeds] bool, by the study's metric; no column where there is no head."""
         metric = self.study.metric
-        columns = [is_correct(r, self.scores, metric) for r in self.by_seed(mode, source, n)]
-        none = np.zeros((len(self.scores.question_ids), 0), dtype=bool)
-        return np.stack(columns, axis=1) if columns else none
+        correct = [is_correct(r, self.scores, metric) for r in self.by_seed(mode, source, n)]
+        return np.array(correct, dtype=bool).reshape(-1, len(self.scores.question_ids)).T
 
     def as_compared(self, mode: str, source: str, n: int) -> list[np.ndarray]:
         """The ratios of all seeds as the metric compares them: for acc_norm, per character."""
@@ -72,12 +71,7 @@ class ModeScores:
 
 
 def _ratios(scores: Scores, mode: str, weight: float) -> Ratios:
-    ratios: Ratios = {}
-    for _, _, keys in combinations(scores, [mode], [weight]):
-        positive, negative = (scores.logprob[key] for key in keys)
-        head = max(keys, key=lambda key: key.n_train)
-        source = next((key.source for key in keys if key.source), "")
-        by_seed = ratios.setdefault(source, {}).setdefault(head.n_train, {})
-        weighted = MODES[mode].weighted
-        by_seed[head.seed] = likelihood_ratio(positive, negative, weight) if weighted else positive
-    return ratios
+    by_source: Ratios = {}
+    for _, _, key, ratio in ratios(scores, [mode], [weight]):
+        by_source.setdefault(key.source or "", {}).setdefault(key.n_train, {})[key.seed] = ratio
+    return by_source

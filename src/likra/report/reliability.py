@@ -15,21 +15,12 @@ BINS = 10
 
 
 class Reliability(TypedDict):
-    """The reliability diagram of one mode, source and n, over all seeds.
+    """The reliability diagram of one mode, source ("" for none) and n (0: no training), all seeds.
 
-    Attributes:
-        mode: of the ratios.
-        source: of negatives; "" where there is none.
-        n: training examples; 0 where it is not trained.
-        ece: expected calibration error.
-        ece_scaled: the error on half of the questions, with a temperature for each seed fitted on
-            the other half; None where there are too few questions.
-        confidence: mean probability of the predictions.
-        accuracy: share of right ones.
-        x: mean probability of each bin.
-        y: share of right predictions in each bin.
-        count: predictions in each bin.
-
+    ``confidence`` is the mean probability of the predictions, ``accuracy`` the share of right ones;
+    ``x`` and ``y`` are the same in each bin, and ``count`` is the number of predictions there.
+    ``ece`` is the expected calibration error. ``ece_scaled`` is the error on half of the questions,
+    with a temperature for each seed fitted on the other half; None where questions are too few.
     """
 
     mode: str

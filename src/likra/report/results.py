@@ -74,9 +74,7 @@ def run_grid(
 def write_results(run: Run) -> pd.DataFrame:
     """Write ``curve.csv``, ``summary.json``, the figures and the report of a finished run.
 
-    Args:
-        run: all heads that its modes need are scored; its study's analysis settings decide what
-            is drawn, and are kept in ``study.yaml``.
+    The study's analysis settings decide what is drawn, and are kept in ``study.yaml``.
 
     Returns:
         The curves; see `likra.scores.curves.Point` for the columns.
@@ -101,14 +99,14 @@ def write_results(run: Run) -> pd.DataFrame:
             all_points(validation, study), points, study.metric
         )
     summary["chance"] = data["chance"]
-    sentences = [headline(points, study, data["chance"]), *findings(points, study, data)]
+    sentences = [headline(study, data), *findings(study, data)]
     summary["sentences"] = [sentence for sentence in sentences if sentence]
     facts = {key: value for key, value in about.items() if key != "study"}
     about["chosen_weights"] = summary.get("chosen_weights", [])
     write_text(folder / "curve.csv", points.to_csv(index=False))
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
-    write_figures(points, study, data, folder / "figures", study.figures)
-    write_report(folder, study, points, about, data)
+    write_figures(study, data, folder / "figures")
+    write_report(folder, study, about, data)
     write_about(run, facts)  # the settings that these results have
     return points
 
@@ -155,13 +153,8 @@ def _chosen_weights(
         estimate = with_interval(reported[*key, weight]).iloc[0]
         chosen.append(
             dict(zip(cell, key, strict=True))
-            | {
-                "weight": weight,
-                "validation": float(means[means.weight == weight].value.iloc[0]),
-                "value": float(estimate.value),
-                "ci_low": float(estimate.ci_low),
-                "ci_high": float(estimate.ci_high),
-            }
+            | {"weight": weight, "validation": means[means.weight == weight].value.iloc[0].item()}
+            | {name: float(estimate[name]) for name in ("value", "ci_low", "ci_high")}
         )
     return chosen
 

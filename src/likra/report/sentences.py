@@ -3,37 +3,28 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-
 from likra.report.analysis import ReportData
 from likra.report.comparisons import Efficiency
-from likra.report.curves import LearningCurve, learning_curves
+from likra.report.curves import Interval, first_by_n
 from likra.report.style import source_text
 from likra.study.config import Study
 
 
-def first_curve(points: pd.DataFrame, study: Study, mode: str) -> LearningCurve | None:
-    """The learning curve of a mode, with its first sampler of negatives, by the study's metric."""
-    return next(iter(learning_curves(points[points["mode"] == mode], study, study.metric)), None)
+def accuracies(data: ReportData, mode: str) -> dict[int, Interval]:
+    """By number of examples, with the mode's first sampler of negatives; {} without the mode."""
+    return first_by_n(data["curves"][data["metric"]], mode)
 
 
-def accuracies(points: pd.DataFrame, study: Study, mode: str) -> dict[int, float]:
-    """Accuracy by number of examples, with the first sampler of negatives."""
-    curve = first_curve(points, study, mode)
-    return dict(zip(curve["n"], curve["value"], strict=True)) if curve else {}
-
-
-def shared_snapshots(points: pd.DataFrame, study: Study) -> list[int]:
+def shared_snapshots(data: ReportData) -> list[int]:
     """The numbers of examples that both Likra and SFT have."""
-    likra, sft = (accuracies(points, study, mode) for mode in ("likra", "sft"))
-    return [n for n in study.snapshots if n in likra and n in sft]
+    likra, sft = (accuracies(data, mode) for mode in ("likra", "sft"))
+    return [n for n in data["snapshots"] if n in likra and n in sft]
 
 
-def best_snapshot(points: pd.DataFrame, study: Study) -> int | None:
+def best_snapshot(data: ReportData) -> int | None:
     """Where Likra is farthest above SFT; None where one of them is not among the modes."""
-    likra, sft = (accuracies(points, study, mode) for mode in ("likra", "sft"))
-    snapshots = shared_snapshots(points, study)
-    return max(snapshots, key=lambda n: likra[n] - sft[n], default=None)
+    likra, sft = (accuracies(data, mode) for mode in ("likra", "sft"))
+    return max(shared_snapshots(data), key=lambda n: likra[n][0] - sft[n][0], default=None)
 
 
 def question(study: Study, about: Mapping[str, Any], data: ReportData) -> str:
@@ -50,43 +41,43 @@ def question(study: Study, about: Mapping[str, Any], data: ReportData) -> str:
     )
 
 
-def headline(points: pd.DataFrame, study: Study, chance: float) -> str:
+def headline(study: Study, data: ReportData) -> str:
     """The largest difference between Likra and SFT; "" where one of them is missing."""
-    n = best_snapshot(points, study)
+    n = best_snapshot(data)
     if n is None:
         return ""
-    likra, sft = (accuracies(points, study, mode) for mode in ("likra", "sft"))
-    base = accuracies(points, study, "base")
-    untrained = f", the untrained base model {base[0]:.1%}" if base else ""
-    seeds = f"{len(study.seeds)} {'seeds' if len(study.seeds) > 1 else 'seed'}"
+    likra, sft = (accuracies(data, mode) for mode in ("likra", "sft"))
+    base = accuracies(data, "base")
+    untrained = f", the untrained base model {base[0][0]:.1%}" if base else ""
+    seeds = f"{len(study.seeds)} seed{'s' if len(study.seeds) > 1 else ''}"
     return (
-        f"With {n} examples, Likra answers {likra[n]:.1%} of the questions correctly, fine-tuning "
-        f"on right answers only {sft[n]:.1%}{untrained}, a blind guess {chance:.1%} "
+        f"With {n} examples, Likra answers {likra[n][0]:.1%} of the questions correctly, "
+        f"fine-tuning on right answers only {sft[n][0]:.1%}{untrained}, a blind guess "
+        f"{data['chance']:.1%} "
         f"({study.metric}, mean of {seeds}; negatives: {source_text(study.negatives[0])})."
     )
 
 
-def findings(points: pd.DataFrame, study: Study, data: ReportData) -> list[str]:
+def findings(study: Study, data: ReportData) -> list[str]:
     """Further sentences; one that the data has nothing for is left out."""
-    n = best_snapshot(points, study) or study.snapshots[-1]
-    difference = _difference(points, study, data, n)
-    likra = first_curve(points, study, "likra")
-    low = dict(zip(likra["n"], likra["low"], strict=True)) if likra else {}
-    if n in low and low[n] <= data["chance"]:
+    n = best_snapshot(data) or study.snapshots[-1]
+    difference = _difference(study, data, n)
+    likra = accuracies(data, "likra")
+    if n in likra and likra[n][1] <= data["chance"]:
         doubt = (
             f"Likra is not clearly better than a blind guess ({data['chance']:.1%}), so these "
             "numbers say little about right and wrong."
         )
         return [*difference, doubt]
-    return [*difference, *_negatives_alone(points, study, data, n)]
+    return [*difference, *_negatives_alone(study, data, n)]
 
 
-def _difference(points: pd.DataFrame, study: Study, data: ReportData, n: int) -> list[str]:
+def _difference(study: Study, data: ReportData, n: int) -> list[str]:
     wanted = {"first": "likra", "second": "sft", "source": study.negatives[0], "n": n}
     row = next((r for r in data["comparisons"] if wanted.items() <= r.items()), None)
     if row is None:
         return []
-    tries = len(shared_snapshots(points, study))  # n is where they differ most: Bonferroni
+    tries = len(shared_snapshots(data))  # n is where they differ most: Bonferroni
     p = p_value(min(1.0, tries * row["p_value"]), equals=True)
     note = ", corrected for the choice of n" if tries > 1 else ""
     return [
@@ -96,13 +87,13 @@ def _difference(points: pd.DataFrame, study: Study, data: ReportData, n: int) ->
     ]
 
 
-def _negatives_alone(points: pd.DataFrame, study: Study, data: ReportData, n: int) -> list[str]:
+def _negatives_alone(study: Study, data: ReportData, n: int) -> list[str]:
     sentences, source = [], study.negatives[0]
-    alone = accuracies(points, study, "base-likra")
+    alone = accuracies(data, "base-likra")
     if n in alone:
         sentences.append(
             "The negative head alone, which saw only wrong answers, answers "
-            f"{alone[n]:.1%} correctly after {n} of them."
+            f"{alone[n][0]:.1%} correctly after {n} of them."
         )
     wanted = {"mode": "base-likra", "source": source, "n": n}
     row = next((r for r in data["efficiency"] if wanted.items() <= r.items()), None)

@@ -21,17 +21,9 @@ HEADS = ("base", "positive", "negative")
 class Panel(TypedDict):
     """The densities of right and wrong answers under one head, or of their ratios.
 
-    Attributes:
-        head: "base", "positive", "negative", or the mode of the ratios.
-        slot: the same, or "ratio".
-        title: in words.
-        source: of negatives; "" where there is none.
-        n: training examples; 0 where it is not trained.
-        range: nats, the first and the last point of both densities, which are equally spaced.
-        right: density of right answers.
-        wrong: density of wrong answers.
-        auroc: [value, low, high], as are ``within_auroc`` and ``margin`` (nats).
-
+    ``head`` is "base", "positive", "negative", or the mode of the ratios; ``slot`` the same, or
+    "ratio"; ``source`` is "" for none and ``n`` 0 without training. The points of both densities
+    are equally spaced over ``range`` (nats). The others are [value, low, high], the margin in nats.
     """
 
     head: str
@@ -107,11 +99,11 @@ def _mean_estimate(estimates: Sequence[Estimate]) -> list[float]:
     return rounded(np.mean([astuple(estimate) for estimate in estimates], axis=0))
 
 
-def density_grid(values: np.ndarray, points: int = POINTS) -> np.ndarray:
+def density_grid(values: np.ndarray) -> np.ndarray:
     """Where densities are drawn: all but the outermost values, and a margin."""
     low, high = np.quantile(values, [0.002, 0.998])
     margin = 0.08 * (high - low) or 1.0
-    return np.linspace(low - margin, high + margin, points)
+    return np.linspace(low - margin, high + margin, POINTS)
 
 
 def density(values: np.ndarray, x: np.ndarray) -> np.ndarray:

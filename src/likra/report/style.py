@@ -55,12 +55,15 @@ _MORE = (
     ("#444E86", "#9AA5E8", "-.", "p"),
     ("#8F3F8F", "#DD8FDD", ":", "h"),
 )
-STYLES = dict(_KNOWN)  # in the order of tables and legends
-for _name, _look in zip(
-    [name for name in MODES if name not in {*STYLES, "base"}], cycle(_MORE), strict=False
-):
-    STYLES[_name] = Style(_LABELS.get(_name, _name), *_look)
-STYLES["base"] = Style("base model", "#5F6670", "#A7AFBA", "--", "")  # the last one
+_OTHERS = [name for name in MODES if name not in {*_KNOWN, "base"}]
+STYLES = {  # in the order of tables and legends
+    **_KNOWN,
+    **{
+        name: Style(_LABELS.get(name, name), *look)
+        for name, look in zip(_OTHERS, cycle(_MORE), strict=False)
+    },
+    "base": Style("base model", "#5F6670", "#A7AFBA", "--", ""),
+}
 
 _SOURCES = {
     "random_choice": "a wrong choice of the same question",
@@ -77,10 +80,7 @@ _SOURCES = {
 
 def mode_style(mode: str) -> Style:
     """How a mode is named and drawn; one that is not known yet has a look, too."""
-    known = STYLES.get(mode)
-    if known is not None:
-        return known
-    return Style(mode, *_MORE[sum(mode.encode()) % len(_MORE)])
+    return STYLES.get(mode) or Style(mode, *_MORE[sum(mode.encode()) % len(_MORE)])
 
 
 def source_text(source: str) -> str:
@@ -114,17 +114,11 @@ def source_styles(sources: Sequence[str]) -> dict[str, Style]:
 
 def shades(count: int) -> list[dict[str, str]]:
     """Colours of lines that follow one another, as the numbers of examples do: pale to strong."""
+    ends = {"color": ((158, 202, 225), (8, 48, 107)), "dark": ((84, 94, 128), (255, 214, 102))}
     parts = [i / max(count - 1, 1) for i in range(count)]
-    return [
-        {
-            "color": _between((158, 202, 225), (8, 48, 107), part),
-            "dark": _between((84, 94, 128), (255, 214, 102), part),
-        }
-        for part in parts
-    ]
+    return [{name: _between(*pair, part) for name, pair in ends.items()} for part in parts]
 
 
 def _between(start: Sequence[int], end: Sequence[int], part: float) -> str:
-    return "#" + "".join(
-        f"{round(a + (b - a) * part):02x}" for a, b in zip(start, end, strict=True)
-    )
+    pairs = zip(start, end, strict=True)
+    return "#" + "".join(f"{round(a + (b - a) * part):02x}" for a, b in pairs)

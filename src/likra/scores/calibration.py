@@ -31,10 +31,7 @@ def choice_probabilities(ratio: np.ndarray, scores: Scores, temperature: float =
 
 @dataclass(frozen=True)
 class Bin:
-    """The predictions with a probability above ``low`` and up to ``high``.
-
-    ``confidence`` is their mean probability, ``accuracy`` the share of them that is right.
-    """
+    """The predictions with a probability above ``low`` and up to ``high``, with their means."""
 
     low: float
     high: float
@@ -74,18 +71,13 @@ def calibration(probability: np.ndarray, correct: np.ndarray, bins: int = 10) ->
         raise LikraError("a probability is not between 0 and 1")
     edges = np.arange(bins + 1) / bins
     bin_of = np.searchsorted(edges[1:], probability, side="left")
-    filled = tuple(
-        Bin(
-            low=float(edges[number]),
-            high=float(edges[number + 1]),
-            count=int((bin_of == number).sum()),
-            confidence=float(probability[bin_of == number].mean()),
-            accuracy=float(correct[bin_of == number].mean()),
-        )
-        for number in np.unique(bin_of)
-    )
+    filled = []
+    for number in np.unique(bin_of):
+        inside, (low, high) = bin_of == number, edges[number : number + 2].tolist()
+        means = float(probability[inside].mean()), float(correct[inside].mean())
+        filled.append(Bin(low, high, int(inside.sum()), *means))
     gaps = sum(b.count * abs(b.accuracy - b.confidence) for b in filled)
-    return Calibration(gaps / len(correct), filled)
+    return Calibration(gaps / len(correct), tuple(filled))
 
 
 def fit_temperature(ratio: np.ndarray, scores: Scores) -> float:

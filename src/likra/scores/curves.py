@@ -71,41 +71,40 @@ def curve(
     The base has no seed and no weight; its n is 0.
     """
     cells, columns = [], []
-    for mode, weight, keys in combinations(scores, modes, weights):
-        ratio = likelihood_ratio(scores.logprob[keys[0]], scores.logprob[keys[1]], weight)
+    for mode, weight, key, ratio in ratios(scores, modes, weights):
+        seed = "" if key.seed is None else str(key.seed)
         for metric in METRICS:
-            cells.append((mode, weight, keys, metric))
+            cells.append((task, key.source or "", mode, key.n_train, weight, metric, seed))
             columns.append(is_correct(ratio, scores, metric))
     correct = np.stack(columns, axis=1)
-    low, high = question_intervals(correct)
-    points = []
-    for number, (mode, weight, keys, metric) in enumerate(cells):
-        head = max(keys, key=lambda key: key.n_train)
-        source = next((key.source for key in keys if key.source), "")
-        seed = "" if head.seed is None else str(head.seed)
-        value = float(correct[:, number].mean())
-        interval = float(low[number]), float(high[number])
-        points.append(
-            Point(task, source, mode, head.n_train, weight, metric, seed, value, *interval)
-        )
+    values = np.vstack([correct.mean(axis=0), question_intervals(correct)]).T.tolist()
+    points = [Point(*cell, *value) for cell, value in zip(cells, values, strict=True)]
     return [asdict(point) for point in [*points, *_over_seeds(points)]]
 
 
-def combinations(
+def ratios(
     scores: Scores, modes: Sequence[str], weights: Sequence[float]
-) -> Iterator[tuple[str, float, tuple[HeadKey, HeadKey]]]:
-    """Each mode and weight with the two heads that give its terms."""
+) -> Iterator[tuple[str, float, HeadKey, np.ndarray]]:
+    """Each mode and weight with each ratio, [questions, choices], and what was trained for it.
+
+    The key has n and seed of the head, or of both heads, and the source of either.
+    """
     for name in modes:
         if name not in MODES:
             raise unknown("mode", name, MODES)
         mode = MODES[name]
-        positives = _of(scores, mode.positive)
-        negatives = _of(scores, mode.negative)
+        pairs = [
+            (positive, negative)
+            for positive in _of(scores, mode.positive)
+            for negative in _of(scores, mode.negative)
+            if _belong_together(positive, negative, scores.logprob)
+        ]
         for weight in weights if mode.weighted else (0.0,):
-            for positive in positives:
-                for negative in negatives:
-                    if _belong_together(positive, negative, scores.logprob):
-                        yield name, weight, (positive, negative)
+            for positive, negative in pairs:
+                trained = max(positive, negative, key=lambda key: key.n_train)
+                key = replace(trained, source=positive.source or negative.source)
+                ratio = likelihood_ratio(scores.logprob[positive], scores.logprob[negative], weight)
+                yield name, weight, key, ratio
 
 
 def _of(scores: Scores, head: str) -> list[HeadKey]:
@@ -122,10 +121,8 @@ def _belong_together(positive: HeadKey, negative: HeadKey, scored: Container[Hea
         return True
     if negative in UNTRAINED:
         return positive.head != "positive" or positive.source is None
-    own = replace(positive, source=negative.source)
-    return positive == replace(
-        negative, head="positive", source=own.source if own in scored else None
-    )
+    own = replace(negative, head="positive")
+    return positive == (own if own in scored else replace(own, source=None))
 
 
 def _over_seeds(points: Sequence[Point]) -> list[Point]:

@@ -7,7 +7,8 @@ arithmetic on its columns.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +20,25 @@ from likra.atomic import replacing
 from likra.errors import LikraError
 from likra.questions import Choice, Question
 
+COLUMNS = {
+    "task": pa.string(),
+    "split": pa.string(),
+    "question_id": pa.string(),
+    "choice": pa.int32(),
+    "is_right": pa.bool_(),
+    "n_chars": pa.int32(),
+    "n_bytes": pa.int32(),
+    "n_tokens": pa.int32(),
+    "head": pa.string(),  # see HeadKey
+    "source": pa.string(),  # of a negative head's answers, or null
+    "n_train": pa.int32(),  # examples seen; 0 for the base
+    "seed": pa.int32(),  # null for the base
+    "logprob": pa.float64(),  # nats
+    "layout": pa.string(),
+    "prompt_sha": pa.string(),
+}
 SCHEMA = pa.schema(
-    [
-        pa.field("task", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("question_id", pa.string(), nullable=False),
-        pa.field("choice", pa.int32(), nullable=False),
-        pa.field("is_right", pa.bool_(), nullable=False),
-        pa.field("n_chars", pa.int32(), nullable=False),
-        pa.field("n_bytes", pa.int32(), nullable=False),
-        pa.field("n_tokens", pa.int32(), nullable=False),
-        pa.field("head", pa.string(), nullable=False),  # see HeadKey
-        pa.field("source", pa.string()),  # of a negative head's answers
-        pa.field("n_train", pa.int32(), nullable=False),  # examples seen; 0 for the base
-        pa.field("seed", pa.int32()),  # none for the base
-        pa.field("logprob", pa.float64(), nullable=False),  # nats
-        pa.field("layout", pa.string(), nullable=False),
-        pa.field("prompt_sha", pa.string(), nullable=False),
-    ]
+    [pa.field(name, kind, name in {"source", "seed"}) for name, kind in COLUMNS.items()]
 )
 STAMP = b"likra"  # the metadata key of the stamp
 KEY = ["task", "split", "question_id", "choice", "head", "source", "n_train", "seed"]
@@ -98,24 +100,18 @@ def score_table(
         n_tokens: [choices of all questions], answer tokens.
 
     """
-    flat = [(question, i, c) for question in questions for i, c in enumerate(question.choices)]
-    size = len(flat)
+    choices = [choice for question in questions for choice in question.choices]
+    of_all = {"task": task, "split": split, "layout": layout, **asdict(key)}
     columns: dict[str, Any] = {
-        "task": [task] * size,
-        "split": [split] * size,
-        "question_id": [question.id for question, _, _ in flat],
-        "choice": [number for _, number, _ in flat],
-        "is_right": [choice.is_right for _, _, choice in flat],
-        "n_chars": [len(choice.text) for _, _, choice in flat],
-        "n_bytes": [len(choice.text.encode("utf-8", "surrogatepass")) for _, _, choice in flat],
+        **{name: [value] * len(choices) for name, value in of_all.items()},
+        "question_id": [question.id for question in questions for _ in question.choices],
+        "choice": [number for question in questions for number in range(len(question.choices))],
+        "is_right": [choice.is_right for choice in choices],
+        "n_chars": [len(choice.text) for choice in choices],
+        "n_bytes": [len(choice.text.encode("utf-8", "surrogatepass")) for choice in choices],
         "n_tokens": list(n_tokens),
-        "head": [key.head] * size,
-        "source": [key.source] * size,
-        "n_train": [key.n_train] * size,
-        "seed": [key.seed] * size,
         "logprob": logprobs,
-        "layout": [layout] * size,
-        "prompt_sha": [prompt_sha(choice) for _, _, choice in flat],
+        "prompt_sha": [prompt_sha(choice) for choice in choices],
     }
     return pa.table(columns, schema=SCHEMA)
 
@@ -172,14 +168,10 @@ def read_scores(path: Path) -> pa.Table:
 
 
 def _damaged(path: Path, error: BaseException) -> LikraError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
     return LikraError(
-        f"cannot read the scores in '{path}': {_first_line(error)}; delete the file to score that "
-        "head again"
+        f"cannot read the scores in '{path}': {reason}; delete the file to score that head again"
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def choice_scores(table: pa.Table) -> dict[str, list[float]]:
@@ -211,11 +203,10 @@ class Scores:
 
     def of(self, chosen: np.ndarray) -> "Scores":
         """The scores of some of the questions: ``chosen`` is [questions] bool."""
-        ids = tuple(name for name, take in zip(self.question_ids, chosen, strict=True) if take)
+        ids = tuple(compress(self.question_ids, chosen))
+        exists, is_right = self.exists[chosen], self.is_right[chosen]
         logprob = {key: values[chosen] for key, values in self.logprob.items()}
-        return Scores(
-            ids, self.exists[chosen], self.is_right[chosen], self.n_chars[chosen], logprob
-        )
+        return Scores(ids, exists, is_right, self.n_chars[chosen], logprob)
 
 
 def combine(tables: Iterable[pa.Table]) -> Scores:

@@ -13,9 +13,7 @@ VALIDATION = 20  # fewer questions can neither choose a weight nor test it
 def choose_weight(weights: Sequence[float], accuracy: Sequence[float]) -> float:
     """The weight with the best accuracy; of equal ones the nearest to 1, then the smaller.
 
-    Args:
-        weights: of the negative head.
-        accuracy: of each, on questions that are not reported (`split_validation`).
+    The accuracies are on questions that are not reported (`split_validation`).
 
     Raises:
         LikraError: no weight, different numbers of weights and accuracies, or an accuracy that
@@ -44,16 +42,11 @@ def split_validation(
     questions are, so that splitting a subset gives the subset of the split. The fraction is
     therefore only approximate.
 
-    Args:
-        question_ids: ids.
-        fraction: of validation questions, between 0 and 1.
-        seed: of the split.
-
     Returns:
         [questions] bool, True for validation.
 
     Raises:
-        LikraError: another fraction, or too few questions, so that one side is empty.
+        LikraError: a fraction not between 0 and 1, or too few questions: one side is empty.
 
     """
     if not 0 < fraction < 1:

@@ -9,7 +9,7 @@ import yaml
 from likra.cli.options import with_settings
 from likra.cli.terminal import log, print_table, quiet
 from likra.data.card import CARDS, card_names
-from likra.study.config import Study, read_study
+from likra.study.config import Study, parse_study, replaced
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,7 +54,7 @@ def show(
     """Show questions as a model sees them, with the right and the wrong choices marked."""
     quiet()
     chosen = {"task": name, **overrides} | ({"model": model} if model else {})
-    study = read_study(name, chosen)
+    study = parse_study(replaced({"name": "show"}, chosen), f"task '{name}'")
     for line in _show_task(study, split, count, tokens=model is not None):
         log(line)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from likra.heads.base import BaseModel
 
 CALIBRATION = 4.0  # seconds, of training and of scoring
-BUSY = 0.35  # of the cores, taken by other processes on average over the last minute
+BUSY = 0.6  # of the cores, taken by other processes on average over the last minute
 
 
 @dataclass(frozen=True)

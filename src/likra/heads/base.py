@@ -22,6 +22,7 @@ from transformers import (
 
 from likra.engine.logprobs import answer_logprobs, sliding_window
 from likra.engine.packing import LAYOUTS, Batch, Packed, moved, pack, token_budget
+from likra.engine.products import use_onednn
 from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
 
@@ -105,6 +106,8 @@ def open_model(
     """
     device = device or default_device()
     kind = compute_dtype(dtype, device)
+    if device == "cpu":
+        use_onednn()
     with _opening(name) as source:
         tokenizer = AutoTokenizer.from_pretrained(source)
         loaded: Any = load_complete(source, dtype=kind)

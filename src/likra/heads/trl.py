@@ -1,4 +1,4 @@
-"""The baselines: DPO, NCA, KTO and TRL's own SFT, trained by TRL on the pairs that train the heads.
+"""DPO, NCA, KTO and SFT by TRL, on the pairs that train the heads: the reference.
 
 TRL trains; its heads are plain PEFT folders, which `likra.heads.score` scores like all others. TRL
 is given tokens (`likra.engine.tokens.encode`), not text: to a text it would add an EOS, and it
@@ -39,9 +39,9 @@ Row = dict[str, object]  # of TRL's data set, with the columns that its collator
 
 # By name, which of TRL's trainers, and its loss_type.
 METHODS = {
-    "dpo": ("DPO", "sigmoid"),
-    "nca": ("DPO", "nca_pair"),
-    "kto": ("KTO", "kto"),
+    "trl-dpo": ("DPO", "sigmoid"),
+    "trl-nca": ("DPO", "nca_pair"),
+    "trl-kto": ("KTO", "kto"),
     "trl-sft": ("SFT", "nll"),
 }
 
@@ -54,7 +54,7 @@ def check_trl() -> None:
 
     """
     if find_spec("trl") is None:
-        raise LikraError("a baseline needs trl: pip install 'likra[trl]'")
+        raise LikraError("a 'trl-' mode needs trl: pip install 'likra[trl]'")
 
 
 def train_baseline(  # noqa: PLR0913 - those of train_head, and what it does not have
@@ -227,7 +227,7 @@ def _unpaired(rights: list[TokenPair], wrongs: list[TokenPair], size: int) -> li
     """
     if size < 2:
         raise LikraError(
-            "kto compares the questions of a batch, and it has one: "
+            "trl-kto compares the questions of a batch, and it has one: "
             "raise batch_size or lower gradient_accumulation_steps"
         )
     rows = []

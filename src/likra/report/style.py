@@ -37,14 +37,22 @@ _KNOWN = {
 }
 _LABELS = {
     "pmi": "PMI (no training)",
-    "dpo": "DPO",
-    "dpo-reward": "DPO, its reward",
-    "nca": "NCA",
-    "nca-reward": "NCA, its reward",
-    "kto": "KTO",
-    "kto-reward": "KTO, its reward",
+    "bradley-terry": "Bradley-Terry",
+    "classifier": "Classifier",
+    "unlikelihood": "Unlikelihood",
+    "simpo": "SimPO",
     "trl-sft": "SFT by TRL",
 }
+
+
+def _label(mode: str) -> str:
+    """A mode's name in words; of the methods, in capitals."""
+    name = mode.removesuffix("-reward")
+    by_trl = " by TRL" if name.startswith("trl-") else ""
+    words = _LABELS.get(name, name.removeprefix("trl-").upper() + by_trl)
+    return f"{words}, its reward" if mode != name else words
+
+
 _MORE = (
     ("#6A51A3", "#B7A1E8", "-", "v"),
     ("#8A6D00", "#DDBB45", "--", "P"),
@@ -58,10 +66,7 @@ _MORE = (
 _OTHERS = [name for name in MODES if name not in {*_KNOWN, "base"}]
 STYLES = {  # in the order of tables and legends
     **_KNOWN,
-    **{
-        name: Style(_LABELS.get(name, name), *look)
-        for name, look in zip(_OTHERS, cycle(_MORE), strict=False)
-    },
+    **{name: Style(_label(name), *look) for name, look in zip(_OTHERS, cycle(_MORE), strict=False)},
     "base": Style("base model", "#5F6670", "#A7AFBA", "--", ""),
 }
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from likra.errors import unknown
-from likra.scores.table import Scores
+from likra.scores.table import BASELINES, Scores
 
 METRICS = ("acc", "acc_norm")
 
@@ -30,16 +30,17 @@ MODES = {
     "positive-base": Mode("positive", "base", weighted=True),
     # log p(a|q) - log p(a): pointwise mutual information, without training
     "pmi": Mode("base", "prior", weighted=True),
-    # baselines: the policy as a model, and as its implicit reward (Rafailov et al. 2023, eq. 5,
-    # arXiv:2305.18290)
-    "dpo": Mode("dpo", "base", weighted=False),
-    "dpo-reward": Mode("dpo", "base", weighted=True),
-    "nca": Mode("nca", "base", weighted=False),
-    "nca-reward": Mode("nca", "base", weighted=True),
-    "kto": Mode("kto", "base", weighted=False),
-    "kto-reward": Mode("kto", "base", weighted=True),
+    # what Bradley-Terry trains is the ratio itself, and a classifier's score is its log-odds
+    "bradley-terry": Mode("bradley-terry", "base", weighted=True),
+    "classifier": Mode("classifier", "base", weighted=False),
     "trl-sft": Mode("trl-sft", "base", weighted=False),
 }
+# Other methods: the policy as a model, and as its implicit reward (Rafailov et al. 2023, eq. 5,
+# arXiv:2305.18290).
+for _name in BASELINES:
+    if _name not in MODES:
+        MODES[_name] = Mode(_name, "base", weighted=False)
+        MODES[f"{_name}-reward"] = Mode(_name, "base", weighted=True)
 PAPER_MODES = ("base", "sft", "likra", "base-likra", "positive-base")
 
 

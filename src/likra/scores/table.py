@@ -75,7 +75,20 @@ def file_name(source: str) -> str:
 BASE = HeadKey("base")
 PRIOR = HeadKey("prior")
 UNTRAINED = (BASE, PRIOR)
-BASELINES = ("dpo", "nca", "kto", "trl-sft")  # trained by TRL on the same pairs
+# Heads of other methods, trained on the same pairs: on the forest, and by TRL.
+OBJECTIVES = (
+    "dpo",
+    "ipo",
+    "nca",
+    "kto",
+    "simpo",
+    "unlikelihood",
+    "bradley-terry",
+    "classifier",
+)
+CLASSIFIER = "classifier"  # its score is no log-likelihood, but the log-odds of yes against no
+BY_TRL = ("trl-dpo", "trl-nca", "trl-kto", "trl-sft")
+BASELINES = (*OBJECTIVES, *BY_TRL)
 
 
 def prompt_sha(choice: Choice) -> str:

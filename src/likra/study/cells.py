@@ -25,7 +25,6 @@ from likra.study.prepare import Data
 
 Inputs = dict[str, Any]  # JSON: what decides a cell, by name
 Stamp = Mapping[str, Any]
-WITH_BETA = {"dpo", "nca", "kto"}
 
 
 def base_inputs(study: Study) -> Inputs:
@@ -48,9 +47,18 @@ def head_inputs(study: Study, base: Inputs, training: Training, n: int) -> Input
         "seed": training.seed,
         "examples": examples_digest(training.answers(n)),
         "lora": study.lora.model_dump(mode="json"),
-        "training": study.training.model_dump(mode="json"),
+        "training": study.training_of(training.head).model_dump(mode="json"),
     }
-    return inputs | ({"beta": study.beta} if training.head in WITH_BETA else {})
+    beta = beta_of(study, training.head)
+    return inputs if beta is None else {**inputs, "beta": beta}
+
+
+def beta_of(study: Study, head: str) -> float | None:
+    """Beta of a method's objective, the study's or its own; None for what has no such objective."""
+    from likra.heads.objectives import OBJECTIVES
+
+    objective = OBJECTIVES.get(head.removeprefix("trl-"))
+    return None if objective is None else study.beta or objective.beta
 
 
 def score_inputs(base: Inputs, head: Inputs | str, asked: Inputs) -> Inputs:

@@ -83,10 +83,14 @@ class CellSettings(Settings):
     """Folder with local data for the task of the sampler other_task."""
     generation: SamplingSettings = SamplingSettings()
     """How the sampler generated samples the base model's answers."""
-    beta: Positive = 0.1
-    """Beta of DPO, NCA and KTO: how strongly the policy is held to the base."""
+    beta: Positive | None = None
+    """Beta of the other methods' objectives: for most how strongly the policy is held to the base;
+    by default the objective's own (`likra.heads.objectives`)."""
     training: TrainingSettings = TrainingSettings()
     """How each head is trained."""
+    learning_rates: dict[str, Positive] = {}
+    """Learning rates of single heads where they differ from training.learning_rate, such as
+    {negative: 5e-4, dpo: 1e-4}."""
     lora: LoraSettings = LoraSettings()
     """The shape of each head."""
     long_prompts: Literal["error", "truncate"] = "error"
@@ -105,9 +109,10 @@ class AnalysisSettings(Settings):
         "base-likra",
         "positive-base",
     ]
-    """Any of base, sft, likra, base-likra, positive-base, pmi and, by TRL, dpo, dpo-reward, nca,
-    nca-reward, kto, kto-reward, trl-sft. `likra run` trains only the heads that they need: with
-    base,base-likra the negative one alone."""
+    """Any of base, sft, likra, base-likra, positive-base, pmi; of other methods bradley-terry,
+    classifier, and dpo, ipo, nca, kto, simpo, unlikelihood, each also as its implicit reward
+    (dpo-reward); by TRL trl-dpo, trl-nca, trl-kto, trl-sft. `likra run` trains only the heads that
+    they need: with base,base-likra the negative one alone."""
     weight: Weight = 1.0
     """Weight w of the negative term."""
     weights: list[Weight] = [round(0.1 * step, 1) for step in range(16)]
@@ -136,6 +141,11 @@ class Study(AnalysisSettings, CellSettings):
     powers of two batches, and all."""
     negatives: Annotated[list[str], Field(min_length=1)] = ["random_choice"]
     """Samplers of wrong answers; `likra negatives` describes them."""
+
+    def training_of(self, head: str) -> TrainingSettings:
+        """How a head is trained: with a learning rate of its own, if it has one."""
+        rate = self.learning_rates.get(head, self.training.learning_rate)
+        return self.training.model_copy(update={"learning_rate": rate})
 
     @property
     def all_weights(self) -> list[float]:
@@ -227,6 +237,7 @@ def parse_study(settings: Mapping[str, object], where: str = "the study") -> Stu
 
     """
     from likra.scores.ratio import METRICS, MODES
+    from likra.scores.table import BASELINES
 
     try:
         study = Study.model_validate(settings)
@@ -235,6 +246,9 @@ def parse_study(settings: Mapping[str, object], where: str = "the study") -> Stu
     negatives = [canonical(sampler) for sampler in study.negatives]
     study = study.model_copy(update={"negatives": negatives})
     _check_known("mode", study.modes, MODES)
+    _check_known(
+        "head in learning_rates", study.learning_rates, ("positive", "negative", *BASELINES)
+    )
     _check_known("metric", [study.metric], METRICS)
     _check_known("figure", study.figures, FIGURES)
     for key in ("seeds", "snapshots", "negatives", "modes", "figures"):

@@ -36,7 +36,7 @@ class Example:
         """What a head learns from this example; nothing where an answer is missing.
 
         The positive head and SFT learn the right answer, the negative head the wrong ones, and the
-        other baselines the right and the first wrong one.
+        other methods the right and the first wrong one.
         """
         if head == "negative":
             return self.wrong

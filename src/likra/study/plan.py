@@ -292,7 +292,7 @@ def _scoring_work(todo: _ToDo, base: "BaseModel", pairs: "list[TokenPair]") -> W
     truncate = study.long_prompts == "truncate"
     works = [scoring_work(base, pairs)] * sum(key != PRIOR for key in todo.tables)
     if PRIOR in todo.tables:
-        works.append(scoring_work(base, encode_evaluation(study, data, base, alone=True)))
+        works.append(scoring_work(base, encode_evaluation(study, data, base, "prior")))
     ranked = encode_questions(base, todo.ranked, truncate=truncate)
     return sum_of([*works, scoring_work(base, ranked)])
 

@@ -4,19 +4,36 @@ prepare (questions) -> material (what the base computes first) -> examples -> he
 Each stage reads values or files. What comes after the score tables is `likra.report`.
 """
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likra.atomic import write_text
 from likra.negatives.samplers import Material
 from likra.progress import Advance, progress
-from likra.questions import Question
-from likra.scores.table import BASELINES, PRIOR, HeadKey, score_table, write_scores
+from likra.questions import Choice, Question
+from likra.scores.table import (
+    BASE,
+    BY_TRL,
+    CLASSIFIER,
+    OBJECTIVES,
+    PRIOR,
+    HeadKey,
+    score_table,
+    write_scores,
+)
 from likra.scores.weights import validation_questions
 from likra.study.about import example_lines, write_study
-from likra.study.cells import Cells, Inputs, base_inputs, check_stamp, stamp_of, version_note
+from likra.study.cells import (
+    Cells,
+    Inputs,
+    base_inputs,
+    beta_of,
+    check_stamp,
+    stamp_of,
+    version_note,
+)
 from likra.study.config import Study
 from likra.study.describe import cut_lines, evaluation_lines, model_lines, training_lines
 from likra.study.examples import (
@@ -35,6 +52,7 @@ if TYPE_CHECKING:
     from likra.engine.packing import Packed
     from likra.engine.tokens import TokenPair
     from likra.heads.base import BaseModel
+    from likra.heads.preference import Reference
 
 Log = Callable[[str], object]
 
@@ -210,7 +228,7 @@ def check_can_learn(study: Study, base: "BaseModel") -> None:
     if not heads:
         return
     check_can_train(base)
-    if set(heads) & set(BASELINES):
+    if set(heads) & set(BY_TRL):
         check_trl()
     with fresh_head(base, study.lora, seed=0):
         pass  # the layers that it adapts exist
@@ -223,9 +241,14 @@ def encode_examples(study: Study, base: "BaseModel", training: Training) -> list
         LikraError: a pair does not fit the model's context; names its question.
 
     """
+    from likra.heads.objectives import yes_or_no
     from likra.heads.score import encode_answers
 
     answers = training.answers()
+    if training.head == CLASSIFIER:
+        answers = [
+            tuple(verdict for choice in own for verdict in yes_or_no(choice)) for own in answers
+        ]
     together = zip(training.examples, answers, strict=True)
     asked = [example.question for example, own in together for _ in own]
     flat = [choice for own in answers for choice in own]
@@ -234,18 +257,30 @@ def encode_examples(study: Study, base: "BaseModel", training: Training) -> list
 
 
 def encode_evaluation(
-    study: Study, data: Data, base: "BaseModel", *, alone: bool = False
+    study: Study, data: Data, base: "BaseModel", head: str = BASE.head
 ) -> list["TokenPair"]:
-    """The token pairs of all choices of the evaluation questions; alone, without the questions."""
+    """The token pairs that a head scores: one for each choice of the evaluation questions.
+
+    The prior scores the choices without the questions; a classifier answers yes and no to each.
+    """
+    from likra.heads.objectives import yes_or_no
     from likra.heads.score import encode_questions
 
-    questions = map(_without_context, data.evaluation) if alone else data.evaluation
-    return encode_questions(base, list(questions), truncate=study.long_prompts == "truncate")
+    questions = list(data.evaluation)
+    if head == PRIOR.head:
+        questions = [
+            _with_choices(q, (replace(c, context="") for c in q.choices)) for q in questions
+        ]
+    if head == CLASSIFIER:
+        questions = [
+            _with_choices(q, (verdict for c in q.choices for verdict in yes_or_no(c)))
+            for q in questions
+        ]
+    return encode_questions(base, questions, truncate=study.long_prompts == "truncate")
 
 
-def _without_context(question: Question) -> Question:
-    choices = tuple(replace(choice, context="") for choice in question.choices)
-    return replace(question, choices=choices)
+def _with_choices(question: Question, choices: Iterable[Choice]) -> Question:
+    return replace(question, choices=tuple(choices))
 
 
 # --------------------------------------------------------------------------------------------
@@ -261,21 +296,31 @@ def _compute(
     advance: Advance,
 ) -> None:
     """Train and score what is missing, one head after the other."""
-    packed, n_tokens = base.pack(pairs), [len(pair.continuation) for pair in pairs]
+    from likra.heads import preference
+
+    evaluation = Evaluation(cells, base, pairs)
     for key in cells.scores:
         if key in missing and not key.n_train:
-            _score(cells, base, key, packed, n_tokens)
+            _score(evaluation, key)
             advance(1)
+    seed, reference = None, None  # the methods of a seed train on the same batches
     for training in cells.trainings:
-        _train(cells, base, training, missing, log)
+        if training.head in OBJECTIVES and seed != training.seed:
+            seed, reference = training.seed, preference.Reference()
+        _train(cells, base, training, missing, log, reference)
         for key in training.keys:
             if key in missing:
-                _score(cells, base, key, packed, n_tokens)
+                _score(evaluation, key)
                 advance(1)
 
 
 def _train(
-    cells: Cells, base: "BaseModel", training: Training, missing: Collection[HeadKey], log: Log
+    cells: Cells,
+    base: "BaseModel",
+    training: Training,
+    missing: Collection[HeadKey],
+    log: Log,
+    reference: "Reference | None" = None,
 ) -> None:
     """Train a head as far as its snapshots are missing."""
     run = cells.run
@@ -289,7 +334,8 @@ def _train(
     folder = run.training_folder(wanted[-1])
     _write_longer(folder / "examples.jsonl", example_lines(training))
     is_longest = wanted[-1].n_train >= _longest(folder)
-    _train_head(cells, base, training, wanted, folder / "losses.csv" if is_longest else None)
+    losses = folder / "losses.csv" if is_longest else None
+    _train_head(cells, base, training, wanted, losses, reference)
 
 
 def _write_longer(path: Path, text: str) -> None:
@@ -310,52 +356,91 @@ def _train_head(
     training: Training,
     keys: Sequence[HeadKey],
     losses: Path | None,
+    reference: "Reference | None",
 ) -> None:
     study = cells.run.study
     source = f" ({training.source})" if training.source else ""
+    name = f"train {training.head}{source}, seed {training.seed}"
     shared: dict[str, Any] = {
-        "settings": study.training,
+        "settings": study.training_of(training.head),
         "lora": study.lora,
         "seed": training.seed,
-        "name": f"train {training.head}{source}, seed {training.seed}",
         "stamps": {key.n_train: stamp_of(cells.heads[key]) for key in keys},
         "losses": losses,
     }
     folders = {key.n_train: cells.run.head_folder(key) for key in keys}
-    if training.head in BASELINES:
+    beta = beta_of(study, training.head)
+    if training.head in BY_TRL:
         from likra.heads.trl import train_baseline
 
         answers = training.answers()
         right, wrong = [own[0] for own in answers], [own[-1] for own in answers]
-        train_baseline(base, training.head, right, wrong, folders, beta=study.beta, **shared)
+        if beta is not None:
+            shared["beta"] = beta
+        train_baseline(base, training.head, right, wrong, folders, name=name, **shared)
+        return
+    examples = encode_examples(study, base, training)
+    if training.head in OBJECTIVES:
+        from likra.heads.preference import train_objective
+
+        train_objective(
+            base,
+            training.head,
+            examples,
+            folders,
+            beta=beta,
+            reference=reference,
+            name=name,
+            **shared,
+        )
     else:
         from likra.heads.train import train_head
 
-        train_head(base, encode_examples(study, base, training), folders, **shared)
+        train_head(base, examples, folders, name=name, **shared)
 
 
-def _score(
-    cells: Cells, base: "BaseModel", key: HeadKey, packed: "Packed", n_tokens: Sequence[int]
-) -> None:
+@dataclass
+class Evaluation:
+    """The evaluation questions, encoded and packed once for all heads that score the same pairs."""
+
+    cells: Cells
+    base: "BaseModel"
+    pairs: Sequence["TokenPair"]
+    _packed: "dict[str, tuple[Packed, list[int]]]" = field(default_factory=dict)
+
+    def packed(self, head: str) -> "tuple[Packed, list[int]]":
+        """What a head scores, and how many answer tokens each pair has."""
+        form = head if head in {PRIOR.head, CLASSIFIER} else BASE.head
+        if form not in self._packed:
+            pairs = self.pairs
+            if form != BASE.head:
+                pairs = encode_evaluation(self.cells.run.study, self.cells.data, self.base, form)
+            n_tokens = [len(pair.continuation) for pair in pairs]
+            self._packed[form] = self.base.pack(pairs), n_tokens
+        return self._packed[form]
+
+
+def _score(evaluation: Evaluation, key: HeadKey) -> None:
     """Score one head on the evaluation questions."""
     from likra.heads.lora import Head
     from likra.heads.score import score
     from likra.heads.stamp import read_stamp
 
+    cells, base = evaluation.cells, evaluation.base
     run, data = cells.run, cells.data
     folder = run.head_folder(key) if key.n_train else None
     if folder is not None:  # another run may have replaced it
         check_stamp(folder, read_stamp(folder), cells.heads[key])
-    if key == PRIOR:
-        alone = encode_evaluation(run.study, data, base, alone=True)
-        packed, n_tokens = base.pack(alone), [len(pair.continuation) for pair in alone]
-    scored = score(Head(base, folder), packed, name=f"score {key}")
+    packed, n_tokens = evaluation.packed(key.head)
+    logprobs = score(Head(base, folder), packed, name=f"score {key}").logprobs
+    if key.head == CLASSIFIER:
+        logprobs, n_tokens = logprobs[0::2] - logprobs[1::2], n_tokens[0::2]
     table = score_table(
         data.task,
         data.eval_split,
         data.evaluation,
         key,
-        scored.logprobs,
+        logprobs,
         n_tokens,
         base.layout,
     )

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from likra.scores.table import BASELINES
+from likra.scores.table import BY_TRL
 from likra.study.config import Study
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def training_work(
     """One training run on the token pairs of the examples, batch by batch."""
     settings = study.training
     size = settings.batch_size // settings.gradient_accumulation_steps
-    layout = "padded" if head in BASELINES else base.layout
+    layout = "padded" if head in BY_TRL else base.layout
     parts = [examples[start : start + size] for start in range(0, len(examples), size)]
     flat = [[pair for own in part for pair in own] for part in parts]
     return batches_work(base, flat, layout, PASSES.get(head, TRAINING_PASSES))

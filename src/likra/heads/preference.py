@@ -1,0 +1,181 @@
+"""Training one head on right and wrong answers together: the objectives on the forest."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import PreTrainedModel, TrainingArguments
+
+from likra.engine.logprobs import answer_logprobs, token_logprobs
+from likra.engine.packing import LAYOUTS, PADDING, Batch, Forest, Padded
+from likra.errors import unknown
+from likra.heads.base import BaseModel, checked_layout
+from likra.heads.lora import fresh_head
+from likra.heads.objectives import (
+    OBJECTIVES,
+    Answers,
+    Example,
+    Objective,
+    check_batch,
+    check_lengths,
+)
+from likra.heads.settings import LoraSettings, TrainingSettings
+from likra.heads.train import (
+    SnapshotSaver,
+    StepTrainer,
+    check_can_train,
+    check_snapshots,
+    part_size,
+    trainer_settings,
+)
+from likra.progress import progress
+
+
+class Reference:
+    """Log-likelihoods of batches under the base, each computed once.
+
+    Several objectives train on the same batches. Each batch is computed by itself, in the packing
+    in which it trains, so what is remembered does not change a result.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[bytes, ...], Tensor] = {}
+
+    def of(self, head: PeftModel, batch: Batch) -> Tensor:
+        """[pairs] float32, nats: the head's base on the batch."""
+        key = tuple(tensor.cpu().numpy().tobytes() for tensor in vars(batch).values())
+        if key not in self._known:
+            with head.disable_adapter(), torch.no_grad():
+                self._known[key] = answer_logprobs(cast(PreTrainedModel, head), batch)
+        return self._known[key]
+
+
+def train_objective(  # noqa: PLR0913 - those of train_head, and the objective's own
+    base: BaseModel,
+    objective: str,
+    examples: Sequence[Example],
+    snapshots: Mapping[int, Path],
+    *,
+    settings: TrainingSettings | None = None,
+    lora: LoraSettings | None = None,
+    seed: int = 0,
+    beta: float | None = None,
+    reference: Reference | None = None,
+    name: str | None = "head",
+    stamps: Mapping[int, Mapping[str, object]] | None = None,
+    losses: Path | None = None,
+) -> list[float]:
+    """Train one head on right and wrong answers, and save it at the given numbers of questions.
+
+    As `likra.heads.train.train_head`: one pass in order, AdamW, constant learning rate, no weight
+    decay; a snapshot after n questions equals a run on the first n; the base comes back
+    bit-identical. The base is the reference, and there is no dropout, for the two would differ by
+    its noise.
+
+    Args:
+        base: the frozen base model.
+        objective: one of `likra.heads.objectives.OBJECTIVES`.
+        examples: of each question its right and its wrong answer; for the classifier yes and no
+            after the right one, and yes and no after the wrong one
+            (`likra.heads.objectives.yes_or_no`).
+        snapshots: folder by number of questions.
+        settings: learning rate and batch; a batch is so many questions.
+        lora: the shape of the head; its dropout is not used.
+        seed: of the head's initialisation, which is that of a head of likra.
+        beta: of the objective; by default its own.
+        reference: to share the base's log-likelihoods with other objectives on the same batches.
+        name: shown with the progress; None shows nothing.
+        stamps: as in `likra.heads.train.train_head`.
+        losses: likewise.
+
+    Returns:
+        The loss of each optimizer step, mean over its questions. KTO compares the questions of a
+        part of a batch, where gradients are accumulated.
+
+    Raises:
+        LikraError: an unknown objective; see `likra.heads.train.train_head`.
+
+    """
+    if objective not in OBJECTIVES:
+        raise unknown("objective", objective, OBJECTIVES)
+    chosen, settings = OBJECTIVES[objective], settings or TrainingSettings()
+    n_questions = max(snapshots, default=0)
+    check_snapshots(sorted(snapshots), settings.batch_size, len(examples))
+    check_can_train(base)
+    check_batch(objective, part_size(settings))
+    used = [list(example) for example in examples[:n_questions]]
+    check_lengths(objective, used, base.max_length)
+    layout = checked_layout(base, [pair for example in used for pair in example]).layout
+    with (
+        fresh_head(base, lora or LoraSettings(), seed) as head,
+        TemporaryDirectory(prefix="likra-") as scratch,
+        progress(n_questions, name, "examples") as advance,
+    ):
+        trainer = ObjectiveTrainer(
+            model=head,
+            args=TrainingArguments(output_dir=scratch, **trainer_settings(base, settings, seed)),
+            data_collator=partial(_collate, layout, chosen),
+            train_dataset=used,
+        )
+        trainer.objective = chosen
+        trainer.beta = chosen.beta if beta is None else beta
+        trainer.reference = reference or Reference()
+        saver = SnapshotSaver(
+            trainer, head, settings.batch_size, advance, snapshots, stamps or {}, losses
+        )
+        return saver.train()
+
+
+def _collate(layout: str, objective: Objective, batch: list[list[Any]]) -> dict[str, Tensor]:
+    """The pairs of a batch, kind by kind, as the tensors of a layout."""
+    return dict(vars(LAYOUTS[layout](objective.pairs(batch))))
+
+
+class ObjectiveTrainer(StepTrainer):
+    """A trainer with the loss of an objective on a packed batch."""
+
+    loss_is_scaled_for_ga = True  # compute_loss divides by the questions of the whole step
+    objective: Objective
+    beta: float
+    reference: Reference
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Tensor]], Tensor]:
+        """The parts of the next optimizer step, and how many questions they hold."""
+        parts, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        count = sum(len(part["answers"]) // self.objective.n_kinds for part in parts)
+        return parts, torch.tensor(count, device=device)
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        """This part's share of the mean loss over the questions of a step."""
+        model.eval()
+        batch = (Forest if "depth" in inputs else Padded)(**inputs)
+        losses = self.objective.loss(self.answers(cast(PeftModel, model), batch), self.beta)
+        loss = losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
+        self.part_losses.append(loss.detach())
+        return (loss, {}) if return_outputs else loss
+
+    def answers(self, head: PeftModel, batch: Batch) -> Answers:
+        """The log-probabilities of a batch, kind by kind."""
+        # a PeftModel has all attributes of its base
+        policy = token_logprobs(cast(PreTrainedModel, head), batch)
+        lengths = (batch.answers != PADDING).sum(-1)
+        reference = torch.zeros_like(lengths, dtype=policy.dtype)
+        if self.objective.refers:
+            reference = self.reference.of(head, batch)
+        shape = (self.objective.n_kinds, -1)
+        return Answers(
+            policy.view(*shape, policy.shape[-1]), reference.view(shape), lengths.view(shape)
+        )

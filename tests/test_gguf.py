@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SIZES
+from conftest import SIZES, nats
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from likra.atomic import replacing
@@ -24,6 +24,7 @@ from likra.study.digests import model_digest
 
 gguf = pytest.importorskip("gguf")
 
+FLOAT32 = gguf.GGMLQuantizationType.F32
 TEXTS = [("Question: What is it?\nAnswer:", " it's 12345 of  them"), ("the sum is", " 907")]
 
 
@@ -87,7 +88,7 @@ def write_gguf(path: Path, model, kind: str = "F32", change=None) -> None:
         if key == "lm_head.weight" and config.tie_word_embeddings:
             continue
         weights = stored(model, key)
-        type_ = quantized if weights.ndim == 2 else gguf.GGMLQuantizationType.F32
+        type_ = quantized if weights.ndim == 2 else FLOAT32
         data = gguf.quants.quantize(weights, type_)
         tensors[names.get_name(key, (".weight", ".bias"))] = (data, type_)
     if change is not None:
@@ -182,6 +183,21 @@ def test_the_pocket_model_as_a_gguf_file_is_the_pocket_model(tmp_path, pocket):
     assert shape.model.num_parameters() == pocket.model.num_parameters()
 
 
+def test_the_harness_reads_the_same_model(tmp_path, pocket):
+    from lm_eval.api.instance import Instance
+
+    from likra.integrations.lm_eval_base import LikraBaseLM
+
+    write_gguf(tmp_path / "model.gguf", pocket_model())
+    requests = [Instance("loglikelihood", {}, text, 0) for text in TEXTS]
+    model = LikraBaseLM(str(tmp_path / "model.gguf"), device="cpu")
+    summed = [total for total, _ in model.loglikelihood(requests, disable_tqdm=True)]
+    assert summed == nats(scores(pocket).tolist())
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(LikraError, match="is broken or incomplete"):
+        LikraBaseLM(str(tmp_path / "model.gguf"), device="cpu")
+
+
 # --------------------------------------------------------------------------------------------
 # The cache
 
@@ -228,6 +244,17 @@ def test_folders_and_files_without_a_suffix(tmp_path, cache):
     assert len(cached(cache)) == 1
 
 
+def test_two_processes_at_once(tmp_path, cache):
+    write_gguf(tmp_path / "model.gguf", pocket_model())
+    code = "import sys; from likra.heads.base import open_model as o; o(sys.argv[1], device='cpu')"
+    command = [sys.executable, "-c", code, str(tmp_path / "model.gguf")]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in processes:
+        _, stderr = process.communicate()
+        assert process.returncode == 0, stderr
+    assert cached(cache) == [model_digest(str(tmp_path / "model.gguf"))]
+
+
 def test_what_lies_beside_a_file_is_not_read(tmp_path, pocket):
     path = tmp_path / "model.gguf"
 
@@ -251,6 +278,16 @@ def test_a_folder_with_other_weights_is_an_ordinary_one(tmp_path, cache, pocket)
     assert torch.equal(scores(base), scores(pocket))
     assert not cached(cache)
     assert model_digest(str(tmp_path / "folder")) != before  # as any file of the folder
+
+
+def test_an_image_encoder_in_the_same_file_is_left_out(tmp_path):
+    def with_images(values, tensors):
+        tensors["v.blk.0.attn_q.weight"] = (np.ones((8, 8), np.float32), FLOAT32)
+
+    model = small("llama")
+    write_gguf(tmp_path / "model.gguf", model, change=with_images)
+    base = open_model(str(tmp_path / "model.gguf"), device="cpu")
+    assert base.model.num_parameters() == model.num_parameters()
 
 
 def test_the_first_of_two_writers_is_kept(tmp_path):
@@ -335,7 +372,7 @@ def test_the_stretched_positions_of_llama_3_1_are_read(tmp_path):
     assert factors.max() == 32
 
     def change(values, tensors):
-        tensors["rope_freqs.weight"] = (factors, gguf.GGMLQuantizationType.F32)
+        tensors["rope_freqs.weight"] = (factors, FLOAT32)
 
     write_gguf(tmp_path / "model.gguf", model, change=change)
     base = open_model(str(tmp_path / "model.gguf"), device="cpu")
@@ -366,7 +403,7 @@ def without_a_layer(values, tensors):
 
 
 def more_weights(values, tensors):
-    tensors["blk.0.attn_q.bias"] = (np.ones(64, np.float32), gguf.GGMLQuantizationType.F32)
+    tensors["blk.0.attn_q.bias"] = (np.ones(64, np.float32), FLOAT32)
 
 
 def not_a_number(values, tensors):
@@ -503,6 +540,7 @@ def test_a_run_on_a_gguf_file_and_a_second_one_elsewhere(tmp_path, cache):
     assert first.returncode == 0, first.stderr
     assert first.stderr.count("reading 'model.gguf' once") == 1
     assert "layout forest" in first.stdout
+    assert f"started_in: {tmp_path}" in (tmp_path / "out/study.yaml").read_text()
     again = run("model.gguf")
     assert "nothing to compute" in again.stdout
     assert "once" not in again.stderr

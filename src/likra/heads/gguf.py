@@ -284,7 +284,8 @@ def _check_model(path: Path, contents: _Contents, model: PreTrainedModel) -> Non
     for name, weights in model.named_parameters():
         if not torch.isfinite(weights).all():
             raise LikraError(f"the GGUF file '{path}' is broken: {name} has infinite or no values")
-    sizes = dict(contents.sizes)
+    # Ollama keeps the image encoder in the same file (v., mm.); transformers reads the text model.
+    sizes = {n: size for n, size in contents.sizes.items() if not n.startswith(("v.", "mm."))}
     if contents.metadata["general.architecture"] in {"llama", "gemma4"}:
         sizes.pop(ROPE_FACTORS, None)  # gemma4's are in transformers' configuration
     if model.config.get_text_config().tie_word_embeddings:

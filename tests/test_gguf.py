@@ -353,6 +353,42 @@ def test_bos_and_whole_words_of_llama_3(tmp_path):
     assert tokenizer.apply_chat_template(message, tokenize=False) == "hello!"
 
 
+def sentencepiece(space: bool | None):
+    """A vocabulary of merges that its scores imply, as Llama 2 has it."""
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokens += ["▁", "a", "b", "▁a", "ab", "▁ab"]
+    tokens += [f"unused{index}" for index in range(1024 - len(tokens))]
+
+    def change(values, tensors):
+        without_tokenizer(values, tensors)
+        values["tokenizer.ggml.model"] = "llama"
+        values["tokenizer.ggml.tokens"] = tokens
+        values["tokenizer.ggml.scores"] = [-float(index) for index in range(len(tokens))]
+        values["tokenizer.ggml.token_type"] = [2, 3, 3, *[6] * 256, *[1] * (len(tokens) - 259)]
+        values["tokenizer.ggml.bos_token_id"] = 1
+        values["tokenizer.ggml.eos_token_id"] = 2
+        if space is not None:
+            values["tokenizer.ggml.add_space_prefix"] = space
+
+    return change
+
+
+@pytest.mark.parametrize(("space", "first"), [(None, "▁ab"), (True, "▁ab"), (False, "ab")])
+def test_sentencepiece_begins_with_bos_and_a_space_unless_the_file_denies_it(
+    tmp_path, space, first
+):
+    path = tmp_path / "model.gguf"
+    write_gguf(path, small("llama"), change=sentencepiece(space))
+    tokenizer = open_tokenizer(str(path))
+    for text, tokens in {
+        "ab ab": [first, "▁ab"],
+        "abé": [first, "<0xC3>", "<0xA9>"],
+    }.items():
+        ids = tokenizer(text)["input_ids"]
+        assert tokenizer.convert_ids_to_tokens(ids) == ["<s>", *tokens]
+        assert tokenizer.decode(ids, skip_special_tokens=True) == text
+
+
 # --------------------------------------------------------------------------------------------
 # Positions
 

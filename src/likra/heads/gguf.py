@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from tokenizers import decoders, pre_tokenizers
 from transformers import AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
@@ -230,9 +231,13 @@ def _tokenizer(source: str, path: Path, contents: _Contents) -> PreTrainedTokeni
     options = {"add_bos_token": True} if whole_words else {}
     tokenizer: Any = AutoTokenizer.from_pretrained(source, gguf_file=str(path), **options)
     backend = tokenizer.backend_tokenizer
+    no_space = contents.metadata.get("tokenizer.ggml.add_space_prefix") is False
+    if no_space and isinstance(backend.pre_tokenizer, pre_tokenizers.Metaspace):
+        backend.pre_tokenizer.prepend_scheme = "never"
+        backend.decoder = decoders.Sequence(
+            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+        )
     if is_byte_level and split in SPLIT_DIGITS:
-        from tokenizers import pre_tokenizers
-
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [pre_tokenizers.Digits(individual_digits=True), backend.pre_tokenizer]
         )

@@ -9,20 +9,24 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, keep: bool = False) -> Iterator[Path]:
     """Write a file or a folder under another name, and move it to ``path`` at the end.
 
     Yields the path to write to. It lies in a scratch folder of its own beside ``path``, so that
     two processes never share it and the move stays on one file system. After an error ``path`` is
-    as it was.
+    as it was. With ``keep`` a folder that another process has put there meanwhile stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
         yield scratch / path.name
-        if path.is_dir():
+        if path.is_dir() and not keep:
             shutil.rmtree(path)
-        os.replace(scratch / path.name, path)
+        try:
+            os.replace(scratch / path.name, path)
+        except OSError:  # a folder with files in it is not replaced
+            if not (keep and path.is_dir()):
+                raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

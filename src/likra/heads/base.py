@@ -25,6 +25,8 @@ from likra.engine.packing import LAYOUTS, Batch, Packed, moved, pack, token_budg
 from likra.engine.products import use_onednn
 from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
+from likra.heads.checkpoint import load_complete
+from likra.heads.gguf import SMOLLM2, gguf_file, plain_folder
 
 POCKET = Path(__file__).parent.parent / "pocket" / "model"
 # More threads do not speed up a small model: on a busy machine they wait for one another, and with
@@ -95,7 +97,7 @@ def open_model(
     """Open a causal language model, freeze it, and choose its layout by a probe.
 
     Args:
-        name: "pocket", a local folder, or a name on the Hugging Face hub.
+        name: "pocket", "smollm2", a GGUF file, a local folder, or a name on the Hugging Face hub.
         dtype: float32, bfloat16 or float16; the checkpoint's own by default, on a CPU float32.
         device: a torch device; the best one found by default.
         layout: "forest" or "padded" to skip the probe.
@@ -153,11 +155,26 @@ def open_tokenizer(name: str = "pocket") -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(source)
 
 
+def source_of(name: str) -> str:
+    """What transformers opens under a model's name: a folder, or a name on the hub.
+
+    A GGUF file is read into a folder of the cache first, if it is not there yet.
+
+    Raises:
+        LikraError: a GGUF file that cannot be read.
+
+    """
+    if name == "pocket":
+        return str(POCKET)
+    file = gguf_file(name)
+    return name if file is None else str(plain_folder(file))
+
+
 @contextmanager
 def _opening(name: str) -> Iterator[str]:
     """Where a model is; what fails in reading it becomes one clear error."""
     try:
-        yield str(POCKET) if name == "pocket" else name
+        yield source_of(name)
     except LikraError:
         raise
     except Exception as error:  # the hub, the folder, the config or the weights: many types
@@ -168,29 +185,6 @@ def limit_threads(base: BaseModel) -> None:
     """Compute with one thread from now on, where that is as fast: a small model on a CPU."""
     if base.device.type == "cpu" and base.model.num_parameters() < ONE_THREAD_BELOW:
         torch.set_num_threads(1)
-
-
-def load_complete(source: str, **options: Any) -> PreTrainedModel:
-    """``AutoModelForCausalLM.from_pretrained``, which fills missing weights with random numbers.
-
-    Raises:
-        LikraError: a weight is missing from the checkpoint, or has another shape in it.
-
-    """
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        source, output_loading_info=True, ignore_mismatched_sizes=True, **options
-    )
-    model, info = loaded
-    faults = [f"{key} is missing" for key in sorted(info["missing_keys"])]
-    for key, stored, shape in sorted(info["mismatched_keys"]):
-        faults.append(f"{key} is {list(stored)} and not {list(shape)}")
-    if faults:
-        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise LikraError(
-            f"the checkpoint '{source}' lacks weights that its config.json asks for: "
-            f"{', '.join(faults[:3])}{more}"
-        )
-    return model
 
 
 def compute_dtype(dtype: str | None, device: str) -> torch.dtype | Literal["auto"]:
@@ -210,7 +204,7 @@ def compute_dtype(dtype: str | None, device: str) -> torch.dtype | Literal["auto
 def cannot_open(name: str, error: Exception) -> LikraError:
     """The error for a model that cannot be opened."""
     text = " ".join(str(error).split())
-    if Path(name).is_dir():
+    if Path(name).exists() or name == SMOLLM2:
         return LikraError(f"cannot open the model in '{name}': {text[:300]}")
     if _is_gated(error):
         return LikraError(
@@ -220,7 +214,7 @@ def cannot_open(name: str, error: Exception) -> LikraError:
     resembles_pocket = difflib.get_close_matches(name, ["pocket"], cutoff=0.6)
     near = "did you mean 'pocket'? " if resembles_pocket else ""
     return LikraError(
-        f"unknown model '{name}': {near}it is neither a local folder "
+        f"unknown model '{name}': {near}it is neither a local folder or GGUF file "
         f"nor found on the Hugging Face hub ({text[:160]})"
     )
 

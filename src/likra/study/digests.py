@@ -35,17 +35,21 @@ def questions_digest(questions: Iterable[Question]) -> str:
 
 
 def model_digest(name: str) -> str:
-    """What identifies a base model and its tokenizer: the hub's commit, or a folder's digest.
+    """What identifies a base model and its tokenizer: the hub's commit, or a digest of its files.
 
     Raises:
         LikraError: there is no such model.
 
     """
     from likra.heads.base import POCKET, cannot_open
+    from likra.heads.gguf import gguf_digest, gguf_file
 
-    folder = POCKET if name == "pocket" else Path(name)
-    if folder.is_dir():
-        return folder_digest(folder)
+    if name == "pocket":
+        return folder_digest(POCKET)
+    if (file := gguf_file(name)) is not None:
+        return gguf_digest(file)
+    if Path(name).is_dir():
+        return folder_digest(Path(name))
     from transformers import AutoConfig
 
     try:

@@ -179,8 +179,8 @@ class HarnessTask:
         if len(missing) == len(self.composed[split]):
             raise LikraError(
                 f"task '{self.name}': nothing of split '{split}' is in the data "
-                f"({', '.join(missing)}): name another (train_split; it has "
-                f"{', '.join(own for own in self.splits if own not in self.composed)})"
+                f"({', '.join(missing)}): name another with train_split or eval_split "
+                f"(it has {', '.join(sorted(map(str, self.harness_task.dataset)))})"
             )
         if missing:
             self._note(f"{split}: not in the data, so left out: {', '.join(missing)}")

@@ -126,7 +126,7 @@ def _with_evaluation(study: Study, task: Task) -> tuple[Task, str]:
             )
         return task, ""
     if isinstance(task, HarnessTask) and task.lacks_training and study.eval_fraction is None:
-        raise LikraError(f"{task.lacks_training}; eval_fraction divides what there is")
+        raise LikraError(f"{task.lacks_training}; with eval_fraction what there is is divided")
     fraction = EVAL_FRACTION if study.eval_fraction is None else study.eval_fraction
     # what is asked does not depend on the form of the prompt
     form = Rendering(on_bad_row=study.on_bad_row)

@@ -37,6 +37,7 @@ _FOLDERS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def _arc(document: Document) -> Document:
+    """Its labels are always letters; a few questions of the hub's have numbers instead."""
     labels = [chr(ord("A") + number) for number in range(len(document["choices"]))]
     return {
         "id": document["id"],
@@ -87,7 +88,7 @@ def package_data(dataset: str, configuration: str | None) -> "DatasetDict":
     splits: dict[str, Dataset] = {}
     form, names = _FOLDERS.get(dataset, ("", ()))
     folder = package / "hf_datasets" / form.format(configuration)
-    if folder.is_dir():
+    if folder.is_dir() or "{}" not in form:
         splits |= {split: _from_folder(folder / split) for split in names}
     if (dataset, configuration or "") in _REQUESTS:
         split, requests, restored = _REQUESTS[dataset, configuration or ""]

@@ -20,9 +20,9 @@ from lm_eval.utils import get_file_task_name, setup_logging
 
 from likra.atomic import write_text
 from likra.data.card import card_config, card_names, check_card_is_safe
-from likra.data.olmo_eval import OLMO_EVAL
 from likra.data.documents import sandboxed_templates
 from likra.data.harness_index import harness_has
+from likra.data.olmo_eval import OLMO_EVAL
 from likra.errors import LikraError
 from likra.integrations.lm_eval import OPENED, LikraLM, Part
 

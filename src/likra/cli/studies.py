@@ -161,3 +161,32 @@ def compare(
     for line in write_comparison(run_folders, output):
         log(f"no paired differences of {line}")
     log(f"report {output}")
+
+
+def pack(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder for a small copy of the run, to keep under version control or to take to "
+            "another machine; by default the run's own score tables are packed where they are.",
+        ),
+    ] = None,
+) -> None:
+    """Pack the score tables of a run into one file, scores.parquet: some 4 bytes for each score.
+
+    Nothing is lost: plot, compare and verdict read the file, and run computes only what is neither
+    in it nor beside it. A copy has no heads and no texts of questions: study.yaml, cells.json,
+    curve.csv, summary.json and scores.parquet.
+
+    To continue on another machine: likra pack runs/NAME -o kept/NAME, and there the same likra run
+    with --output kept/NAME, and more seeds, snapshots or modes.
+    """
+    from likra.study.pack import pack_run
+
+    packed = pack_run(run_folder, output)
+    for setting, path in packed.local.items():
+        log(f"note   the study's {setting} is a path of this machine: {path}")
+    log(f"packed {packed.n_tables:,} score tables, {packed.n_bytes / 1000:,.0f} kB: {packed.path}")

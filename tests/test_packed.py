@@ -75,8 +75,9 @@ def test_a_flipped_bit_changes_nothing_unnoticed(tmp_path):
     tables = {"base": (table(), stamp("1")), str(P): (table(P, range(5, 10)), stamp("2"))}
     write_packed(path, tables)
     whole, noticed = path.read_bytes(), 0
-    for place in range(0, len(whole), 3):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    for place in range(0, len(whole), 2):
+        flipped = whole[place] ^ (1 << place // 2 % 8)
+        path.write_bytes(whole[:place] + bytes([flipped]) + whole[place + 1 :])
         try:
             packed = PackedScores(path)
             assert packed.stamps == {name: own for name, (_, own) in tables.items()}
@@ -84,7 +85,20 @@ def test_a_flipped_bit_changes_nothing_unnoticed(tmp_path):
                 assert packed.table(name).equals(before)
         except LikraError:
             noticed += 1
-    assert noticed > len(whole) / 6
+    assert noticed > len(whole) / 4
+
+
+def test_a_footer_that_places_the_pages_of_another_head_is_noticed(tmp_path):
+    """Each page is whole, and its checksum right: only the digest of the columns can tell."""
+    path = tmp_path / "scores.parquet"
+    tables = {"base": (table(), stamp("1")), str(P): (table(P, range(5, 10)), stamp("2"))}
+    write_packed(path, tables)
+    swapped = pq.read_table(path)
+    names = [{"base": str(P), str(P): "base"}.get(n, n) for n in swapped.column_names]
+    metadata = pq.read_metadata(path).metadata
+    pq.write_table(swapped.rename_columns(names).replace_schema_metadata(metadata), path)
+    with pytest.raises(LikraError, match="its columns are not those that were written"):
+        PackedScores(path).table("base")
 
 
 def test_tables_of_other_questions_are_not_packed_together(tmp_path):
@@ -177,20 +191,22 @@ def test_running_a_copy_computes_nothing(kept, passes):
 
 
 def test_one_more_seed_computes_that_seed_alone(kept, passes, tmp_path):
+    """In a working copy, which is then packed over the kept one."""
+    work = tmp_path / "work"
+    shutil.copytree(kept.folder, work)
     more = small(seeds=[0, 1])
-    plan = plan_study(more, kept.folder, silent, calibrate=False)
+    plan = plan_study(more, work, silent, calibrate=False)
     assert (plan.scoring.done, plan.scoring.runs, plan.training.to_do) == (6, 10, 2)
-    run, points = run_study(more, kept.folder, silent)
+    run, points = run_study(more, work, silent)
     assert passes == ["train [8, 16]", "score 512", "score 512"] * 2
-    assert len(list((kept.folder / "scores").iterdir())) == 4
+    assert len(list((work / "scores").iterdir())) == 4
     _, expected = run_study(more, tmp_path / "new", silent)
     assert points.equals(expected)
-    again = pack_run(kept.folder)  # the new ones go into the file
-    assert again.n_tables == 10
-    assert not (kept.folder / "scores").exists()
-    assert (
-        read_run_scores(run).logprob.keys() == read_run_scores(read_run(kept.folder)).logprob.keys()
-    )
+    assert pack_run(work, kept.folder).n_tables == 10
+    assert {path.name for path in kept.folder.iterdir()} == KEPT
+    before, after = read_run_scores(run), read_run_scores(read_run(kept.folder))
+    assert list(before.logprob) == list(after.logprob)
+    assert all((after.logprob[key] == before.logprob[key]).all() for key in before.logprob)
 
 
 def test_one_more_snapshot_trains_up_to_it_without_the_heads(kept, passes):

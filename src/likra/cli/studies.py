@@ -182,7 +182,7 @@ def pack(
     curve.csv, summary.json and scores.parquet.
 
     To continue on another machine: likra pack runs/NAME -o kept/NAME, and there the same likra run
-    with --output kept/NAME, and more seeds, snapshots or modes.
+    on a copy of that folder (--output), with more seeds, snapshots or modes; then pack it again.
     """
     from likra.study.pack import pack_run
 

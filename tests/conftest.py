@@ -26,6 +26,8 @@ from transformers import (
     TrainingArguments,
 )
 
+from likra.heads import score as score_module
+from likra.heads import train as train_module
 from likra.heads.base import BaseModel, open_model
 from likra.questions import Choice, Question
 
@@ -103,6 +105,25 @@ def show_two_gpus(monkeypatch) -> None:
 @pytest.fixture(scope="session")
 def pocket() -> BaseModel:
     return open_model("pocket", device="cpu")
+
+
+@pytest.fixture
+def passes(monkeypatch) -> list[str]:
+    """A line for each pass that scores a head and each run that trains one."""
+    counted: list[str] = []
+    score, train_head = score_module.score, train_module.train_head
+
+    def counting_score(head, pairs, **options):
+        counted.append(f"score {len(pairs)}")
+        return score(head, pairs, **options)
+
+    def counting_train(base, pairs, snapshots, **options):
+        counted.append(f"train {sorted(snapshots)}")
+        return train_head(base, pairs, snapshots, **options)
+
+    monkeypatch.setattr(score_module, "score", counting_score)
+    monkeypatch.setattr(train_module, "train_head", counting_train)
+    return counted
 
 
 @pytest.fixture(scope="session")

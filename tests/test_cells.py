@@ -10,7 +10,6 @@ from safetensors.torch import load_file, save_file
 
 from likra.data.load import load_task
 from likra.errors import LikraError
-from likra.heads import score as score_module
 from likra.heads import train as train_module
 from likra.heads.base import POCKET
 from likra.report.results import run_study, write_results
@@ -47,25 +46,6 @@ def finished(tmp_path_factory) -> Run:
 def copy(finished, tmp_path) -> Run:
     shutil.copytree(finished.folder, tmp_path / "copy")
     return Run(finished.study, tmp_path / "copy")
-
-
-@pytest.fixture
-def passes(monkeypatch) -> list[str]:
-    """A line for each pass that scores a head and each run that trains one."""
-    counted: list[str] = []
-    score, train_head = score_module.score, train_module.train_head
-
-    def counting_score(head, pairs, **options):
-        counted.append(f"score {len(pairs)}")
-        return score(head, pairs, **options)
-
-    def counting_train(base, pairs, snapshots, **options):
-        counted.append(f"train {sorted(snapshots)}")
-        return train_head(base, pairs, snapshots, **options)
-
-    monkeypatch.setattr(score_module, "score", counting_score)
-    monkeypatch.setattr(train_module, "train_head", counting_train)
-    return counted
 
 
 # --------------------------------------------------------------------------------------------

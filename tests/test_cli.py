@@ -361,6 +361,8 @@ OPTIONS = {
     "apply-chat-template no-chat-template long-prompts seed lr batch-size dtype allow-code set",
     "plot": "modes weight weights validation-fraction metric figures set",
     "compare": "output",
+    "pack": "output",
+    "verdict": "mode against metric weight output",
     "eval": "data allow-code",
     "negatives": "",
     "tasks": "",
@@ -401,7 +403,7 @@ def test_the_help_of_an_option_is_the_settings_description():
 
 
 def test_help_teaches():
-    commands = ("run", "plan", "train", "plot")
+    commands = ("run", "plan", "train", "plot", "verdict", "pack")
     for arguments in ([], ["--help"], *([name, "--help"] for name in commands)):
         text = likra(*arguments, cwd=Path.cwd()).stdout
         assert "Usage" in text

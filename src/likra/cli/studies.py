@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from likra.cli.options import Output, with_settings
-from likra.cli.terminal import log, quiet, show_grid, show_run
+from likra.cli.terminal import log, print_table, quiet, show_grid, show_run
 from likra.errors import LikraError, unknown
 from likra.study.config import (
     AnalysisSettings,
@@ -161,3 +161,86 @@ def compare(
     for line in write_comparison(run_folders, output):
         log(f"no paired differences of {line}")
     log(f"report {output}")
+
+
+def pack(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder for a small copy of the run, to keep under version control or to take to "
+            "another machine; by default the run's own score tables are packed where they are.",
+        ),
+    ] = None,
+) -> None:
+    """Pack the score tables of a run into one file, scores.parquet: some 4 bytes for each score.
+
+    Nothing is lost: plot, compare and verdict read the file, and run computes only what is neither
+    in it nor beside it. A copy has no heads and no texts of questions: study.yaml, cells.json,
+    curve.csv, summary.json and scores.parquet.
+
+    To continue on another machine: likra pack runs/NAME -o kept/NAME, and there the same likra run
+    on a copy of that folder (--output), with more seeds, snapshots or modes; then pack it again.
+    """
+    from likra.study.pack import pack_run
+
+    packed = pack_run(run_folder, output)
+    for setting, path in packed.local.items():
+        log(f"note   the study's {setting} is a path of this machine: {path}")
+    log(f"packed {packed.n_tables:,} score tables, {packed.n_bytes / 1000:,.0f} kB: {packed.path}")
+
+
+def verdict(
+    run_folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN [RUN ...]", help="Folders of finished or packed runs."),
+    ],
+    mode: Annotated[str, typer.Option(help="The mode that is judged.")] = "likra",
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODE,...", help="The modes it is compared with; by default all of the run."
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="acc or acc_norm; by default the run's own.")
+    ] = None,
+    weight: Annotated[
+        float | None,
+        typer.Option(help="Weight w of every negative term; by default the run's own."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="A .md or .csv file for all intervals and p-values as well."
+        ),
+    ] = None,
+) -> None:
+    """Say where a mode wins, ties or loses against each other mode, by number of examples.
+
+    Each cell is the difference in accuracy on the same questions, mean over seeds. It wins or
+    loses where the 95% interval, over questions and seeds together, excludes 0, and ties where it
+    does not. A star: the verdict holds after Holm's correction for all comparisons of the run.
+    Reads the score tables only.
+
+    Such as: likra verdict runs/arc runs/sciq --against sft,dpo-reward,pmi --metric acc -o wins.csv
+    """
+    from likra.report.verdicts import METHOD, read_verdicts, summary, write_verdicts
+
+    others = [name.strip() for name in against.split(",")] if against else []
+    given = {"metric": metric, "weight": weight}
+    settings = {key: value for key, value in given.items() if value is not None}
+    runs = read_verdicts(run_folders, mode, others, settings)
+    if output is not None:
+        write_verdicts(runs, output)
+    for one in runs:
+        columns = [f"{mode} against", *(f"n = {n}" for n in one.numbers)]
+        print_table(columns, one.grid(), title=one.title, numbers=True, width=200)
+        log(one.summary())
+    if len(runs) > 1:
+        log(f"all {len(runs)} runs: {summary(runs)}")
+    log(METHOD)
+    if output is not None:
+        log(f"table  {output}")

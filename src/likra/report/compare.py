@@ -16,16 +16,14 @@ from likra.report.comparisons import PairedResult, paired_result
 from likra.report.curves import first_by_n, learning_curves, ordered_modes
 from likra.report.disagreements import QuestionText, read_questions
 from likra.report.html import estimates, flat, payload, render
-from likra.report.modes import ModeScores
+from likra.report.modes import ModeScores, reported_scores
 from likra.report.style import mode_style, source_text
 from likra.report.tables import Row
 from likra.scores.curves import curve
 from likra.scores.ratio import METRICS
 from likra.scores.table import Scores
-from likra.scores.weights import split_validation
 from likra.study.config import Study
 from likra.study.folder import read_run
-from likra.study.tables import read_run_scores
 
 # Okabe and Ito's, for light and for dark paper
 COLORS = (
@@ -146,25 +144,29 @@ def headline(runs: Sequence[ComparedRun], common: Sequence[int]) -> str:
 
 def read_runs(folders: Sequence[Path]) -> list[ComparedRun]:
     """Read finished runs; each is named by as much of its path as tells it from the others."""
-    paths = [folder.resolve() for folder in folders]
-    if len(paths) < 2:
+    if len(folders) < 2:
         raise LikraError("name at least two runs to compare")
-    for folder, path in zip(folders, paths, strict=True):
-        if paths.count(path) > 1:
-            raise LikraError(f"'{folder}' is named twice")
-    return [_read_run(*pair) for pair in zip(folders, _names(paths), strict=True)]
+    return [_read_run(*pair) for pair in zip(folders, run_names(folders), strict=True)]
 
 
 def _read_run(folder: Path, name: str) -> ComparedRun:
     run = read_run(folder)
-    scores, study = read_run_scores(run), run.study
-    if study.validation_fraction is not None:  # validation questions are not reported
-        scores = scores.of(~split_validation(scores.question_ids, study.validation_fraction))
+    scores, study = reported_scores(run), run.study
     points = pd.DataFrame(curve(scores, study.task, study.modes, [study.weight]))
     return ComparedRun(name, study, scores, points, read_questions(folder))
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
+def run_names(folders: Sequence[Path]) -> list[str]:
+    """A name for each run: as much of its path as tells it from the others.
+
+    Raises:
+        LikraError: a folder is named twice.
+
+    """
+    paths = [folder.resolve() for folder in folders]
+    for folder, path in zip(folders, paths, strict=True):
+        if paths.count(path) > 1:
+            raise LikraError(f"'{folder}' is named twice")
     for depth in range(1, max(len(path.parts) for path in paths)):
         names = ["/".join(path.parts[-depth:]) for path in paths]
         if len(set(names)) == len(names):

@@ -9,10 +9,21 @@ from likra.scores.calibration import choice_probabilities, fit_temperature
 from likra.scores.curves import ratios
 from likra.scores.ratio import is_correct
 from likra.scores.table import Scores
+from likra.scores.weights import split_validation
 from likra.study.config import Study
+from likra.study.folder import Run
+from likra.study.tables import read_run_scores
 
 # by sampler of negatives ("" where there is none), number of examples (0: not trained), and seed
 Ratios = dict[str, dict[int, dict[int | None, np.ndarray]]]
+
+
+def reported_scores(run: Run) -> Scores:
+    """The scores of a run without the questions that the weight was chosen on."""
+    scores, fraction = read_run_scores(run), run.study.validation_fraction
+    if fraction is None:
+        return scores
+    return scores.of(~split_validation(scores.question_ids, fraction))
 
 
 class ModeScores:

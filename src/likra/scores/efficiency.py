@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from likra.errors import LikraError
-from likra.scores.resampling import Estimate, estimate, with_resamples
+from likra.scores.resampling import Estimate, estimate, resampled_sums
 
 
 def examples_to_reach(n: Sequence[int], accuracy: Sequence[float], target: float) -> float:
@@ -98,7 +98,7 @@ def example_efficiency(
     """
     _check_shapes(n, sft, other)
     _, n_seeds, n_questions = sft.shape
-    sft_right, other_right = (_resampled_curves(correct, seed) for correct in (sft, other))
+    sft_right, other_right = (resampled_sums(correct, seed) for correct in (sft, other))
     snapshots = np.asarray(n)
     results = []
     for i, m in enumerate(n[1:], start=1):
@@ -127,13 +127,3 @@ def _check_shapes(n: Sequence[int], sft: np.ndarray, other: np.ndarray) -> None:
             f"expected two arrays [{len(n)} snapshots, seeds, questions], not of the shapes "
             f"{sft.shape} and {other.shape}"
         )
-
-
-def _resampled_curves(correct: np.ndarray, seed: int) -> np.ndarray:
-    """Numbers of right answers, [1 + resamples, snapshots]: whole, so that ties are exact."""
-    _, n_seeds, n_questions = correct.shape
-    questions = with_resamples(n_questions, seed)
-    seeds = with_resamples(n_seeds, (seed, 1))  # apart from the questions' stream
-    by_seed = correct.astype(np.float64) @ questions.T
-    curves: np.ndarray = np.einsum("msb,bs->bm", by_seed, seeds)
-    return curves

@@ -1,4 +1,4 @@
-"""The percentile bootstrap over questions that all intervals come from."""
+"""The percentile bootstrap that all intervals come from: over questions, or seeds as well."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,6 +29,26 @@ def with_resamples(size: int, seed: int | tuple[int, ...]) -> np.ndarray:
     counts[1:] = generator.multinomial(size, [1 / size] * size, RESAMPLES)
     counts.flags.writeable = False
     return counts
+
+
+def resampled_sums(values: np.ndarray, seed: int | tuple[int, ...]) -> np.ndarray:
+    """Sums over questions and seeds, both resampled; of whole numbers they are exact.
+
+    Args:
+        values: [curves, seeds, questions].
+        seed: of the resamples: questions are drawn alike for all seeds, seeds for all questions.
+
+    Returns:
+        [1 + resamples, curves]; row 0 is not resampled.
+
+    """
+    _, n_seeds, n_questions = values.shape
+    questions = with_resamples(n_questions, seed)
+    stream = seed if isinstance(seed, tuple) else (seed,)
+    seeds = with_resamples(n_seeds, (*stream, 1))  # apart from the questions' stream
+    by_seed = values.astype(np.float64) @ questions.T
+    sums: np.ndarray = np.einsum("csb,bs->bc", by_seed, seeds)
+    return sums
 
 
 def estimate(values: np.ndarray) -> Estimate:

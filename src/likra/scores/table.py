@@ -173,11 +173,23 @@ def read_scores(path: Path) -> pa.Table:
             f"'{path}' is not a score table of this version of likra: its columns are "
             f"{', '.join(table.schema.names)}"
         )
-    if table.group_by(KEY).aggregate([]).num_rows != table.num_rows:
-        raise LikraError(f"'{path}' holds a choice twice")
-    if not np.isfinite(table["logprob"].to_numpy()).all():
-        raise LikraError(f"'{path}' holds a log-likelihood that is not a finite number")
+    check_rows(table, f"'{path}'")
     return table
+
+
+def check_rows(table: pa.Table, where: str) -> None:
+    """Refuse what no head's scores can be.
+
+    Raises:
+        LikraError: no row, a key that occurs twice, or a score that is not a finite number.
+
+    """
+    if not table.num_rows:
+        raise LikraError(f"{where} holds no scores")
+    if table.group_by(KEY).aggregate([]).num_rows != table.num_rows:
+        raise LikraError(f"{where} holds a choice twice")
+    if not np.isfinite(table["logprob"].to_numpy()).all():
+        raise LikraError(f"{where} holds a log-likelihood that is not a finite number")
 
 
 def _damaged(path: Path, error: BaseException) -> LikraError:
@@ -239,10 +251,10 @@ def combine(tables: Iterable[pa.Table]) -> Scores:
         for column in ("task", "split", "question_id", "choice", "is_right", "prompt_sha"):
             if not table[column].equals(reference[column]):
                 raise LikraError(
-                    f"the scores of {_key(table)} and {_key(reference)} are not of the same "
+                    f"the scores of {key_of(table)} and {key_of(reference)} are not of the same "
                     f"questions: they differ in '{column}'"
                 )
-        key = _key(table)
+        key = key_of(table)
         if key in logprob:
             raise LikraError(f"there are two tables of scores of {key}")
         logprob[key] = _filled(table, "logprob", place, exists, 0.0)
@@ -253,7 +265,8 @@ def combine(tables: Iterable[pa.Table]) -> Scores:
     return Scores(ids, exists, is_right, _filled(reference, "n_chars", place, exists, 1.0), logprob)
 
 
-def _key(table: pa.Table) -> HeadKey:
+def key_of(table: pa.Table) -> HeadKey:
+    """Whose scores a table holds, as its first row says."""
     row = table.select(["head", "n_train", "seed", "source"]).slice(0, 1).to_pylist()[0]
     return HeadKey(**row)
 

@@ -16,12 +16,12 @@ from typing import Any
 
 from likra.errors import LikraError
 from likra.scores.table import HeadKey
-from likra.scores.table import read_stamp as read_table_stamp
 from likra.study.config import Study
 from likra.study.digests import digest_of, examples_digest, model_digest, questions_digest
 from likra.study.examples import Training, untrained_of
 from likra.study.folder import Record, Run, library_versions, read_record
 from likra.study.prepare import Data
+from likra.study.tables import StoredTables
 
 Inputs = dict[str, Any]  # JSON: what decides a cell, by name
 Stamp = Mapping[str, Any]
@@ -148,14 +148,14 @@ class Cells:
         """The stamps of the score tables that exist.
 
         Raises:
-            LikraError: a table is of other inputs.
+            LikraError: a table is of other inputs, or stored twice with different stamps.
 
         """
-        stamps: dict[HeadKey, Stamp] = {}
+        stored, stamps = StoredTables(self.run), dict[HeadKey, Stamp]()
         for key, inputs in self.scores.items():
-            path = self.run.scores_path(key)
-            if path.is_file():
-                stamps[key] = read_table_stamp(path)
+            path = stored.path(str(key))
+            if path is not None:
+                stamps[key] = stored.stamp(str(key))
                 check_stamp(path, stamps[key], inputs)
         return stamps
 

@@ -40,6 +40,11 @@ class Run:
         return self.folder / "scores" / f"{key}.parquet"
 
     @property
+    def packed_path(self) -> Path:
+        """Many score tables in one file (`likra.scores.packed`), beside the single ones."""
+        return self.folder / "scores.parquet"
+
+    @property
     def train_scores_path(self) -> Path:
         """The base model's scores of the training choices, for the samplers that use them."""
         return self.folder / "scores" / "train" / "base.parquet"

@@ -22,6 +22,7 @@ from likra.study.run import (
     encode_examples,
     set_aside,
 )
+from likra.study.tables import StoredTables
 from likra.study.work import (
     FORWARD_FLOPS,
     PASSES,
@@ -179,8 +180,8 @@ class _ToDo:
 
 
 def _to_do(cells: Cells) -> _ToDo:
-    run = cells.run
-    tables = [key for key in cells.scores if not run.scores_path(key).is_file()]
+    run, stored = cells.run, StoredTables(cells.run)
+    tables = [key for key in cells.scores if stored.path(str(key)) is None]
     missing = {key for key in tables if not run.head_folder(key).is_dir()}
     runs = [training for training in cells.trainings if missing & set(training.keys)]
     ranks = uses(run.study, "hardest", "easiest") and not run.train_scores_path.is_file()

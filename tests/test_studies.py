@@ -35,7 +35,7 @@ PAPER = [name for name in study_names() if name.startswith("paper/")]
 def test_a_shipped_study_can_be_read(name):
     study = read_study(name)
     assert study.name == name.replace("/", "-")  # runs/NAME is one folder
-    assert study.model in {"pocket", MISTRAL, MISTRAL_INSTRUCT, LLAMA}
+    assert study.model in {"pocket", "smollm2", MISTRAL, MISTRAL_INSTRUCT, LLAMA}
     assert {study.task, study.train_task or study.task} <= set(card_names())
 
 
@@ -43,6 +43,22 @@ def test_a_shipped_study_can_be_read(name):
 def test_a_shipped_study_says_its_command(name):
     first = (STUDIES / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
     assert first.split()[:4] == ["#", "likra", "run", name]
+
+
+def test_the_short_real_study_is_one_seed_of_the_long_one():
+    short, long = read_study("smollm2"), read_study("smollm2-paper/arc")
+    assert short.seeds == long.seeds[:1]
+    assert set(short.modes) < set(long.modes)
+    decided = {"name", "seeds", "modes"}
+    assert short.model_dump(exclude=decided) == long.model_dump(exclude=decided)
+
+
+def test_the_rate_is_tuned_on_questions_that_no_other_real_study_evaluates():
+    tuning, arc = read_study("smollm2-paper/tuning"), read_study("smollm2-paper/arc")
+    assert (tuning.task, tuning.eval_split) == ("arc_challenge", "validation")
+    assert (arc.task, arc.eval_split) == ("arc", None)  # its test split
+    assert tuning.train_task == arc.task
+    assert tuning.on_leakage == "drop"  # the validation questions are not trained on
 
 
 def test_the_studies_of_figures_share_all_but_what_they_show():

@@ -200,7 +200,9 @@ def _settings_of(name: str) -> Tree:
         if not is_card(tree):
             return {"name": _slug(Path(name).stem), **tree}
     elif not is_task(name) or _resembles_a_study(name):
-        raise unknown("study", name, [*study_names(), *card_names()])
+        folder, slash, _ = name.rpartition("/")
+        inside = [known for known in study_names() if known.startswith(f"{folder}/") and slash]
+        raise unknown("study", name, inside or [*study_names(), *card_names()])
     return {"name": _slug(Path(name).stem if Path(name).exists() else name), "task": name}
 
 

@@ -42,9 +42,8 @@ def main() -> None:
     print(f"oneDNN is {'used' if used else 'not used'} here; {torch.get_num_threads()} threads")
     for name, shape in SHAPES.items():
         old, new = np.median(before[name]), np.median(after[name])
-        print(
-            f"{name:10} {shape[0]:5} x {shape[1]:5}  {old:5.0f} -> {new:5.0f} GFLOP/s  {new / old:.2f}"
-        )
+        rates = f"{old:5.0f} -> {new:5.0f} GFLOP/s  {new / old:.2f}"
+        print(f"{name:10} {shape[0]:5} x {shape[1]:5}  {rates}")
 
 
 if __name__ == "__main__":

@@ -53,6 +53,11 @@ def test_run_then_run_again_then_plot(tmp_path):
     assert "mean ± half of the 95% interval" in plot.stdout
     assert first.stdout.endswith(plot.stdout)
     assert again.stdout.endswith(plot.stdout)
+    before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    elsewhere = likra("plot", "out", "--weight", "0.7", "-o", "drawn", cwd=tmp_path)
+    assert "weight 0.7" in elsewhere.stdout
+    assert (tmp_path / "drawn/report.html").is_file()
+    assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == before
     options = ["--weight", "0.45", "--metric", "acc_norm", "--modes", "base,likra"]
     other = likra("plot", "out", *options, "--set", "weights=[0.25]", cwd=tmp_path)
     assert other.returncode == 0, other.stderr
@@ -359,7 +364,7 @@ OPTIONS = {
     "calibrate no-calibrate",
     "train": "output model task data split heads negatives snapshots columns on-bad-row "
     "apply-chat-template no-chat-template long-prompts seed lr batch-size dtype allow-code set",
-    "plot": "modes weight weights validation-fraction metric figures set",
+    "plot": "modes weight weights validation-fraction metric figures set output",
     "compare": "output",
     "pack": "output",
     "verdict": "mode against metric weight output",

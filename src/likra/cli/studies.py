@@ -133,10 +133,15 @@ def train(
 def plot(
     overrides: Overrides,
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of the results; by default the run's own."),
+    ] = None,
 ) -> None:
     """Draw curves, figures and report of a finished run again, with other analysis settings.
 
-    Reads the score tables only: nothing is trained or scored. The run keeps the new settings.
+    Reads the score tables only: nothing is trained or scored. The run keeps the new settings; with
+    --output it stays as it is.
     """
     from likra.report.results import write_results
     from likra.study.folder import read_run
@@ -144,7 +149,7 @@ def plot(
     finished = read_run(run_folder)
     if overrides:
         finished = replace(finished, study=with_analysis(finished.study, overrides))
-    show_run(finished, write_results(finished))
+    show_run(finished, write_results(finished, output), output)
 
 
 def compare(

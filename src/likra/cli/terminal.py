@@ -65,8 +65,9 @@ def print_table(
     Console(width=None if sys.stdout.isatty() else width).print(table)
 
 
-def show_run(run: "Run", points: "pd.DataFrame") -> None:
+def show_run(run: "Run", points: "pd.DataFrame", output: Path | None = None) -> None:
     """Print the accuracies of a run, and where its report is."""
+    folder = output or run.folder
     from likra.report.html import accuracy_rows
 
     study = run.study
@@ -80,10 +81,10 @@ def show_run(run: "Run", points: "pd.DataFrame") -> None:
         numbers=True,
         width=200,
     )
-    summary = json.loads((run.folder / "summary.json").read_text(encoding="utf-8"))
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     for sentence in summary["sentences"]:
         log(sentence)
-    log(f"report {run.folder / 'report.html'}")
+    log(f"report {folder / 'report.html'}")
 
 
 def show_grid(study: "Study", folder: Path, rows: "pd.DataFrame") -> None:

@@ -71,10 +71,15 @@ def run_grid(
     return folder, write_grid(results, folder)
 
 
-def write_results(run: Run) -> pd.DataFrame:
+def write_results(run: Run, output: Path | None = None) -> pd.DataFrame:
     """Write ``curve.csv``, ``summary.json``, the figures and the report of a finished run.
 
-    The study's analysis settings decide what is drawn, and are kept in ``study.yaml``.
+    The study's analysis settings decide what is drawn.
+
+    Args:
+        run: a finished run.
+        output: folder of the results; by default the run's, whose ``study.yaml`` then keeps the
+            settings.
 
     Returns:
         The curves; see `likra.scores.curves.Point` for the columns.
@@ -83,15 +88,15 @@ def write_results(run: Run) -> pd.DataFrame:
         LikraError: a score table is missing or damaged, or questions.jsonl is.
 
     """
-    study, folder = run.study, run.folder
+    study, folder = run.study, output or run.folder
     scores = read_run_scores(run)
     validation = None
     if study.validation_fraction is not None:
         chosen = validation_questions(scores.question_ids, study.validation_fraction)
         validation, scores = scores.of(chosen), scores.of(~chosen)
     points = all_points(scores, study)
-    about = read_about(folder)
-    data = report_data(study, scores, points, read_questions(folder))
+    about = read_about(run.folder)
+    data = report_data(study, scores, points, read_questions(run.folder))
     summary = _summary(study, points, about, len(scores.question_ids))
     if validation is not None:
         summary["n_validation_questions"] = len(validation.question_ids)
@@ -107,7 +112,8 @@ def write_results(run: Run) -> pd.DataFrame:
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     write_figures(study, data, folder / "figures")
     write_report(folder, study, about, data)
-    write_about(run, facts)  # the settings that these results have
+    if folder == run.folder:
+        write_about(run, facts)  # the settings that these results have
     return points
 
 

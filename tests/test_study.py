@@ -298,6 +298,6 @@ def test_heads_that_cannot_be_trained_are_refused_before_the_base_computes(tmp_p
     with pytest.raises(LikraError, match="no head fits"):
         run_study(study, tmp_path / "run", silent)
     monkeypatch.setattr("likra.heads.trl.find_spec", lambda name: None)
-    with pytest.raises(LikraError, match="a baseline needs trl"):
-        run_study(small(negatives=["hardest"], modes=["sft", "dpo"]), tmp_path / "run", silent)
+    with pytest.raises(LikraError, match="a 'trl-' mode needs trl"):
+        run_study(small(negatives=["hardest"], modes=["sft", "trl-dpo"]), tmp_path / "run", silent)
     assert not (tmp_path / "run").exists()

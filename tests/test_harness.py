@@ -40,7 +40,7 @@ from likra.integrations.lm_eval_heads import TrainedQuestions, head_keys
 from likra.integrations.lm_eval_run import _card_file, _groups, _with_cards, run_harness
 from likra.report.results import run_study
 from likra.scores.ratio import MODES, PAPER_MODES
-from likra.scores.table import HeadKey
+from likra.scores.table import OBJECTIVES, HeadKey
 from likra.study.config import parse_study
 from likra.study.folder import Run, read_run
 from likra.study.run import train_heads

@@ -389,11 +389,21 @@ def test_a_classifiers_score_is_the_log_odds_of_yes_against_no(with_methods, poc
     assert rows["is_right"].to_pylist()[:4] == [c.is_right for c in questions[0].choices]
 
 
+def test_what_kto_needs_is_asked_for_before_anything_is_trained(tmp_path):
+    study = small(**METHODS | {"modes": ["base", "sft", "kto"], "training": {"batch_size": 1}})
+    with pytest.raises(LikraError, match="kto compares the questions of a batch"):
+        run_study(study, tmp_path / "run", silent)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
 def test_a_head_in_learning_rates_that_is_unknown_is_named_with_the_nearest():
     with pytest.raises(
         LikraError, match="unknown head in learning_rates 'dpoo': did you mean 'dpo'"
     ):
         small(learning_rates={"dpoo": 1e-4})
+    assert (
+        small(learning_rates={"dpo": "1e-4"}).training_of("dpo").learning_rate == 1e-4
+    )  # as YAML has it
     with pytest.raises(LikraError, match="'learning_rates.dpo'"):
         small(learning_rates={"dpo": 0})
 

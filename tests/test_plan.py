@@ -148,6 +148,12 @@ def test_baselines_and_sources_that_the_run_computes_first(tmp_path):
     assert any("sampling" in note for note in made.notes)
 
 
+@pytest.mark.parametrize(("head", "passes"), [("trl-dpo", 4), ("trl-kto", 6), ("trl-sft", 3)])
+def test_trls_reference_passes_are_counted(head, passes, tmp_path):
+    work = planned(small(modes=["base", head]), tmp_path / "none").training.work
+    assert work.flops == 2 * 935_040 * passes * work.computed
+
+
 METHODS = ["dpo", "nca", "kto", "simpo", "classifier"]
 
 

@@ -4,12 +4,17 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub's library is imported
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     Gemma3ForCausalLM,
     Gemma3TextConfig,
@@ -21,6 +26,7 @@ from transformers import (
     MambaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
     TrainingArguments,
@@ -28,7 +34,7 @@ from transformers import (
 
 from likra.heads import score as score_module
 from likra.heads import train as train_module
-from likra.heads.base import BaseModel, open_model
+from likra.heads.base import BaseModel, open_model, weights_digest
 from likra.questions import Choice, Question
 
 torch.set_num_threads(1)  # tiny models; more threads only wait for one another
@@ -86,6 +92,56 @@ def tiny_model(kind: str):
 def tiny_base(kind: str, layout: str = "forest") -> BaseModel:
     """A tiny model as `open_model` gives it, without a tokenizer."""
     return BaseModel(kind, tiny_model(kind), None, 128, layout, "as asked for")
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """One token for each word w3, w4, ..., yes and no, BOS before them; no padding token."""
+    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    words = [*special.values(), *(f"w{n}" for n in range(3, VOCABULARY - 2)), "yes", "no"]
+    tokenizer = Tokenizer(WordLevel({word: n for n, word in enumerate(words)}, "<unk>"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+
+
+def tiny_with_words(kind: str = "llama", layout: str = "forest") -> BaseModel:
+    """A tiny model with a tokenizer."""
+    return replace(tiny_base(kind, layout), tokenizer=tiny_tokenizer())
+
+
+def right_and_wrong(n: int = 12) -> tuple[list[Choice], list[Choice]]:
+    """Answers of different lengths to the same questions, in words of the tiny tokenizer."""
+    draw = np.random.default_rng(2)
+
+    def text(length: int, end: int) -> str:
+        return " ".join(f"w{word}" for word in draw.integers(3, end, length))
+
+    right, wrong = [], []
+    for number in range(n):
+        context = text(4 + number % 3, 60)
+        for answers, is_right in ((right, True), (wrong, False)):
+            answer = text(1 + int(draw.integers(3)), 20)
+            answers.append(Choice(context, f" {answer}", answer, is_right))
+    return right, wrong
+
+
+def adapter(folder: Path) -> bytes:
+    """The weights of a head as they are on the disk."""
+    return (folder / "adapter_model.safetensors").read_bytes()
+
+
+def state(base: BaseModel) -> tuple[object, ...]:
+    """All of a base that a trainer could change."""
+    model = base.model
+    return (
+        weights_digest(model),
+        model.config.to_dict(),
+        model.generation_config.to_dict(),
+        sorted(vars(model)),
+        [module.training for module in model.modules()],
+        [getattr(module, "p", None) for module in model.modules()],
+        base.tokenizer.pad_token,
+    )
 
 
 def show_two_gpus(monkeypatch) -> None:

@@ -5,21 +5,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from conftest import VOCABULARY, show_two_gpus, tiny_base
+from conftest import adapter, right_and_wrong, show_two_gpus, state, tiny_with_words
 from safetensors.torch import load_file
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import WhitespaceSplit
-from tokenizers.processors import TemplateProcessing
-from transformers import PreTrainedTokenizerFast
 
 from likra.data.load import load_task
 from likra.engine.tokens import TokenPair, encode
 from likra.errors import LikraError
-from likra.heads.base import BaseModel, weights_digest
+from likra.heads.base import BaseModel
 from likra.heads.lora import Head
 from likra.heads.score import score
 from likra.heads.settings import LoraSettings, TrainingSettings
@@ -27,44 +21,18 @@ from likra.heads.stamp import read_stamp
 from likra.heads.train import train_head
 from likra.heads.trl import METHODS, train_baseline
 from likra.questions import Choice
-from likra.scores.table import BASELINES
+from likra.scores.table import BY_TRL
 
 BETA = 0.3
 SETTINGS = TrainingSettings(learning_rate=1e-2, batch_size=4)
-FIRST_LOSSES = {"dpo": math.log(2), "nca": 2 * math.log(2), "kto": 0.5}  # nothing learnt yet
+FIRST_LOSSES = {
+    "trl-dpo": math.log(2),
+    "trl-nca": 2 * math.log(2),
+    "trl-kto": 0.5,
+}  # nothing learnt yet
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """One token for each word w3, w4, ..., BOS before them; there is no padding token."""
-    special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
-    words = [*special.values(), *(f"w{n}" for n in range(3, VOCABULARY))]
-    tokenizer = Tokenizer(WordLevel({word: n for n, word in enumerate(words)}, "<unk>"))
-    tokenizer.pre_tokenizer = WhitespaceSplit()
-    tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
-
-
-def tiny(kind: str = "llama") -> BaseModel:
-    return replace(tiny_base(kind), tokenizer=tiny_tokenizer())
-
-
-def choices(n: int = 12) -> tuple[list[Choice], list[Choice]]:
-    """Right and wrong answers of different lengths to the same questions."""
-    draw = np.random.default_rng(2)
-
-    def text(length: int, end: int) -> str:
-        return " ".join(f"w{word}" for word in draw.integers(3, end, length))
-
-    right, wrong = [], []
-    for number in range(n):
-        context = text(4 + number % 3, 60)
-        for answers, is_right in ((right, True), (wrong, False)):
-            answer = text(1 + int(draw.integers(3)), 20)
-            answers.append(Choice(context, f" {answer}", answer, is_right))
-    return right, wrong
-
-
-RIGHT, WRONG = choices()
+RIGHT, WRONG = right_and_wrong()
 
 
 def train(
@@ -90,26 +58,8 @@ def pairs_of(base: BaseModel, answers: list[Choice]) -> list[TokenPair]:
     return encode(base.tokenizer, answers, base.max_length)
 
 
-def adapter(folder: Path) -> bytes:
-    return (folder / "adapter_model.safetensors").read_bytes()
-
-
-def state(base: BaseModel) -> tuple[object, ...]:
-    """All of a base that a trainer could change."""
-    model = base.model
-    return (
-        weights_digest(model),
-        model.config.to_dict(),
-        model.generation_config.to_dict(),
-        sorted(vars(model)),
-        [module.training for module in model.modules()],
-        [getattr(module, "p", None) for module in model.modules()],
-        base.tokenizer.pad_token,
-    )
-
-
 def test_the_baselines_are_those_of_the_score_table():
-    assert tuple(METHODS) == BASELINES
+    assert tuple(METHODS) == BY_TRL
 
 
 # --------------------------------------------------------------------------------------------
@@ -121,7 +71,7 @@ def test_the_base_comes_back_and_only_the_head_is_written(
     method, tmp_path, capfd, monkeypatch, caplog
 ):
     monkeypatch.chdir(tmp_path)
-    base = tiny()
+    base = tiny_with_words()
     pairs = pairs_of(base, RIGHT)
     before, scores = state(base), score(Head(base), pairs).logprobs
     losses, folders = train(base, method, tmp_path)
@@ -147,13 +97,13 @@ def test_nothing_is_sent_to_the_hub(tmp_path, monkeypatch):
         raise AssertionError
 
     monkeypatch.setattr(base_trainer, "send_telemetry", tell)
-    train(tiny(), "dpo", tmp_path)
+    train(tiny_with_words(), "trl-dpo", tmp_path)
 
 
 def test_a_head_has_the_weights_of_one_adapter_and_the_settings_of_a_head_of_likra(tmp_path):
-    base = tiny()
+    base = tiny_with_words()
     train_head(base, pairs_of(base, RIGHT), {12: tmp_path / "own"}, settings=SETTINGS)
-    _, folders = train(base, "dpo", tmp_path)
+    _, folders = train(base, "trl-dpo", tmp_path)
     heads = (tmp_path / "own", folders[12])
     weights = [load_file(head / "adapter_model.safetensors") for head in heads]
     shapes, trls_shapes = ({name: w.shape for name, w in head.items()} for head in weights)
@@ -168,7 +118,7 @@ def test_a_head_has_the_weights_of_one_adapter_and_the_settings_of_a_head_of_lik
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_models_input_is_likras_tokens_in_order(method, tmp_path):
-    base = tiny()
+    base = tiny_with_words()
     seen: list[torch.Tensor] = []
     handle = base.model.get_input_embeddings().register_forward_hook(
         lambda _, inputs, __: seen.append(inputs[0].clone())
@@ -181,7 +131,7 @@ def test_the_models_input_is_likras_tokens_in_order(method, tmp_path):
     )
     expected = right if method == "trl-sft" else right + wrong
     # KTO's first pass is over prompts with answers that are not theirs.
-    rows = seen[1 if method == "kto" else 0].tolist()
+    rows = seen[1 if method == "trl-kto" else 0].tolist()
     assert [row[: len(tokens)] for row, tokens in zip(rows, expected, strict=True)] == expected
     padding = [row[len(tokens) :] for row, tokens in zip(rows, expected, strict=True)]
     assert {token for row in padding for token in row} <= {1}
@@ -192,13 +142,13 @@ def test_the_models_input_is_likras_tokens_in_order(method, tmp_path):
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])  # GPT-2 has dropout
 @pytest.mark.parametrize("method", FIRST_LOSSES)
 def test_the_first_loss_is_that_of_a_head_equal_to_the_base(method, kind, tmp_path):
-    losses, _ = train(tiny(kind), method, tmp_path)
+    losses, _ = train(tiny_with_words(kind), method, tmp_path)
     assert losses[0] == pytest.approx(FIRST_LOSSES[method], abs=1e-6)
 
 
 def test_the_first_sft_loss_is_the_bases_mean_loss_per_answer_token(tmp_path):
     """Full-vocabulary cross-entropy over all answer tokens of the batch, computed apart."""
-    base = tiny()
+    base = tiny_with_words()
     total, count = 0.0, 0
     for pair in pairs_of(base, RIGHT[:4]):
         ids = torch.tensor([pair.context + pair.continuation])
@@ -213,7 +163,7 @@ def test_the_first_sft_loss_is_the_bases_mean_loss_per_answer_token(tmp_path):
 
 def test_trls_sft_is_a_positive_head(tmp_path):
     """All that both trainers have in common: rate, schedule, decay, batches, initialisation."""
-    base = tiny()
+    base = tiny_with_words()
     pairs = pairs_of(base, RIGHT)
     own = train_head(base, pairs, {12: tmp_path / "own"}, settings=SETTINGS, seed=3)
     losses, folders = train(base, "trl-sft", tmp_path, seed=3)
@@ -238,9 +188,9 @@ def expected_loss(method: str, base: BaseModel, folder: Path) -> float:
     right, wrong = (pairs_of(base, answers[4:8]) for answers in (RIGHT, WRONG))
     good, bad = (BETA * log_ratios(base, folder, pairs) for pairs in (right, wrong))
     log_sigmoid = torch.nn.functional.logsigmoid
-    if method == "dpo":
+    if method == "trl-dpo":
         losses = -log_sigmoid(good - bad)
-    elif method == "nca":
+    elif method == "trl-nca":
         losses = -log_sigmoid(good) - 0.5 * log_sigmoid(-good) - 0.5 * log_sigmoid(-bad)
     else:
         rows = right + wrong
@@ -256,15 +206,15 @@ def expected_loss(method: str, base: BaseModel, folder: Path) -> float:
 
 @pytest.mark.parametrize("method", FIRST_LOSSES)
 def test_the_second_loss_is_its_formula_on_scores_under_the_first_snapshot(method, tmp_path):
-    base = tiny()
+    base = tiny_with_words()
     losses, folders = train(base, method, tmp_path, snapshots=(4, 8))
     assert abs(losses[1] - losses[0]) > 1e-3
     assert losses[1] == pytest.approx(expected_loss(method, base, folders[4]), abs=1e-4)
 
 
-@pytest.mark.parametrize("method", ["dpo", "trl-sft"])
+@pytest.mark.parametrize("method", ["trl-dpo", "trl-sft"])
 def test_accumulated_parts_of_a_batch_are_the_batch(method, tmp_path):
-    base = tiny()
+    base = tiny_with_words()
     whole, _ = train(base, method, tmp_path / "whole")
     parts, _ = train(base, method, tmp_path / "parts", gradient_accumulation_steps=2)
     assert parts == pytest.approx(whole, abs=1e-4)
@@ -276,7 +226,7 @@ def test_accumulated_parts_of_a_batch_are_the_batch(method, tmp_path):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_snapshot_equals_a_run_on_the_first_n(method, tmp_path):
-    base = tiny()
+    base = tiny_with_words()
     _, long = train(base, method, tmp_path / "long", snapshots=(4, 8, 10))
     _, short = train(base, method, tmp_path / "short", snapshots=(8,), n=8)
     assert adapter(long[8]) == adapter(short[8])
@@ -286,7 +236,7 @@ def test_a_snapshot_equals_a_run_on_the_first_n(method, tmp_path):
 @pytest.mark.parametrize("method", METHODS)
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(method, tmp_path):
     first, second, other = (
-        train(tiny("gpt2"), method, tmp_path / name, seed=seed)[1][12]
+        train(tiny_with_words("gpt2"), method, tmp_path / name, seed=seed)[1][12]
         for name, seed in (("a", 3), ("b", 3), ("c", 4))
     )
     assert adapter(first) == adapter(second)
@@ -295,7 +245,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(method, tmp_
 
 @pytest.mark.parametrize("method", METHODS)
 def test_adapters_are_float32_also_on_a_bf16_base_of_any_layout(method, tmp_path):
-    base = replace(tiny(), layout="padded")
+    base = replace(tiny_with_words(), layout="padded")
     base.model.to(torch.bfloat16)
     losses, folders = train(base, method, tmp_path)
     weights = load_file(folders[12] / "adapter_model.safetensors")
@@ -305,17 +255,17 @@ def test_adapters_are_float32_also_on_a_bf16_base_of_any_layout(method, tmp_path
 
 @pytest.mark.parametrize("method", METHODS)
 def test_several_gpus_do_not_make_several_models(method, tmp_path, monkeypatch):
-    alone, _ = train(tiny(), method, tmp_path / "one", snapshots=(4,))
+    alone, _ = train(tiny_with_words(), method, tmp_path / "one", snapshots=(4,))
     show_two_gpus(monkeypatch)
-    losses, _ = train(tiny(), method, tmp_path / "two", snapshots=(4,))
+    losses, _ = train(tiny_with_words(), method, tmp_path / "two", snapshots=(4,))
     assert losses == alone
 
 
 def test_a_baseline_has_a_stamp_and_its_losses(tmp_path):
     folder, path = tmp_path / "n=12", tmp_path / "losses.csv"
     losses = train_baseline(
-        tiny(),
-        "dpo",
+        tiny_with_words(),
+        "trl-dpo",
         RIGHT,
         WRONG,
         {12: folder},
@@ -336,26 +286,26 @@ def test_a_baseline_has_a_stamp_and_its_losses(tmp_path):
 
 
 def test_float16_is_not_trained(tmp_path):
-    base = tiny()
+    base = tiny_with_words()
     base.model.to(torch.float16)
     with pytest.raises(LikraError, match="training in float16 is not supported"):
-        train(base, "dpo", tmp_path)
+        train(base, "trl-dpo", tmp_path)
 
 
 def test_an_unknown_method_is_named_with_the_nearest(tmp_path):
-    with pytest.raises(LikraError, match="unknown baseline 'dpoo': did you mean 'dpo'"):
-        train(tiny(), "dpoo", tmp_path)
+    with pytest.raises(LikraError, match="unknown baseline 'trl-dpoo': did you mean 'trl-dpo'"):
+        train(tiny_with_words(), "trl-dpoo", tmp_path)
 
 
 def test_without_trl_it_is_said_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "trl", None)
     with pytest.raises(LikraError, match=r"needs trl: pip install 'likra\[trl\]'"):
-        train(tiny(), "dpo", tmp_path)
+        train(tiny_with_words(), "trl-dpo", tmp_path)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_loss_that_is_no_number_is_said(method, tmp_path):
-    base = tiny()
+    base = tiny_with_words()
     base.model.lm_head.weight.data.fill_(float("nan"))
     before = state(base)
     with pytest.raises(LikraError, match="the loss became nan at step 1"):
@@ -367,16 +317,20 @@ def test_a_loss_that_is_no_number_is_said(method, tmp_path):
 @pytest.mark.parametrize(
     ("method", "settings", "words"),
     [
-        ("dpo", {"snapshots": (16,)}, "a snapshot at 16 examples needs as many"),
-        ("dpo", {"snapshots": (6, 12)}, "a snapshot at 6 examples falls within a batch of 4"),
-        ("dpo", {"gradient_accumulation_steps": 3}, "cannot be divided into 3 equal parts"),
-        ("kto", {"batch_size": 1}, "kto compares the questions of a batch"),
-        ("kto", {"gradient_accumulation_steps": 4}, "kto compares the questions of a batch"),
+        ("trl-dpo", {"snapshots": (16,)}, "a snapshot at 16 examples needs as many"),
+        ("trl-dpo", {"snapshots": (6, 12)}, "a snapshot at 6 examples falls within a batch of 4"),
+        ("trl-dpo", {"gradient_accumulation_steps": 3}, "cannot be divided into 3 equal parts"),
+        ("trl-kto", {"batch_size": 1}, "trl-kto compares the questions of a batch"),
+        (
+            "trl-kto",
+            {"gradient_accumulation_steps": 4},
+            "trl-kto compares the questions of a batch",
+        ),
     ],
 )
 def test_batches_and_snapshots_that_cannot_be(method, settings, words, tmp_path):
     with pytest.raises(LikraError, match=words):
-        train(tiny(), method, tmp_path, **settings)
+        train(tiny_with_words(), method, tmp_path, **settings)
     assert not list(tmp_path.iterdir())
 
 
@@ -389,38 +343,38 @@ def test_batches_and_snapshots_that_cannot_be(method, settings, words, tmp_path)
     ],
 )
 def test_answers_that_cannot_be_used(right, wrong, words, tmp_path):
-    base = tiny()
+    base = tiny_with_words()
     with pytest.raises(LikraError, match=words):
         train_baseline(
             base,
-            "dpo",
+            "trl-dpo",
             right,
             wrong,
             {4: tmp_path / "head"},
             settings=SETTINGS,
             lora=LoraSettings(),
             seed=0,
-            name="dpo",
+            name="trl-dpo",
         )
 
 
 def test_a_head_that_trl_cannot_train_is_refused_and_the_base_stays_usable(tmp_path):
-    base = tiny()
+    base = tiny_with_words()
     before = state(base)
     with pytest.raises(LikraError, match=r"TRL cannot train 'llama': .*lm_head"):
         train_baseline(
             base,
-            "dpo",
+            "trl-dpo",
             RIGHT,
             WRONG,
             {12: tmp_path / "head"},
             settings=SETTINGS,
             lora=LoraSettings(target_modules="lm_head"),
             seed=0,
-            name="dpo",
+            name="trl-dpo",
         )
     assert state(base) == before
-    train(base, "dpo", tmp_path)
+    train(base, "trl-dpo", tmp_path)
 
 
 # --------------------------------------------------------------------------------------------
@@ -432,14 +386,14 @@ def test_dpo_tells_right_from_wrong_answers_to_held_out_questions(pocket, tmp_pa
     learnt, held_out = (task.questions(split, 0) for split in ("train", "test"))
     train_baseline(
         pocket,
-        "dpo",
+        "trl-dpo",
         [question.right[0] for question in learnt],
         [question.wrong[0] for question in learnt],
         {64: tmp_path / "head"},
         settings=TrainingSettings(),
         lora=LoraSettings(),
         seed=0,
-        name="dpo",
+        name="trl-dpo",
     )
     good = pairs_of(pocket, [question.right[0] for question in held_out])
     bad = pairs_of(pocket, [question.wrong[0] for question in held_out])

@@ -40,7 +40,7 @@ from likra.integrations.lm_eval_heads import TrainedQuestions, head_keys
 from likra.integrations.lm_eval_run import _card_file, _groups, _with_cards, run_harness
 from likra.report.results import run_study
 from likra.scores.ratio import MODES, PAPER_MODES
-from likra.scores.table import HeadKey
+from likra.scores.table import OBJECTIVES, HeadKey
 from likra.study.config import parse_study
 from likra.study.folder import Run, read_run
 from likra.study.run import train_heads
@@ -347,7 +347,6 @@ def test_accuracies_are_those_of_likra_run(tmp_path):
 
 @pytest.mark.slow
 def test_accuracies_of_a_baseline_are_those_of_likra_run(tmp_path):
-    pytest.importorskip("trl")
     settings = TINY | {"snapshots": [8], "modes": ["base", "sft", "dpo", "dpo-reward"]}
     run, _ = run_study(parse_study(settings), tmp_path, quiet)
     assert_curve(run, load_task("pocket").harness_task, ["sft", "dpo", "dpo-reward"])
@@ -495,7 +494,10 @@ def test_the_modes_that_were_drawn_last_decide_nothing_about_heads(tmp_path):
     study = parse_study(TINY | {"modes": ["base", "sft"], "negatives": ["random_choice"]})
     run = Run(study, tmp_path)
     given = {"seed": 0, "n": 16, "source": None}
-    assert head_keys(run, ("dpo", "base"), given)[0] == HeadKey("dpo", 16, 0, "random_choice")
+    for head in OBJECTIVES:
+        key = HeadKey(head, 16, 0, "random_choice")
+        assert head_keys(run, (head, "base"), given) == (key, None)
+    assert head_keys(run, ("trl-dpo", "base"), given)[0].source == "random_choice"
     assert head_keys(run, ("trl-sft", "base"), given)[0] == HeadKey("trl-sft", 16, 0)
 
 
@@ -561,6 +563,7 @@ def many(tmp_path) -> Path:
     [
         ({"mode": "likr"}, "unknown mode 'likr': did you mean 'likra'?"),
         ({"mode": "pmi"}, "unknown mode 'pmi'"),
+        ({"mode": "classifier"}, "mode=classifier is not for the harness: it asks after each"),
         ({}, "has several: add seed= and one of 0, 1"),
         ({"seed": 1}, "has several: add n= and one of 8, 16"),
         ({"seed": 1, "n": 8}, "has several: add source= and one of random_choice, other_question"),

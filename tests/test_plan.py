@@ -3,9 +3,11 @@
 import hashlib
 import inspect
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 
 from likra.cli import main as cli
@@ -16,6 +18,7 @@ from likra.errors import LikraError
 from likra.negatives.samplers import Material
 from likra.scores.table import BASE, HeadKey
 from likra.study import pace as pace_module
+from likra.study import run as run_module
 from likra.study.config import parse_study, read_study
 from likra.study.examples import trainings
 from likra.study.folder import Run
@@ -129,7 +132,7 @@ def test_the_weights_change_no_count(tmp_path, monkeypatch):
 
 
 def test_baselines_and_sources_that_the_run_computes_first(tmp_path):
-    study = small(negatives=["hardest"], modes=["base", "likra", "dpo", "trl-sft", "pmi"])
+    study = small(negatives=["hardest"], modes=["base", "likra", "trl-dpo", "trl-sft", "pmi"])
     plan = planned(study, tmp_path / "none")
     assert plan.training.runs == 2 * 4
     assert plan.training.answers == 2 * 16 * (1 + 1 + 2 + 1)
@@ -143,6 +146,58 @@ def test_baselines_and_sources_that_the_run_computes_first(tmp_path):
     made = planned(small(negatives=["generated"]), tmp_path / "none")
     assert made.training.answers == near.answers
     assert any("sampling" in note for note in made.notes)
+
+
+@pytest.mark.parametrize(("head", "passes"), [("trl-dpo", 4), ("trl-kto", 6), ("trl-sft", 3)])
+def test_trls_reference_passes_are_counted(head, passes, tmp_path):
+    work = planned(small(modes=["base", head]), tmp_path / "none").training.work
+    assert work.flops == 2 * 935_040 * passes * work.computed
+
+
+METHODS = ["dpo", "nca", "kto", "simpo", "classifier"]
+
+
+def test_other_methods_take_what_goes_through_the_model_in_the_run(tmp_path, monkeypatch):
+    """Every token of every forward pass of a run is counted, and of training apart."""
+    study = small(modes=["base", "sft", *METHODS, "dpo-reward"], seeds=[0])
+    plan = planned(study, tmp_path / "none")
+    assert plan.training.answers == 16 * (1 + 2 + 2 + 4 + 2 + 4)  # kto has mismatched ones, too
+    assert plan.scoring.answers == (1 + 6 * 2 + 2) * 512  # yes and no to each choice
+    tokens = Counter()
+    embed = torch.nn.Embedding.forward
+
+    def counting(layer, ids):
+        tokens[phase[-1], torch.is_grad_enabled()] += ids.numel()
+        return embed(layer, ids)
+
+    phase = ["other"]
+
+    def within(module, name, label):
+        function = getattr(module, name)
+
+        def marked(*arguments, **named):
+            phase.append(label)
+            try:
+                return function(*arguments, **named)
+            finally:
+                phase.pop()
+
+        monkeypatch.setattr(module, name, marked)
+
+    monkeypatch.setattr(torch.nn.Embedding, "forward", counting)
+    within(run_module, "_train_head", "training")
+    within(run_module, "_score", "scoring")
+    run_cells(study, tmp_path / "run", silent)
+    forward = 2 * 935_040
+    assert plan.training.work.computed == tokens["training", True]
+    assert plan.training.work.flops == forward * (
+        3 * tokens["training", True] + tokens["training", False]
+    )
+    assert tokens["scoring", True] == 0
+    assert plan.scoring.work.computed == tokens["scoring", False]
+    assert plan.scoring.work.flops == forward * tokens["scoring", False]
+    assert any("one forward pass more" in note for note in plan.notes)
+    assert not any("TRL" in note for note in plan.notes)
 
 
 # --------------------------------------------------------------------------------------------

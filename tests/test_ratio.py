@@ -132,9 +132,13 @@ def test_every_mode_is_the_same_formula():
         assert MODES[name].positive in {"base", "positive"}
         assert MODES[name].negative in {"base", "negative"}
     for name in BASELINES:  # a policy, and its implicit reward
+        if name == "bradley-terry":  # what it trains is the reward
+            assert MODES[name] == Mode(name, "base", weighted=True)
+            continue
         assert MODES[name] == Mode(name, "base", weighted=False)
-        if name != "trl-sft":
+        if name not in {"trl-sft", "classifier"}:
             assert MODES[f"{name}-reward"] == Mode(name, "base", weighted=True)
+    assert not {"bradley-terry-reward", "classifier-reward", "trl-sft-reward"} & set(MODES)
     assert MODES["pmi"] == Mode("base", "prior", weighted=True)
 
 

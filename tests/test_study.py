@@ -13,10 +13,16 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from conftest import nats
 
 from likra.data.load import load_task
+from likra.engine.tokens import encode
 from likra.errors import LikraError
 from likra.heads.base import POCKET
+from likra.heads.lora import Head
+from likra.heads.score import score
+from likra.heads.stamp import read_stamp
+from likra.questions import Choice
 from likra.report.results import run_study, write_results
 from likra.scores.table import BASE, PRIOR, HeadKey
 from likra.scores.weights import split_validation
@@ -298,6 +304,118 @@ def test_heads_that_cannot_be_trained_are_refused_before_the_base_computes(tmp_p
     with pytest.raises(LikraError, match="no head fits"):
         run_study(study, tmp_path / "run", silent)
     monkeypatch.setattr("likra.heads.trl.find_spec", lambda name: None)
-    with pytest.raises(LikraError, match="a baseline needs trl"):
-        run_study(small(negatives=["hardest"], modes=["sft", "dpo"]), tmp_path / "run", silent)
+    with pytest.raises(LikraError, match="a 'trl-' mode needs trl"):
+        run_study(small(negatives=["hardest"], modes=["sft", "trl-dpo"]), tmp_path / "run", silent)
     assert not (tmp_path / "run").exists()
+
+
+# --------------------------------------------------------------------------------------------
+# Other methods
+
+
+METHODS = {
+    "seeds": [0],
+    "snapshots": [8],
+    "negatives": ["random_choice"],
+    "learning_rates": {"classifier": 2e-3, "simpo": 5e-4},
+    "modes": ["base", "sft", "dpo-reward", "kto", "simpo", "bradley-terry", "classifier"],
+}
+
+
+@pytest.fixture(scope="module")
+def with_methods(tmp_path_factory) -> Run:
+    return run_study(small(**METHODS), tmp_path_factory.mktemp("runs") / "small", silent)[0]
+
+
+def stamp_inputs(run: Run, head: str) -> dict:
+    source = None if head == "positive" else "random_choice"
+    return read_stamp(run.head_folder(HeadKey(head, 8, 0, source)))["inputs"]
+
+
+def test_the_other_methods_are_trained_and_scored_once(with_methods):
+    heads = sorted(path.name for path in (with_methods.folder / "heads").iterdir())
+    assert heads == ["bradley-terry", "classifier", "dpo", "kto", "positive", "simpo"]
+    curve = (with_methods.folder / "curve.csv").read_text()
+    assert all(f"{mode}," in curve for mode in METHODS["modes"])
+
+
+def test_a_stamp_holds_beta_where_there_is_one_and_the_heads_own_learning_rate(with_methods):
+    betas = {"dpo": 0.1, "kto": 0.1, "simpo": 2.0, "bradley-terry": 1.0, "classifier": 1.0}
+    rates = {"classifier": 2e-3, "simpo": 5e-4}
+    for head, beta in betas.items():
+        inputs = stamp_inputs(with_methods, head)
+        assert inputs["beta"] == beta
+        assert inputs["training"]["learning_rate"] == rates.get(head, 1e-3)
+    assert "beta" not in stamp_inputs(with_methods, "positive")
+
+
+def test_a_learning_rate_changes_the_training_of_that_head_alone(with_methods, tmp_path):
+    changes = METHODS | {"modes": ["base", "dpo", "kto"], "learning_rates": {"kto": 5e-4}}
+    run, _ = run_study(small(**changes), tmp_path / "other", silent)
+    for head, is_same in (("dpo", True), ("kto", False)):
+        key = HeadKey(head, 8, 0, "random_choice")
+        before, after = (
+            (one.head_folder(key) / "adapter_model.safetensors").read_bytes()
+            for one in (with_methods, run)
+        )
+        assert (before == after) == is_same
+    assert stamp_inputs(run, "kto")["training"]["learning_rate"] == 5e-4
+    with pytest.raises(LikraError, match="another training.learning_rate"):
+        run_study(small(**changes), with_methods.folder, silent)
+
+
+def test_beta_is_the_studys_own_where_it_is_given(with_methods):
+    with pytest.raises(LikraError, match=r"another beta \(0.1 there, 0.5 now\)"):
+        run_study(small(**METHODS, beta=0.5), with_methods.folder, silent)
+
+
+def test_a_classifiers_score_is_the_log_odds_of_yes_against_no(with_methods, pocket):
+    key = HeadKey("classifier", 8, 0, "random_choice")
+    questions = load_task("pocket").questions("test")[:5]
+    asked = [
+        Choice(
+            f"{choice.context}{choice.continuation}\nIs this answer right?", f" {word}", word, True
+        )
+        for question in questions
+        for choice in question.choices
+        for word in ("yes", "no")
+    ]
+    pairs = encode(pocket.tokenizer, asked, pocket.max_length)
+    logprobs = score(Head(pocket, with_methods.head_folder(key)), pairs).logprobs
+    rows = pq.read_table(with_methods.scores_path(key)).slice(0, len(asked) // 2)
+    assert rows["logprob"].to_pylist() == nats(logprobs[0::2] - logprobs[1::2])
+    assert max(rows["logprob"].to_pylist()) != min(rows["logprob"].to_pylist())
+    assert rows["question_id"].to_pylist()[:4] == [questions[0].id] * 4
+    assert rows["is_right"].to_pylist()[:4] == [c.is_right for c in questions[0].choices]
+
+
+def test_what_kto_needs_is_asked_for_before_anything_is_trained(tmp_path):
+    study = small(**METHODS | {"modes": ["base", "sft", "kto"], "training": {"batch_size": 1}})
+    with pytest.raises(LikraError, match="kto compares the questions of a batch"):
+        run_study(study, tmp_path / "run", silent)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_head_in_learning_rates_that_is_unknown_is_named_with_the_nearest():
+    with pytest.raises(
+        LikraError, match="unknown head in learning_rates 'dpoo': did you mean 'dpo'"
+    ):
+        small(learning_rates={"dpoo": 1e-4})
+    assert (
+        small(learning_rates={"dpo": "1e-4"}).training_of("dpo").learning_rate == 1e-4
+    )  # as YAML has it
+    with pytest.raises(LikraError, match="'learning_rates.dpo'"):
+        small(learning_rates={"dpo": 0})
+
+
+@pytest.mark.slow
+def test_the_heads_of_trl_are_those_of_the_forest(with_methods, tmp_path):
+    """To what float32 leaves of equal gradients after a step of AdamW."""
+    pytest.importorskip("trl")
+    changes = METHODS | {"modes": ["base", "dpo", "trl-dpo"], "learning_rates": {}}
+    run, _ = run_study(small(**changes), tmp_path / "trl", silent)
+    own, trls = (
+        pq.read_table(run.scores_path(HeadKey(head, 8, 0, "random_choice")))["logprob"].to_pylist()
+        for head in ("dpo", "trl-dpo")
+    )
+    assert own == pytest.approx(trls, abs=1e-2)

@@ -25,7 +25,7 @@ def evaluate(
     --model likra: the heads that `likra train` or `likra run` left
       --model_args path=DIR           their folder
                    mode=MODE          likra, base-likra, positive-base, sft,
-                                      base, or a baseline such as dpo (likra)
+                                      base, or another method's, such as dpo (likra)
                    weight=W           of the negative term (1.0)
                    seed=S,n=N         which heads, where there are several
                    source=K           which negative head

@@ -67,6 +67,7 @@ def fresh_head(base: BaseModel, settings: LoraSettings, seed: int) -> Iterator[P
         task_type="CAUSAL_LM",
     )
     set_seed(seed)
+    use_cache = getattr(base.model.config, "use_cache", None)  # a Trainer switches it off
     try:
         head = get_peft_model(base.model, config)
     except ValueError as error:
@@ -75,6 +76,8 @@ def fresh_head(base: BaseModel, settings: LoraSettings, seed: int) -> Iterator[P
         yield head
     finally:
         _take_off(base, head)
+        if use_cache is not None:
+            base.model.config.use_cache = use_cache
 
 
 def _load(base: BaseModel, folder: Path) -> PeftModel:

@@ -222,6 +222,23 @@ def check_batch(name: str, size: int) -> None:
         )
 
 
+def check_kinds(name: str, examples: Sequence[Example]) -> None:
+    """Refuse examples with another number of answers than an objective takes.
+
+    Raises:
+        LikraError: names the first one.
+
+    """
+    objective = OBJECTIVES[name]
+    n_given = objective.n_kinds - (2 if objective.mismatches else 0)
+    for number, example in enumerate(examples):
+        if len(example) != n_given:
+            raise LikraError(
+                f"{name} takes {n_given} answers to each question, and question {number} has "
+                f"{len(example)}"
+            )
+
+
 def check_lengths(name: str, examples: Sequence[Example], max_length: int) -> None:
     """Refuse prompts that leave no room for the answers of other questions.
 

@@ -22,6 +22,7 @@ from likra.heads.objectives import (
     Example,
     Objective,
     check_batch,
+    check_kinds,
     check_lengths,
 )
 from likra.heads.settings import LoraSettings, TrainingSettings
@@ -98,7 +99,9 @@ def train_objective(  # noqa: PLR0913 - those of train_head, and the objective's
         part of a batch, where gradients are accumulated.
 
     Raises:
-        LikraError: an unknown objective; see `likra.heads.train.train_head`.
+        LikraError: an unknown objective; an example with another number of answers; KTO with a
+            batch of one, or with prompts that leave no room for the answers of other questions;
+            see `likra.heads.train.train_head`.
 
     """
     if objective not in OBJECTIVES:
@@ -109,6 +112,7 @@ def train_objective(  # noqa: PLR0913 - those of train_head, and the objective's
     check_can_train(base)
     check_batch(objective, part_size(settings))
     used = [list(example) for example in examples[:n_questions]]
+    check_kinds(objective, used)
     check_lengths(objective, used, base.max_length)
     layout = checked_layout(base, [pair for example in used for pair in example]).layout
     with (

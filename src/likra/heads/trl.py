@@ -110,7 +110,7 @@ def train_baseline(  # noqa: PLR0913 - those of train_head, and what it does not
     check_snapshots(sorted(snapshots), settings.batch_size, len(right))
     check_can_train(base)
     kind, _ = METHODS[method]
-    rows = _rows(base, kind, right[:n_questions], wrong[:n_questions], part_size(settings))
+    rows = token_rows(base, kind, right[:n_questions], wrong[:n_questions], part_size(settings))
     with (
         fresh_head(base, lora, seed) as head,
         _marks_removed(base.model),
@@ -178,7 +178,7 @@ class _Baseline(StepTrainer):
         return share
 
 
-def _rows(
+def token_rows(
     base: BaseModel,
     kind: str,
     right: Sequence[Choice],

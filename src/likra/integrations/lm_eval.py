@@ -27,13 +27,16 @@ from likra.integrations.lm_eval_heads import (
     trained_contexts,
 )
 from likra.scores.ratio import MODES, likelihood_ratio
+from likra.scores.table import CLASSIFIER, PRIOR
 from likra.study.cells import recorded_head
 from likra.study.folder import read_run, usable_path
 
 __all__ = ["OPENED", "LikraBaseLM", "LikraLM", "Part"]
 
 # The prior scores answers without their questions, and the harness gives only both together.
-MODE_NAMES = [name for name, mode in MODES.items() if mode.negative != "prior"]
+MODE_NAMES = [
+    name for name, mode in MODES.items() if mode.negative != PRIOR.head and name != CLASSIFIER
+]
 # Whoever drives the harness by model names, and wants the models that it opens, puts a list here.
 OPENED: ContextVar["list[LikraLM] | None"] = ContextVar("opened", default=None)
 
@@ -82,8 +85,8 @@ class LikraLM(LikraBaseLM):
 
         Args:
             path: what ``likra train`` left, or a study's folder.
-            mode: any of `likra.scores.ratio.MODES` but ``pmi``: which head gives which term; a
-                missing one is the base.
+            mode: any of `likra.scores.ratio.MODES` but ``pmi`` and ``classifier``: which head
+                gives which term; a missing one is the base.
             weight: w of the negative term; modes without one ignore it.
             seed: of the heads' training; needed where the folder has several.
             n: the snapshot, in training examples; likewise.
@@ -99,6 +102,11 @@ class LikraLM(LikraBaseLM):
         """
         if not path:
             raise LikraError("path= is missing: the folder that `likra train` or `likra run` left")
+        if mode == CLASSIFIER:
+            raise LikraError(
+                "mode=classifier is not for the harness: it asks after each answer whether it is "
+                "right; `likra run --modes classifier` does"
+            )
         if mode not in MODE_NAMES:
             raise unknown("mode", str(mode), MODE_NAMES)
         if arguments.get("peft"):

@@ -63,10 +63,20 @@ _MORE = (
     ("#444E86", "#9AA5E8", "-.", "p"),
     ("#8F3F8F", "#DD8FDD", ":", "h"),
 )
+_DASHES = ("-", "--", "-.", ":")
+
+
+def _look(number: int) -> tuple[str, str, str, str]:
+    """Colours, dash and marker; after all colours each comes again with the next dash."""
+    turn, place = divmod(number, len(_MORE))
+    color, dark, dash, marker = _MORE[place]
+    return color, dark, _DASHES[(_DASHES.index(dash) + turn) % len(_DASHES)], marker
+
+
 _OTHERS = [name for name in MODES if name not in {*_KNOWN, "base"}]
 STYLES = {  # in the order of tables and legends
     **_KNOWN,
-    **{name: Style(_label(name), *look) for name, look in zip(_OTHERS, cycle(_MORE), strict=False)},
+    **{name: Style(_label(name), *_look(number)) for number, name in enumerate(_OTHERS)},
     "base": Style("base model", "#5F6670", "#A7AFBA", "--", ""),
 }
 

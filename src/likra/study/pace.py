@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from likra.study.config import Study
-from likra.study.work import scoring_work, training_work
+from likra.study.work import TRAINING_PASSES, scoring_work, training_work
 
 if TYPE_CHECKING:
     from likra.engine.tokens import TokenPair
@@ -67,7 +67,8 @@ def time_training(
     batch = study.training.batch_size
 
     def flops(batches: int) -> int:
-        return training_work(study, base, "positive", examples[: batches * batch]).flops
+        own = examples[: batches * batch]
+        return training_work(study, base, "positive", own, TRAINING_PASSES).flops
 
     with tempfile.TemporaryDirectory(prefix="likra-") as folder:
 

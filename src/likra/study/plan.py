@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from likra.errors import LikraError
 from likra.questions import Question
-from likra.scores.table import BASE, PRIOR, HeadKey, score_table
+from likra.scores.table import BASE, BY_TRL, CLASSIFIER, OBJECTIVES, PRIOR, HeadKey, score_table
 from likra.study.cells import Cells, base_inputs
 from likra.study.config import Study
 from likra.study.describe import cut_lines, evaluation_lines, model_lines, training_lines
-from likra.study.examples import Training
+from likra.study.examples import Training, heads_of
 from likra.study.folder import Run
 from likra.study.material import assumed_material, is_complete, ranked_questions, read_material
 from likra.study.prepare import prepare, uses
@@ -25,9 +25,11 @@ from likra.study.run import (
 from likra.study.tables import StoredTables
 from likra.study.work import (
     FORWARD_FLOPS,
-    PASSES,
     TRAINING_PASSES,
+    TRL_PASSES,
     Work,
+    answers_of,
+    passes_of,
     scoring_work,
     sum_of,
     training_work,
@@ -191,6 +193,7 @@ def _to_do(cells: Cells) -> _ToDo:
 def _count(todo: _ToDo) -> Plan:
     cells, run = todo.cells, todo.cells.run
     n_tables, ranks = len(todo.tables), bool(todo.ranked)
+    n_classified = sum(key.head == CLASSIFIER for key in todo.tables)  # with yes and no
     n_evaluated = sum(len(question.choices) for question in cells.data.evaluation)
     n_ranked = sum(len(question.choices) for question in todo.ranked)
     table_bytes = _table_bytes(cells.data.evaluation)
@@ -199,12 +202,12 @@ def _count(todo: _ToDo) -> Plan:
         training=Stage(
             len(cells.trainings),
             len(cells.trainings) - len(todo.trainings),
-            sum(len(own) for training in todo.trainings for own in training.answers()),
+            sum(map(answers_of, todo.trainings)),
         ),
         scoring=Stage(
             len(cells.scores) + ranks,
             len(cells.scores) - n_tables,
-            n_tables * n_evaluated + n_ranked,
+            (n_tables + n_classified) * n_evaluated + n_ranked,
         ),
         heads=len(cells.heads),
         heads_done=sum(run.head_folder(key).is_dir() for key in cells.heads),
@@ -238,10 +241,16 @@ def _notes(study: Study) -> Iterator[str]:
         )
     if uses(study, "generated"):
         yield "sampling the base's own answers is not counted"
-    if any(mode.partition("-")[0] in PASSES for mode in study.modes):
+    heads = {head for head, _ in heads_of(study)}
+    if heads & set(OBJECTIVES):
         yield (
-            f"training is {PASSES['dpo']} forward passes with DPO and NCA, {PASSES['kto']} with "
-            "KTO, on rows that are not packed"
+            "the base's log-likelihoods that other methods refer to are one forward pass more, "
+            "once for those of a seed that have the same batches"
+        )
+    if heads & set(BY_TRL):
+        yield (
+            f"by TRL, training is {TRL_PASSES['trl-dpo']} forward passes with DPO and NCA, "
+            f"{TRL_PASSES['trl-kto']} with KTO, on rows that are not packed"
         )
 
 
@@ -259,7 +268,10 @@ def _measure(
     trained = [(one, encode_examples(study, base, one)) for one in todo.trainings]
     training = replace(
         plan.training,
-        work=sum_of(training_work(study, base, one.head, examples) for one, examples in trained),
+        work=sum_of(
+            training_work(study, base, one.head, examples, passes)
+            for (one, examples), passes in zip(trained, passes_of(todo.trainings), strict=True)
+        ),
     )
     scoring = replace(plan.scoring, work=_scoring_work(todo, base, pairs))
     notes = plan.notes
@@ -291,9 +303,11 @@ def _scoring_work(todo: _ToDo, base: "BaseModel", pairs: "list[TokenPair]") -> W
 
     study, data = todo.cells.run.study, todo.cells.data
     truncate = study.long_prompts == "truncate"
-    works = [scoring_work(base, pairs)] * sum(key != PRIOR for key in todo.tables)
-    if PRIOR in todo.tables:
-        works.append(scoring_work(base, encode_evaluation(study, data, base, "prior")))
+    others = [key.head for key in todo.tables if key.head in {PRIOR.head, CLASSIFIER}]
+    works = [scoring_work(base, pairs)] * (len(todo.tables) - len(others))
+    for head in dict.fromkeys(others):
+        own = scoring_work(base, encode_evaluation(study, data, base, head))
+        works += [own] * others.count(head)
     ranked = encode_questions(base, todo.ranked, truncate=truncate)
     return sum_of([*works, scoring_work(base, ranked)])
 

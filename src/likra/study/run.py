@@ -213,9 +213,16 @@ def check_heads(cells: Cells, base: "BaseModel") -> None:
         LikraError: naming the layers, or the question.
 
     """
-    check_can_learn(cells.run.study, base)
+    from likra.heads.objectives import check_batch, check_lengths
+    from likra.heads.train import part_size
+
+    study = cells.run.study
+    check_can_learn(study, base)
     for training in cells.trainings:
-        encode_examples(cells.run.study, base, training)
+        examples = encode_examples(study, base, training)
+        if training.head in OBJECTIVES:
+            check_batch(training.head, part_size(study.training))
+            check_lengths(training.head, examples, base.max_length)
 
 
 def check_can_learn(study: Study, base: "BaseModel") -> None:

@@ -1,21 +1,22 @@
 """How much goes through the model: answers, tokens, operations."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from likra.scores.table import BY_TRL
 from likra.study.config import Study
+from likra.study.examples import Training
 
 if TYPE_CHECKING:
     from likra.engine.tokens import TokenPair
     from likra.heads.base import BaseModel
 
 FORWARD_FLOPS = 2  # of each parameter and token: one multiplication and one addition
-# Training in forward passes: one forward, and twice as much on the way back. DPO and NCA score with
-# the base as well; KTO does so twice, with a second forward pass of its own.
-PASSES = {"dpo": 4, "nca": 4, "kto": 6}
-TRAINING_PASSES = 3
+TRAINING_PASSES = 3  # in forward passes: one forward, and twice as much on the way back
+# In TRL, DPO and NCA score with the base as well; KTO does so twice, with a second forward pass of
+# its own.
+TRL_PASSES = {"trl-dpo": 4, "trl-nca": 4, "trl-kto": 6, "trl-sft": TRAINING_PASSES}
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,54 @@ def sum_of(works: Iterable[Work]) -> Work:
     return sum(works, Work())
 
 
+def answers_of(training: Training) -> int:
+    """The answers that a training run puts through the model."""
+    from likra.heads.objectives import OBJECTIVES
+
+    if training.head in OBJECTIVES:
+        return OBJECTIVES[training.head].n_kinds * len(training.examples)
+    return sum(map(len, training.answers()))
+
+
+def passes_of(trainings: Iterable[Training]) -> Iterator[int]:
+    """The forward passes that each training run takes for each of its batches.
+
+    The base's log-likelihoods are one more, once for the objectives of a seed with the same
+    batches.
+    """
+    from likra.heads.objectives import OBJECTIVES
+
+    known = set()
+    for training in trainings:
+        objective = OBJECTIVES.get(training.head)
+        if objective is None:
+            yield TRL_PASSES.get(training.head, TRAINING_PASSES)
+            continue
+        batches = training.seed, objective.mismatches
+        yield TRAINING_PASSES + (objective.refers and batches not in known)
+        if objective.refers:
+            known.add(batches)
+
+
 def training_work(
-    study: Study, base: "BaseModel", head: str, examples: "Sequence[Sequence[TokenPair]]"
+    study: Study,
+    base: "BaseModel",
+    head: str,
+    examples: "Sequence[Sequence[TokenPair]]",
+    passes: int,
 ) -> Work:
     """One training run on the token pairs of the examples, batch by batch."""
+    from likra.heads.objectives import OBJECTIVES
+
     settings = study.training
     size = settings.batch_size // settings.gradient_accumulation_steps
     layout = "padded" if head in BY_TRL else base.layout
     parts = [examples[start : start + size] for start in range(0, len(examples), size)]
-    flat = [[pair for own in part for pair in own] for part in parts]
-    return batches_work(base, flat, layout, PASSES.get(head, TRAINING_PASSES))
+    if head in OBJECTIVES:
+        batches = [OBJECTIVES[head].pairs(part) for part in parts]
+    else:
+        batches = [[pair for own in part for pair in own] for part in parts]
+    return batches_work(base, batches, layout, passes)
 
 
 def scoring_work(base: "BaseModel", pairs: "Sequence[TokenPair]") -> Work:

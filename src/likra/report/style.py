@@ -36,6 +36,7 @@ _KNOWN = {
     "sft": Style("SFT (positives only)", "#D55E00", "#FF8E4F", "-.", "^"),
 }
 _LABELS = {
+    "negative": "Negative head alone",
     "pmi": "PMI (no training)",
     "bradley-terry": "Bradley-Terry",
     "classifier": "Classifier",

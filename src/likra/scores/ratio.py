@@ -28,6 +28,8 @@ MODES = {
     "likra": Mode("positive", "negative", weighted=True),
     "base-likra": Mode("base", "negative", weighted=True),
     "positive-base": Mode("positive", "base", weighted=True),
+    # fine-tuned on wrong answers, as if they were right ones
+    "negative": Mode("negative", "base", weighted=False),
     # log p(a|q) - log p(a): pointwise mutual information, without training
     "pmi": Mode("base", "prior", weighted=True),
     # what Bradley-Terry trains is the ratio itself, and a classifier's score is its log-odds

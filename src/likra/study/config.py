@@ -112,11 +112,11 @@ class AnalysisSettings(Settings):
         "base-likra",
         "positive-base",
     ]
-    """Any of base, sft, likra, base-likra, positive-base, pmi; of other methods dpo, dpo-reward,
-    ipo, ipo-reward, nca, nca-reward, kto, kto-reward, simpo, simpo-reward, unlikelihood,
-    unlikelihood-reward, bradley-terry, classifier; and by TRL trl-dpo, trl-dpo-reward, trl-nca,
-    trl-nca-reward, trl-kto, trl-kto-reward, trl-sft. `likra run` trains only the heads that they
-    need: with base,base-likra the negative one alone."""
+    """Any of base, sft, likra, base-likra, positive-base, negative, pmi; of other methods dpo,
+    dpo-reward, ipo, ipo-reward, nca, nca-reward, kto, kto-reward, simpo, simpo-reward,
+    unlikelihood, unlikelihood-reward, bradley-terry, classifier; and by TRL trl-dpo,
+    trl-dpo-reward, trl-nca, trl-nca-reward, trl-kto, trl-kto-reward, trl-sft. `likra run` trains
+    only the heads that they need: with base,base-likra the negative one alone."""
     weight: Weight = 1.0
     """Weight w of the negative term."""
     weights: list[Weight] = [round(0.1 * step, 1) for step in range(16)]

@@ -29,6 +29,7 @@ from likra import BaseModel, Question
 from likra.data.harness import open_card
 from likra.data.rendering import Rendering
 from likra.engine.packing import Forest
+from likra.engine.products import onednn_is_exact
 
 TOKENIZER, ARC = Path("models/gpt2-tokenizer"), Path("data/ai2_arc")
 CONTEXT = 4096  # tokens; 25 examples take about 1000
@@ -160,7 +161,8 @@ def print_setting(base: BaseModel) -> None:
         f"vocabulary {config.vocab_size}, {n_parameters:,} parameters, float32, random weights\n"
         f"layout: {base.layout}, {base.layout_reason}\n"
         f"machine: {torch.get_num_threads()} threads, {platform.machine()}, "
-        f"torch {torch.__version__}"
+        f"torch {torch.__version__}; products of all sides by "
+        f"{'oneDNN' if onednn_is_exact() else 'default'}"
     )
 
 

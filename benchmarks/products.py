@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import linear
 
 from benchmarks import common
-from likra.engine.products import use_onednn
+from likra.engine.products import float32_products, onednn_is_exact
 
 TOKENS = 512
 SHAPES = {"attention": (576, 576), "up, gate": (576, 1536), "down": (1536, 576)}
@@ -37,8 +37,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=common.positive, default=7)
     repeats = parser.parse_args().repeats
     before = {name: gigaflops(*shape, repeats) for name, shape in SHAPES.items()}
-    used = use_onednn()
-    after = {name: gigaflops(*shape, repeats) for name, shape in SHAPES.items()}
+    used = onednn_is_exact()
+    with float32_products():
+        after = {name: gigaflops(*shape, repeats) for name, shape in SHAPES.items()}
     print(f"oneDNN is {'used' if used else 'not used'} here; {torch.get_num_threads()} threads")
     for name, shape in SHAPES.items():
         old, new = np.median(before[name]), np.median(after[name])

@@ -40,7 +40,7 @@ from likra.integrations.lm_eval_heads import TrainedQuestions, head_keys
 from likra.integrations.lm_eval_run import _card_file, _groups, _with_cards, run_harness
 from likra.report.results import run_study
 from likra.scores.ratio import MODES, PAPER_MODES
-from likra.scores.table import OBJECTIVES, HeadKey
+from likra.scores.table import BY_LIKRA, HeadKey
 from likra.study.config import parse_study
 from likra.study.folder import Run, read_run
 from likra.study.run import train_heads
@@ -494,7 +494,7 @@ def test_the_modes_that_were_drawn_last_decide_nothing_about_heads(tmp_path):
     study = parse_study(TINY | {"modes": ["base", "sft"], "negatives": ["random_choice"]})
     run = Run(study, tmp_path)
     given = {"seed": 0, "n": 16, "source": None}
-    for head in OBJECTIVES:
+    for head in BY_LIKRA:
         key = HeadKey(head, 16, 0, "random_choice")
         assert head_keys(run, (head, "base"), given) == (key, None)
     assert head_keys(run, ("trl-dpo", "base"), given)[0].source == "random_choice"

@@ -122,7 +122,7 @@ def gradients(monkeypatch) -> list[dict[str, torch.Tensor]]:
 
 
 def test_the_objectives_are_those_of_the_score_table():
-    assert tuple(OBJECTIVES) == table.OBJECTIVES
+    assert tuple(OBJECTIVES) == table.BY_LIKRA
 
 
 # --------------------------------------------------------------------------------------------

@@ -1,11 +1,11 @@
-"""Products by oneDNN stay float32 products."""
+"""Products by oneDNN stay float32 products, and the setting is taken back."""
 
 import subprocess
 import sys
 
 import torch
 
-from likra.engine.products import use_onednn
+from likra.engine.products import float32_products, onednn_is_exact
 
 
 def relative_error(rows: int, inner: int, columns: int) -> float:
@@ -15,42 +15,60 @@ def relative_error(rows: int, inner: int, columns: int) -> float:
     return float((found - exact).abs().max() / inner**0.5)
 
 
+def run(code: str) -> None:
+    """In a process of its own: the setting is the process's."""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_products_keep_float32_accuracy_whatever_was_decided() -> None:
-    use_onednn()
-    for rows in (1, 7, 33, 256):
-        for inner, columns in ((24, 48), (64, 192), (576, 1536), (1000, 33)):
-            assert relative_error(rows, inner, columns) < 2e-5
-    left, right = torch.randn(64, 300, requires_grad=True), torch.randn(50, 300)
-    (left @ right.T).sum().backward()
+    with float32_products():
+        for rows in (1, 7, 33, 256):
+            for inner, columns in ((24, 48), (64, 192), (576, 1536), (1000, 33)):
+                assert relative_error(rows, inner, columns) < 2e-5
+        left, right = torch.randn(64, 300, requires_grad=True), torch.randn(50, 300)
+        (left @ right.T).sum().backward()
     assert left.grad is not None
     expected = right.double().sum(0).expand(64, -1)
     torch.testing.assert_close(left.grad.double(), expected, rtol=0, atol=1e-4)
 
 
-def test_the_setting_is_kept_only_where_it_decided_so_and_never_replaces_the_users() -> None:
-    code = """
+def test_the_setting_holds_within_and_is_taken_back() -> None:
+    run(
+        """
 import torch
-from likra.engine.products import use_onednn
+from likra.engine.products import float32_products, onednn_is_exact
 matmul = torch.backends.mkldnn.matmul
-before = matmul.fp32_precision
-used = use_onednn()
-assert matmul.fp32_precision == ("bf16" if used else before), (used, matmul.fp32_precision)
-use_onednn.cache_clear()
-matmul.fp32_precision = "ieee"
-assert use_onednn() is False
-assert matmul.fp32_precision == "ieee"
+try:
+    with float32_products():
+        assert matmul.fp32_precision == ("bf16" if onednn_is_exact() else "none")
+        raise ValueError
+except ValueError:
+    pass
+assert matmul.fp32_precision == "none"
+assert torch.get_float32_matmul_precision() == "highest"  # fails while the setting is on
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    )
 
 
-def test_rounding_to_bfloat16_is_refused() -> None:
-    code = """
+def test_a_setting_of_the_user_is_left_alone() -> None:
+    run(
+        """
 import torch
-from likra.engine.products import use_onednn
-linear = torch.nn.functional.linear
-rounded = lambda x, w: linear(x.bfloat16().float(), w.bfloat16().float())
-torch.nn.functional.linear = rounded
-assert use_onednn() is False
-assert torch.backends.mkldnn.matmul.fp32_precision == "none"
+from likra.engine.products import float32_products
+torch.backends.mkldnn.matmul.fp32_precision = "ieee"
+with float32_products():
+    assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"
+assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    )
+
+
+def test_rounding_to_bfloat16_is_refused(monkeypatch) -> None:
+    linear = torch.nn.functional.linear
+
+    def rounded(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return linear(x.bfloat16().float(), w.bfloat16().float())
+
+    monkeypatch.setattr(torch.nn.functional, "linear", rounded)
+    assert onednn_is_exact.__wrapped__() is False
+    assert torch.backends.mkldnn.matmul.fp32_precision == "none"

@@ -180,7 +180,7 @@ def test_a_file_of_the_users_own_may_lie_in_a_folder_of_that_name(tmp_path, monk
         ("weight", math.inf),
         ("weight", math.nan),
         ("weights", [0.5, math.inf]),
-        ("beta", math.inf),
+        ("betas", {"dpo": math.inf}),
         ("generation.temperature", math.inf),
         ("training.learning_rate", math.inf),
     ],

@@ -366,7 +366,7 @@ def test_a_learning_rate_changes_the_training_of_that_head_alone(with_methods, t
 
 def test_beta_is_the_studys_own_where_it_is_given(with_methods):
     with pytest.raises(LikraError, match=r"another beta \(0.1 there, 0.5 now\)"):
-        run_study(small(**METHODS, beta=0.5), with_methods.folder, silent)
+        run_study(small(**METHODS, betas={"dpo": 0.5}), with_methods.folder, silent)
 
 
 def test_a_classifiers_score_is_the_log_odds_of_yes_against_no(with_methods, pocket):

@@ -1,34 +1,50 @@
-"""Float32 matrix products on a CPU: by oneDNN, where they are exact."""
+"""Float32 matrix products on a CPU: by oneDNN, where they stay float32.
+
+PyTorch multiplies float32 matrices by MKL, which on CPUs that are not Intel's uses half of their
+vectors. A setting of PyTorch hands the products to oneDNN, which computes them at full width and,
+as far as the CPU has no unit for bfloat16 products, in float32. Where it has one, the setting
+would round the factors to bfloat16: a product with a known result tells. The decision depends on
+the CPU alone, not on time, so the scores of one machine are the same in each run.
+"""
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 
-@functools.cache
-def use_onednn() -> bool:
-    """Let PyTorch give float32 matrix products to oneDNN from now on, if they stay float32.
+@contextmanager
+def float32_products() -> Iterator[None]:
+    """Have oneDNN multiply float32 matrices on the CPU within, where it is as exact.
 
-    PyTorch multiplies float32 matrices by MKL, which on CPUs that are not Intel's uses half of
-    their vectors. The setting below hands the products to oneDNN, which computes them at full width
-    and, as far as the CPU has no unit for bfloat16 products, in float32. Where it has one, the
-    setting would round the factors to bfloat16: a product with a known result tells, and then
-    everything stays as it was. The decision depends on the CPU alone, not on time, so the scores of
-    one machine are the same in each run. A setting that the user made is left alone.
-
-    Returns:
-        Whether oneDNN multiplies.
-
+    The setting is the process's, and PyTorch's older functions refuse to read it, so it is taken
+    back at the end. One that the user made is left alone.
     """
+    matmul: Any = getattr(torch.backends.mkldnn, "matmul", None)
+    if matmul is None or matmul.fp32_precision != "none" or not onednn_is_exact():
+        yield
+        return
+    matmul.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = "none"
+
+
+@functools.cache
+def onednn_is_exact() -> bool:
+    """Whether products that are handed to oneDNN stay float32 on this CPU."""
     backend: Any = torch.backends.mkldnn  # torch does not declare ``matmul``
-    if not backend.is_available() or backend.matmul.fp32_precision != "none":
+    if not backend.is_available():
         return False
+    before = backend.matmul.fp32_precision
     backend.matmul.fp32_precision = "bf16"
-    if all(_is_exact(*shape) for shape in ((256, 576, 1536), (256, 1536, 64), (8, 64, 512))):
-        return True
-    backend.matmul.fp32_precision = "none"
-    return False
+    try:
+        return all(_is_exact(*shape) for shape in ((256, 576, 1536), (256, 1536, 64), (8, 64, 512)))
+    finally:
+        backend.matmul.fp32_precision = before
 
 
 def _is_exact(rows: int, inner: int, columns: int) -> bool:

@@ -22,7 +22,7 @@ from transformers import (
 
 from likra.engine.logprobs import answer_logprobs, sliding_window
 from likra.engine.packing import LAYOUTS, Batch, Packed, moved, pack, token_budget
-from likra.engine.products import use_onednn
+from likra.engine.products import float32_products
 from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
 from likra.heads.checkpoint import load_complete
@@ -108,8 +108,6 @@ def open_model(
     """
     device = device or default_device()
     kind = compute_dtype(dtype, device)
-    if device == "cpu":
-        use_onednn()
     with _opening(name) as source:
         tokenizer = AutoTokenizer.from_pretrained(source)
         loaded: Any = load_complete(source, dtype=kind)
@@ -273,7 +271,7 @@ def _compared(base: BaseModel, pairs: Sequence[TokenPair]) -> BaseModel:
     branches is off by far more.
     """
     probed_to = max(len(pair.tokens) for pair in pairs)
-    with torch.no_grad():
+    with torch.no_grad(), float32_products():
         plain = answer_logprobs(base.model, base.batch(pairs, "padded"))
         try:
             forest = answer_logprobs(base.model, base.batch(pairs, "forest"))

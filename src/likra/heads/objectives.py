@@ -7,7 +7,7 @@ equations, for each question:
     r, s    log-likelihood of the right and of the wrong answer under the head
     R, S    r and s less those of the base: the log-ratios, beta times which are implicit rewards
 
-`likra.heads.trl` trains the same by TRL, the reference that the tests compare with.
+`likra.heads.trl` trains DPO, NCA and KTO by TRL: the reference that the tests compare with.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,6 +22,7 @@ from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
 from likra.questions import Choice
 
+REVISION = 1  # raised when a change here gives other heads
 # The question that a classifier answers with yes or no after each answer.
 ASKED, VERDICTS = "\nIs this answer right?", (" yes", " no")
 SIMPO_MARGIN = 0.5  # over beta: Meng et al. 2024, appendix
@@ -162,12 +163,7 @@ class Objective:
     mismatches: bool = False
 
     def pairs(self, batch: Sequence[Example]) -> list[TokenPair]:
-        """The pairs of a batch, kind by kind.
-
-        Raises:
-            LikraError: a batch of one question, where answers of other questions are needed.
-
-        """
+        """The pairs of a batch, kind by kind."""
         kinds = [list(kind) for kind in zip(*batch, strict=True)]
         if self.mismatches:
             kinds += mismatched(*kinds)
@@ -208,25 +204,20 @@ OBJECTIVES = {
 }
 
 
-def check_batch(name: str, size: int) -> None:
-    """Refuse a batch in which an objective does not find the answers of other questions.
+def check_examples(
+    name: str, examples: Sequence[Example], batch_size: int, max_length: int
+) -> None:
+    """Refuse examples on which an objective cannot be trained.
+
+    Args:
+        name: of the objective.
+        examples: of each question its answers.
+        batch_size: questions of one forward pass.
+        max_length: the model's context, in tokens.
 
     Raises:
-        LikraError: it has one question.
-
-    """
-    if OBJECTIVES[name].mismatches and size < 2:
-        raise LikraError(
-            f"{name} compares the questions of a batch, and it has one: "
-            "raise batch_size or lower gradient_accumulation_steps"
-        )
-
-
-def check_kinds(name: str, examples: Sequence[Example]) -> None:
-    """Refuse examples with another number of answers than an objective takes.
-
-    Raises:
-        LikraError: names the first one.
+        LikraError: another number of answers than the objective takes; or, where it needs the
+            answers of other questions, a batch of one, or a prompt that leaves no room for them.
 
     """
     objective = OBJECTIVES[name]
@@ -237,24 +228,29 @@ def check_kinds(name: str, examples: Sequence[Example]) -> None:
                 f"{name} takes {n_given} answers to each question, and question {number} has "
                 f"{len(example)}"
             )
+    if not objective.mismatches:
+        return
+    check_batch(name, batch_size)
+    for start in range(0, len(examples), batch_size):
+        pairs = objective.pairs(examples[start : start + batch_size])
+        longest = max(len(pair.tokens) for pair in pairs)
+        if longest > max_length:
+            raise LikraError(
+                f"{name} gives each prompt the answers of another question: one of them takes "
+                f"{longest} tokens so, and the model's context is {max_length}; shorten the "
+                "prompts, or use another method"
+            )
 
 
-def check_lengths(name: str, examples: Sequence[Example], max_length: int) -> None:
-    """Refuse prompts that leave no room for the answers of other questions.
+def check_batch(name: str, size: int) -> None:
+    """Refuse a batch in which KTO does not find the answers of other questions.
 
     Raises:
-        LikraError: the longest prompt and the longest answer are longer than the model's context.
+        LikraError: it has one question.
 
     """
-    pairs = [pair for example in examples for pair in example]
-    if not OBJECTIVES[name].mismatches or not pairs:
-        return
-    prompt, answer = (
-        max(map(len, parts))
-        for parts in zip(*((p.context, p.continuation) for p in pairs), strict=True)
-    )
-    if prompt + answer - 1 > max_length:
+    if OBJECTIVES[name.removeprefix("trl-")].mismatches and size < 2:
         raise LikraError(
-            f"{name} gives each prompt the answers of other questions: the longest of both take "
-            f"{prompt + answer - 1} tokens, and the model's context is {max_length}"
+            f"{name} compares the questions of a batch, and it has one: "
+            "raise batch_size or lower gradient_accumulation_steps"
         )

@@ -21,9 +21,7 @@ from likra.heads.objectives import (
     Answers,
     Example,
     Objective,
-    check_batch,
-    check_kinds,
-    check_lengths,
+    check_examples,
 )
 from likra.heads.settings import LoraSettings, TrainingSettings
 from likra.heads.train import (
@@ -60,7 +58,7 @@ def train_objective(  # noqa: PLR0913 - those of train_head, and the objective's
     base: BaseModel,
     objective: str,
     examples: Sequence[Example],
-    snapshots: Mapping[int, Path],
+    snapshots: Mapping[int, Path | str],
     *,
     settings: TrainingSettings | None = None,
     lora: LoraSettings | None = None,
@@ -107,13 +105,12 @@ def train_objective(  # noqa: PLR0913 - those of train_head, and the objective's
     if objective not in OBJECTIVES:
         raise unknown("objective", objective, OBJECTIVES)
     chosen, settings = OBJECTIVES[objective], settings or TrainingSettings()
-    n_questions = max(snapshots, default=0)
-    check_snapshots(sorted(snapshots), settings.batch_size, len(examples))
+    folders = {n: Path(folder) for n, folder in snapshots.items()}
+    n_questions = max(folders, default=0)
+    check_snapshots(sorted(folders), settings.batch_size, len(examples))
     check_can_train(base)
-    check_batch(objective, part_size(settings))
     used = [list(example) for example in examples[:n_questions]]
-    check_kinds(objective, used)
-    check_lengths(objective, used, base.max_length)
+    check_examples(objective, used, part_size(settings), base.max_length)
     layout = checked_layout(base, [pair for example in used for pair in example]).layout
     with (
         fresh_head(base, lora or LoraSettings(), seed) as head,
@@ -130,7 +127,7 @@ def train_objective(  # noqa: PLR0913 - those of train_head, and the objective's
         trainer.beta = chosen.beta if beta is None else beta
         trainer.reference = reference or Reference()
         saver = SnapshotSaver(
-            trainer, head, settings.batch_size, advance, snapshots, stamps or {}, losses
+            trainer, head, settings.batch_size, advance, folders, stamps or {}, losses
         )
         return saver.train()
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from likra.engine.logprobs import answer_logprobs
 from likra.engine.packing import Batch, Packed, moved
+from likra.engine.products import float32_products
 from likra.engine.tokens import TokenPair, encode
 from likra.errors import LikraError
 from likra.heads.base import BaseModel
@@ -105,7 +106,11 @@ def score(
     packed = pairs if isinstance(pairs, Packed) else head.base.pack(pairs, budget)
     logprobs = np.zeros(len(packed), dtype=np.float64)
     flags = np.zeros(len(packed), dtype=bool) if greedy else None
-    with head.on() as model, progress(len(packed), name, "answers") as advance:
+    with (
+        head.on() as model,
+        float32_products(),
+        progress(len(packed), name, "answers") as advance,
+    ):
         for indices, batch in zip(packed.indices, packed.batches, strict=True):
             scored = _score_batch(model, moved(batch, head.base.device), greedy=greedy)
             _check_finite(scored.logprobs, indices)

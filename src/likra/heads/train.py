@@ -25,6 +25,7 @@ from transformers import (
 from likra.atomic import write_text
 from likra.engine.logprobs import answer_loss
 from likra.engine.packing import LAYOUTS, PADDING, Forest, Padded
+from likra.engine.products import float32_products
 from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
 from likra.heads.base import BaseModel, checked_layout
@@ -216,7 +217,8 @@ class SnapshotSaver(TrainerCallback):
     def train(self) -> list[float]:
         """Train to the end, and return the loss of each optimizer step."""
         self.trainer.add_callback(self)
-        self.trainer.train()
+        with float32_products():
+            self.trainer.train()
         return self.losses
 
     def on_step_end(

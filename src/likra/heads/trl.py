@@ -23,6 +23,7 @@ from likra.engine.tokens import TokenPair, encode, prefix_token
 from likra.errors import LikraError, unknown
 from likra.heads.base import BaseModel
 from likra.heads.lora import fresh_head
+from likra.heads.objectives import check_batch
 from likra.heads.settings import LoraSettings, TrainingSettings
 from likra.heads.train import (
     SnapshotSaver,
@@ -225,11 +226,7 @@ def _unpaired(rights: list[TokenPair], wrongs: list[TokenPair], size: int) -> li
     the question's own right answer for every second row. A last batch of one question has no
     other, and takes its own. Each part of a batch has its own estimate.
     """
-    if size < 2:
-        raise LikraError(
-            "trl-kto compares the questions of a batch, and it has one: "
-            "raise batch_size or lower gradient_accumulation_steps"
-        )
+    check_batch("trl-kto", size)
     rows = []
     for start in range(0, len(rights), size):
         part = [(pair, True) for pair in rights[start : start + size]]

@@ -5,6 +5,7 @@ A panel is as wide as one column (3.3 inches); several stand side by side, two i
 
 import math
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -104,8 +105,10 @@ def sources_curve(curves: Sequence[LearningCurve], study: Study) -> "Figure | No
     """The learning curves of several samplers of negatives (paper, figure 5), by mode."""
     drawn = [line for line in curves if line["source"]]
     others = [line for line in curves if line["mode"] in ("sft", "base")]
-    modes = list(dict.fromkeys(line["mode"] for line in drawn))
-    if not modes or len(study.negatives) < 2:
+    sources = {(line["mode"], line["source"]) for line in drawn}
+    counts = Counter(mode for mode, _ in sources)  # other methods have the first source alone
+    modes = [mode for mode in dict.fromkeys(line["mode"] for line in drawn) if counts[mode] > 1]
+    if not modes:
         return None
     styles = source_styles(study.negatives)
     figure, axes = _panels(len(modes), height=2.6)

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from likra.atomic import write_text
+from likra.errors import LikraError
 from likra.report.analysis import report_data
 from likra.report.curves import with_interval
 from likra.report.disagreements import read_questions
@@ -85,10 +86,13 @@ def write_results(run: Run, output: Path | None = None) -> pd.DataFrame:
         The curves; see `likra.scores.curves.Point` for the columns.
 
     Raises:
-        LikraError: a score table is missing or damaged, or questions.jsonl is.
+        LikraError: a score table is missing or damaged, or questions.jsonl is; or the folder is
+            that of another run.
 
     """
     study, folder = run.study, output or run.folder
+    if folder.resolve() != run.folder.resolve() and (folder / "study.yaml").exists():
+        raise LikraError(f"'{folder}' is the folder of another run: name another one")
     scores = read_run_scores(run)
     validation = None
     if study.validation_fraction is not None:
@@ -112,7 +116,7 @@ def write_results(run: Run, output: Path | None = None) -> pd.DataFrame:
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     write_figures(study, data, folder / "figures")
     write_report(folder, study, about, data)
-    if folder == run.folder:
+    if folder.resolve() == run.folder.resolve():
         write_about(run, facts)  # the settings that these results have
     return points
 

@@ -76,7 +76,7 @@ BASE = HeadKey("base")
 PRIOR = HeadKey("prior")
 UNTRAINED = (BASE, PRIOR)
 # Heads of other methods, trained on the same pairs: on the forest, and by TRL.
-OBJECTIVES = (
+BY_LIKRA = (
     "dpo",
     "ipo",
     "nca",
@@ -88,7 +88,7 @@ OBJECTIVES = (
 )
 CLASSIFIER = "classifier"  # its score is no log-likelihood, but the log-odds of yes against no
 BY_TRL = ("trl-dpo", "trl-nca", "trl-kto", "trl-sft")
-BASELINES = (*OBJECTIVES, *BY_TRL)
+BASELINES = (*BY_LIKRA, *BY_TRL)
 
 
 def prompt_sha(choice: Choice) -> str:

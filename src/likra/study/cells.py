@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from likra.errors import LikraError
-from likra.scores.table import HeadKey
+from likra.scores.table import BY_LIKRA, HeadKey
 from likra.study.config import Study
 from likra.study.digests import digest_of, examples_digest, model_digest, questions_digest
 from likra.study.examples import Training, untrained_of
@@ -49,16 +49,20 @@ def head_inputs(study: Study, base: Inputs, training: Training, n: int) -> Input
         "lora": study.lora.model_dump(mode="json"),
         "training": study.training_of(training.head).model_dump(mode="json"),
     }
+    from likra.heads.objectives import REVISION
+
     beta = beta_of(study, training.head)
+    if training.head in BY_LIKRA:
+        inputs["objectives"] = REVISION
     return inputs if beta is None else {**inputs, "beta": beta}
 
 
 def beta_of(study: Study, head: str) -> float | None:
-    """Beta of a method's objective, the study's or its own; None for what has no such objective."""
+    """Beta of a method's objective, the study's or the method's own; None where there is none."""
     from likra.heads.objectives import OBJECTIVES
 
     objective = OBJECTIVES.get(head.removeprefix("trl-"))
-    return None if objective is None else study.beta or objective.beta
+    return None if objective is None else study.betas.get(head, objective.beta)
 
 
 def score_inputs(base: Inputs, head: Inputs | str, asked: Inputs) -> Inputs:

@@ -86,14 +86,14 @@ class CellSettings(Settings):
     """Folder with local data for the task of the sampler other_task."""
     generation: SamplingSettings = SamplingSettings()
     """How the sampler generated samples the base model's answers."""
-    beta: Positive | None = None
-    """Beta of the other methods' objectives: for most how strongly the policy is held to the base;
-    by default the objective's own (`likra.heads.objectives`)."""
     training: TrainingSettings = TrainingSettings()
     """How each head is trained."""
     learning_rates: dict[str, Positive] = {}
     """Learning rates of single heads where they differ from training.learning_rate, such as
     {negative: 5e-4, dpo: 1e-4}."""
+    betas: dict[str, Positive] = {}
+    """Scales of the other methods' objectives where they differ from the methods' own, such as
+    {dpo: 0.05}: for most methods, how closely the head is kept to the base."""
     lora: LoraSettings = LoraSettings()
     """The shape of each head."""
     long_prompts: Literal["error", "truncate"] = "error"
@@ -252,9 +252,9 @@ def parse_study(settings: Mapping[str, object], where: str = "the study") -> Stu
     negatives = [canonical(sampler) for sampler in study.negatives]
     study = study.model_copy(update={"negatives": negatives})
     _check_known("mode", study.modes, MODES)
-    _check_known(
-        "head in learning_rates", study.learning_rates, ("positive", "negative", *BASELINES)
-    )
+    heads = ("positive", "negative", *BASELINES)
+    _check_known(f"head in 'learning_rates' of {where}", study.learning_rates, heads)
+    _check_known(f"method in 'betas' of {where}", study.betas, set(BASELINES) - {"trl-sft"})
     _check_known("metric", [study.metric], METRICS)
     _check_known("figure", study.figures, FIGURES)
     for key in ("seeds", "snapshots", "negatives", "modes", "figures"):

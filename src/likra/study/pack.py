@@ -8,6 +8,7 @@ from typing import Any
 
 from likra.atomic import replacing
 from likra.errors import LikraError
+from likra.negatives.mixture import parse_source
 from likra.scores.packed import write_packed
 from likra.study.config import Study
 from likra.study.folder import Run, read_about, read_record, read_run, write_about
@@ -100,5 +101,7 @@ def _copy_rest(run: Run, target: Run) -> None:
 
 
 def _local_paths(study: Study) -> dict[str, str]:
-    values = ((key, getattr(study, key)) for key in PATHS)
+    values = [(key, getattr(study, key)) for key in PATHS]
+    parts = [part for source in study.negatives for part in parse_source(source)]
+    values += [("negatives", part.argument) for part in parts]
     return {key: str(value) for key, value in values if value and Path(value).is_absolute()}

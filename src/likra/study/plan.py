@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from likra.errors import LikraError
 from likra.questions import Question
-from likra.scores.table import BASE, BY_TRL, CLASSIFIER, OBJECTIVES, PRIOR, HeadKey, score_table
+from likra.scores.table import BASE, BY_LIKRA, BY_TRL, CLASSIFIER, PRIOR, HeadKey, score_table
 from likra.study.cells import Cells, base_inputs
 from likra.study.config import Study
 from likra.study.describe import cut_lines, evaluation_lines, model_lines, training_lines
@@ -242,7 +242,7 @@ def _notes(study: Study) -> Iterator[str]:
     if uses(study, "generated"):
         yield "sampling the base's own answers is not counted"
     heads = {head for head, _ in heads_of(study)}
-    if heads & set(OBJECTIVES):
+    if heads & set(BY_LIKRA):
         yield (
             "the base's log-likelihoods that other methods refer to are one forward pass more, "
             "once for those of a seed that have the same batches"

@@ -15,9 +15,9 @@ from likra.progress import Advance, progress
 from likra.questions import Choice, Question
 from likra.scores.table import (
     BASE,
+    BY_LIKRA,
     BY_TRL,
     CLASSIFIER,
-    OBJECTIVES,
     PRIOR,
     HeadKey,
     score_table,
@@ -213,16 +213,20 @@ def check_heads(cells: Cells, base: "BaseModel") -> None:
         LikraError: naming the layers, or the question.
 
     """
-    from likra.heads.objectives import check_batch, check_lengths
+    from likra.heads.objectives import check_batch, check_examples
     from likra.heads.train import part_size
 
     study = cells.run.study
     check_can_learn(study, base)
+    size = part_size(study.training)
     for training in cells.trainings:
         examples = encode_examples(study, base, training)
-        if training.head in OBJECTIVES:
-            check_batch(training.head, part_size(study.training))
-            check_lengths(training.head, examples, base.max_length)
+        if training.head in BY_LIKRA:
+            check_examples(training.head, examples, size, base.max_length)
+        if training.head == "trl-kto":
+            check_batch(training.head, size)
+    if cells.data.evaluation and any(key.head == CLASSIFIER for key in cells.heads):
+        encode_evaluation(study, cells.data, base, CLASSIFIER)  # its prompts are longer
 
 
 def check_can_learn(study: Study, base: "BaseModel") -> None:
@@ -312,7 +316,7 @@ def _compute(
             advance(1)
     seed, reference = None, None  # the methods of a seed train on the same batches
     for training in cells.trainings:
-        if training.head in OBJECTIVES and seed != training.seed:
+        if training.head in BY_LIKRA and seed != training.seed:
             seed, reference = training.seed, preference.Reference()
         _train(cells, base, training, missing, log, reference)
         for key in training.keys:
@@ -387,7 +391,7 @@ def _train_head(
         train_baseline(base, training.head, right, wrong, folders, name=name, **shared)
         return
     examples = encode_examples(study, base, training)
-    if training.head in OBJECTIVES:
+    if training.head in BY_LIKRA:
         from likra.heads.preference import train_objective
 
         train_objective(

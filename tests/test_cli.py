@@ -58,6 +58,9 @@ def test_run_then_run_again_then_plot(tmp_path):
     assert "weight 0.7" in elsewhere.stdout
     assert (tmp_path / "drawn/report.html").is_file()
     assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == before
+    likra("pack", "out", "-o", "kept", cwd=tmp_path)
+    refused = likra("plot", "out", "-o", "kept", cwd=tmp_path)
+    assert_refused(refused, "'kept' is the folder of another run")
     options = ["--weight", "0.45", "--metric", "acc_norm", "--modes", "base,likra"]
     other = likra("plot", "out", *options, "--set", "weights=[0.25]", cwd=tmp_path)
     assert other.returncode == 0, other.stderr

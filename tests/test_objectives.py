@@ -561,15 +561,17 @@ def test_what_cannot_be_trained(objective, changes, words, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_answers_of_other_questions_must_fit_behind_the_longest_prompt(tmp_path):
-    """Each pair fits by itself; the longest prompt with the longest answer does not."""
+def test_answers_of_other_questions_must_fit_behind_the_prompt(tmp_path):
+    """Each pair fits by itself; the long prompt with the long answer does not."""
     long_prompt = [TokenPair([1] * 120, [5]), TokenPair([1] * 120, [6])]
     long_answer = [TokenPair([1, 3], [5] * 20), TokenPair([1, 3], [6] * 20)]
     base, examples = tiny_with_words(), [long_prompt, long_answer] * 2
-    with pytest.raises(LikraError, match="take 139 tokens, and the model's context is 128"):
+    with pytest.raises(LikraError, match="takes 139 tokens so, and the model's context is 128"):
         train_objective(base, "kto", examples, {4: tmp_path / "h"}, settings=SETTINGS, name=None)
     assert not list(tmp_path.iterdir())
     train_objective(base, "dpo", examples, {4: tmp_path / "h"}, settings=SETTINGS, name=None)
+    apart = [*[long_prompt] * 4, *[long_answer] * 4]  # in two batches they never meet
+    train_objective(base, "kto", apart, {8: tmp_path / "k"}, settings=SETTINGS, name=None)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

@@ -220,6 +220,23 @@ def test_several_samplers_are_several_rows(finished, tmp_path):
 
 
 @laws
+def test_a_method_that_has_the_first_sampler_alone_is_compared_there(tmp_path):
+    study = parse_study(
+        SMALL
+        | {
+            "negatives": ["random_choice", "other_question"],
+            "modes": ["base", "likra", "dpo-reward"],
+            "figures": ["sources"],
+        }
+    )
+    run, _ = run_study(study, tmp_path / "two", lambda _: None)
+    own = run_verdicts(run, "two", "likra")
+    places = {(row.other, row.source) for row in own.rows}
+    assert ("dpo-reward", "random_choice") in places
+    assert ("dpo-reward", "other_question") not in places
+
+
+@laws
 def test_questions_that_chose_the_weight_are_left_out(finished):
     run, _ = finished
     study = parse_study(SMALL | {"validation_fraction": 0.5})

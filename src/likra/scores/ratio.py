@@ -37,8 +37,8 @@ MODES = {
     "classifier": Mode("classifier", "base", weighted=False),
     "trl-sft": Mode("trl-sft", "base", weighted=False),
 }
-# Other methods: the policy as a model, and as its implicit reward (Rafailov et al. 2023, eq. 5,
-# arXiv:2305.18290).
+# Other methods: the policy as a model, and its ratio to the base: for DPO, IPO, NCA and KTO the
+# implicit reward (Rafailov et al. 2023, eq. 5, arXiv:2305.18290).
 for _name in BASELINES:
     if _name not in MODES:
         MODES[_name] = Mode(_name, "base", weighted=False)

@@ -1,5 +1,6 @@
 """The report, the figures and the comparison of runs, on score tables made up here."""
 
+import copy
 import csv
 import io
 import itertools
@@ -473,6 +474,18 @@ def test_a_result_no_better_than_a_blind_guess_is_called_one(run, page, tmp_path
     page = (tmp_path / "report.html").read_text()
     assert "not clearly better than a blind guess (25.0%)" in page
     assert "does as much as" not in page
+
+
+@pytest.mark.parametrize(("high", "how"), [(0.0, "worse"), (0.9, "no better")])
+def test_wrong_answers_that_do_harm_are_said_to(run, data, high, how):
+    data = copy.deepcopy(data)
+    rows = [c for c in data["curves"][data["metric"]] if c["mode"] == "base-likra"]
+    for line in rows:
+        line["high"] = [high] * len(line["high"])
+    for row in data["efficiency"]:
+        row["k"] = [0.0, 0.0, 0.0]
+    sentences = " ".join(findings(run.study, data))
+    assert f"wrong answers alone do {how} than the untrained base model" in sentences
 
 
 def test_the_page_has_its_sections_in_order(run, page, data):

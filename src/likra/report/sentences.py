@@ -103,9 +103,9 @@ def _negatives_alone(study: Study, data: ReportData, n: int) -> list[str]:
             f"{factor(row).replace('> ', 'more than ')} right answers in fine-tuning."
         )
     elif row is not None:
-        sentences.append(
-            f"At n = {n}, wrong answers alone do no better than the untrained base model."
-        )
+        base = accuracies(data, "base").get(0)
+        how = "worse" if base and alone[n][2] < base[1] else "no better"
+        sentences.append(f"At n = {n}, wrong answers alone do {how} than the untrained base model.")
     return sentences
 
 

@@ -398,7 +398,7 @@ def test_what_kto_needs_is_asked_for_before_anything_is_trained(tmp_path):
 
 def test_a_head_in_learning_rates_that_is_unknown_is_named_with_the_nearest():
     with pytest.raises(
-        LikraError, match="unknown head in learning_rates 'dpoo': did you mean 'dpo'"
+        LikraError, match="'learning_rates': unknown head 'dpoo': did you mean 'dpo'"
     ):
         small(learning_rates={"dpoo": 1e-4})
     assert (

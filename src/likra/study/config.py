@@ -252,9 +252,14 @@ def parse_study(settings: Mapping[str, object], where: str = "the study") -> Stu
     negatives = [canonical(sampler) for sampler in study.negatives]
     study = study.model_copy(update={"negatives": negatives})
     _check_known("mode", study.modes, MODES)
-    heads = ("positive", "negative", *BASELINES)
-    _check_known(f"head in 'learning_rates' of {where}", study.learning_rates, heads)
-    _check_known(f"method in 'betas' of {where}", study.betas, set(BASELINES) - {"trl-sft"})
+    named: list[tuple[str, str, Collection[str]]] = [
+        ("learning_rates", "head", ("positive", "negative", *BASELINES)),
+        ("betas", "method", set(BASELINES) - {"trl-sft"}),
+    ]
+    for key, kind, known in named:
+        for name in getattr(study, key):
+            if name not in known:
+                raise LikraError(f"{where}: '{key}': {unknown(kind, name, known)}")
     _check_known("metric", [study.metric], METRICS)
     _check_known("figure", study.figures, FIGURES)
     for key in ("seeds", "snapshots", "negatives", "modes", "figures"):

@@ -33,7 +33,8 @@ def question(study: Study, about: Mapping[str, Any], data: ReportData) -> str:
     examples = f"{first:,} to {last:,}" if first != last else f"{last:,}"
     seeds = f"{len(study.seeds)} seeds" if len(study.seeds) > 1 else "one seed"
     leaks = len({test for _, test, _ in about["leaks"]})
-    leaked = f"; {leaks:,} of these are also in the training data, or nearly" if leaks else ""
+    fate = "was left out of the training" if study.on_leakage == "drop" else "stayed in it"
+    leaked = f"; {leaks:,} also in the training data, or nearly, which {fate}" if leaks else ""
     return (
         "A positive head is trained on right answers and a negative head on wrong ones, each on "
         f"{examples} examples with {seeds}. They then answer {data['cost']['questions']:,} "

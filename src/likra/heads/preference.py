@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
@@ -25,14 +24,13 @@ from likra.heads.objectives import (
 )
 from likra.heads.settings import LoraSettings, TrainingSettings
 from likra.heads.train import (
-    SnapshotSaver,
     StepTrainer,
     check_can_train,
     check_snapshots,
     part_size,
+    train_and_save,
     trainer_settings,
 )
-from likra.progress import progress
 
 
 class Reference:
@@ -112,11 +110,8 @@ def train_objective(  # noqa: PLR0913 - those of train_head, and the objective's
     used = [list(example) for example in examples[:n_questions]]
     check_examples(objective, used, part_size(settings), base.max_length)
     layout = checked_layout(base, [pair for example in used for pair in example]).layout
-    with (
-        fresh_head(base, lora or LoraSettings(), seed) as head,
-        TemporaryDirectory(prefix="likra-") as scratch,
-        progress(n_questions, name, "examples") as advance,
-    ):
+
+    def trainer_of(head: PeftModel, scratch: str) -> StepTrainer:
         trainer = ObjectiveTrainer(
             model=head,
             args=TrainingArguments(output_dir=scratch, **trainer_settings(base, settings, seed)),
@@ -126,10 +121,10 @@ def train_objective(  # noqa: PLR0913 - those of train_head, and the objective's
         trainer.objective = chosen
         trainer.beta = chosen.beta if beta is None else beta
         trainer.reference = reference or Reference()
-        saver = SnapshotSaver(
-            trainer, head, settings.batch_size, advance, folders, stamps or {}, losses
-        )
-        return saver.train()
+        return trainer
+
+    with fresh_head(base, lora or LoraSettings(), seed) as head:
+        return train_and_save(head, trainer_of, folders, settings, name, stamps, losses)
 
 
 def _collate(layout: str, objective: Objective, batch: list[list[Any]]) -> dict[str, Tensor]:

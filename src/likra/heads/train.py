@@ -1,7 +1,7 @@
 """Training one head: one pass over its answers, with snapshots at given numbers of examples."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -124,21 +124,17 @@ def train_head(  # noqa: PLR0913 - what is trained, how, and what is kept
     check_can_train(base)
     examples = [[e] if isinstance(e, TokenPair) else list(e) for e in pairs[:n_examples]]
     layout = checked_layout(base, [pair for example in examples for pair in example]).layout
-    with (
-        fresh_head(base, lora or LoraSettings(), seed) as head,
-        TemporaryDirectory(prefix="likra-") as scratch,
-        progress(n_examples, name, "examples") as advance,
-    ):
-        trainer = HeadTrainer(
+
+    def trainer_of(head: PeftModel, scratch: str) -> StepTrainer:
+        return HeadTrainer(
             model=head,
             args=TrainingArguments(output_dir=scratch, **trainer_settings(base, settings, seed)),
             data_collator=partial(_collate, layout),
             train_dataset=examples,
         )
-        saver = SnapshotSaver(
-            trainer, head, settings.batch_size, advance, folders, stamps or {}, losses
-        )
-        return saver.train()
+
+    with fresh_head(base, lora or LoraSettings(), seed) as head:
+        return train_and_save(head, trainer_of, folders, settings, name, stamps, losses)
 
 
 def _collate(layout: str, examples: list[list[TokenPair]]) -> dict[str, Tensor]:
@@ -241,6 +237,28 @@ class SnapshotSaver(TrainerCallback):
             write_text(self.losses_file, "".join(["step,loss\n", *rows]))
         if seen in self.folders:
             save_head(self.head, self.folders[seen], self.stamps.get(seen))
+
+
+def train_and_save(
+    head: PeftModel,
+    trainer_of: Callable[[PeftModel, str], StepTrainer],
+    folders: Mapping[int, Path],
+    settings: TrainingSettings,
+    name: str | None,
+    stamps: Mapping[int, Mapping[str, object]] | None,
+    losses: Path | None,
+) -> list[float]:
+    """Train a head to its last snapshot, with its progress shown, and return the losses.
+
+    ``trainer_of`` makes the trainer of the head; it is given a folder that is removed at the end.
+    """
+    with (
+        TemporaryDirectory(prefix="likra-") as scratch,
+        progress(max(folders), name, "examples") as advance,
+    ):
+        trainer = trainer_of(head, scratch)
+        batch = settings.batch_size
+        return SnapshotSaver(trainer, head, batch, advance, folders, stamps or {}, losses).train()
 
 
 def part_size(settings: TrainingSettings) -> int:

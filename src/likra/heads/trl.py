@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -26,14 +25,13 @@ from likra.heads.lora import fresh_head
 from likra.heads.objectives import check_batch
 from likra.heads.settings import LoraSettings, TrainingSettings
 from likra.heads.train import (
-    SnapshotSaver,
     StepTrainer,
     check_can_train,
     check_snapshots,
     part_size,
+    train_and_save,
     trainer_settings,
 )
-from likra.progress import progress
 from likra.questions import Choice
 
 Row = dict[str, object]  # of TRL's data set, with the columns that its collators take
@@ -112,18 +110,13 @@ def train_baseline(  # noqa: PLR0913 - those of train_head, and what it does not
     check_can_train(base)
     kind, _ = METHODS[method]
     rows = token_rows(base, kind, right[:n_questions], wrong[:n_questions], part_size(settings))
-    with (
-        fresh_head(base, lora, seed) as head,
-        _marks_removed(base.model),
-        TemporaryDirectory(prefix="likra-") as scratch,
-        progress(n_questions, name, "examples") as advance,
-    ):
+
+    def trainer_of(head: PeftModel, scratch: str) -> StepTrainer:
         arguments = _arguments(base, method, settings, seed, beta)
-        trainer = _trainer(base, kind, head, rows, {**arguments, "output_dir": scratch})
-        saver = SnapshotSaver(
-            trainer, head, settings.batch_size, advance, snapshots, stamps or {}, losses
-        )
-        return saver.train()
+        return _trainer(base, kind, head, rows, {**arguments, "output_dir": scratch})
+
+    with fresh_head(base, lora, seed) as head, _marks_removed(base.model):
+        return train_and_save(head, trainer_of, snapshots, settings, name, stamps, losses)
 
 
 def _trainer(

@@ -25,6 +25,7 @@ LAYERS = [
     "scores",
     "study",
     "report",
+    "model",
     "integrations",
     "cli",
     "__main__",

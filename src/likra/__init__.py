@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from likra.heads.train import train_head as train_head
     from likra.integrations.lm_eval import LikraLM as LikraLM
     from likra.integrations.lm_eval_base import LikraBaseLM as LikraBaseLM
+    from likra.model.likra import Likra as Likra
+    from likra.model.prompt import Prompt as Prompt
+    from likra.model.rank import Ranked as Ranked
+    from likra.model.terms import Prior as Prior
     from likra.negatives.mixture import draw_negatives as draw_negatives
     from likra.questions import Choice as Choice
     from likra.questions import Question as Question
@@ -41,11 +45,15 @@ _HOMES = {
     "BaseModel": "heads.base",
     "Choice": "questions",
     "Head": "heads.lora",
+    "Likra": "model.likra",
     "LikraBaseLM": "integrations.lm_eval_base",
     "LikraError": "errors",
     "LikraLM": "integrations.lm_eval",
     "LoraSettings": "heads.settings",
+    "Prior": "model.terms",
+    "Prompt": "model.prompt",
     "Question": "questions",
+    "Ranked": "model.rank",
     "Rendering": "data.rendering",
     "Study": "study.config",
     "TrainingSettings": "heads.settings",

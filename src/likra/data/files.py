@@ -2,10 +2,10 @@
 
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 from likra.data.card import card_names
 from likra.data.formats import Text
@@ -256,6 +256,31 @@ def open_hub(
     called = _without_collisions(list(data))
     splits = {called[split]: (f"{name} {split}", rows(split)) for split in data}
     return _open(name, splits, mapping, on_bad_row)
+
+
+def open_rows(
+    rows: Iterable[Mapping[str, Any]],
+    mapping: Mapping[str, str] | None = None,
+    on_bad_row: str = "error",
+    name: str = "data",
+) -> FileTask:
+    """Open rows in memory, such as a list of dictionaries or a `datasets.Dataset`.
+
+    Raises:
+        LikraError: they match no format, or a row is no dictionary or cannot be used.
+
+    """
+
+    def numbered() -> Iterator[Row]:
+        for number, row in enumerate(rows, start=1):
+            if not isinstance(row, Mapping):
+                raise LikraError(
+                    f"{name}, row {number} is of type {type(row).__name__}; a row is a dictionary, "
+                    "such as {'question': ..., 'choices': [...], 'answer': 0}"
+                )
+            yield f"{name}, row {number}", dict(row)
+
+    return _open(name, {TRAIN: (name, numbered())}, mapping, on_bad_row)
 
 
 def _without_collisions(splits: list[str]) -> dict[str, str]:

@@ -373,3 +373,15 @@ _FORMATS = (
     Format("prompt-completion", _completion, ("prompt", "completion"), groups=True),
     Format("multiple choice", _choice, ("prompt", "choices", "answer")),
 )
+
+
+def bare_format(style: str) -> Format:
+    """A format by the form of its prompts, for questions that are in no file.
+
+    "question" is multiple choice with a bare question, "continuation" multiple choice with a
+    prompt of its own, "verbatim" a format of TRL's.
+    """
+    if style == "verbatim":
+        return _FORMATS[0]
+    column = "question" if style == "question" else "prompt"
+    return replace(_FORMATS[3], columns={"prompt": column})

@@ -10,6 +10,49 @@ from likra.text import comparable
 TRAIN, HELD_OUT = "train", "held-out"
 
 
+def folds(stems: Iterable[str], count: int, seed: int) -> list[int]:
+    """The fold of each question, for cross-validation; those with the same stem are in one fold.
+
+    Folds are as even as the groups of equal stems allow.
+
+    Args:
+        stems: what each question asks, in order.
+        count: of the folds, at least 2.
+        seed: the same seed gives the same folds.
+
+    Returns:
+        [questions], numbers from 0; fewer folds where there are fewer different stems.
+
+    Raises:
+        LikraError: fewer than two folds are asked for, or there are fewer than two stems.
+
+    """
+    groups = list(_by_stem(stems).values())
+    if count < 2 or len(groups) < 2:
+        raise LikraError(
+            f"cross-validation takes at least 2 folds and 2 questions that differ in their words, "
+            f"not {count} and {len(groups)}"
+        )
+    random.Random(seed).shuffle(groups)
+    fold_of = [0] * sum(map(len, groups))
+    sizes = [0] * min(count, len(groups))
+    for group in sorted(groups, key=len, reverse=True):
+        fold = sizes.index(min(sizes))
+        sizes[fold] += len(group)
+        for number in group:
+            fold_of[number] = fold
+    return fold_of
+
+
+def _by_stem(stems: Iterable[str]) -> dict[bytes, list[int]]:
+    """Numbers of the questions with the same stem."""
+    by_stem: dict[bytes, list[int]] = {}
+    for number, stem in enumerate(stems):
+        text = comparable(stem).encode("utf-8", "surrogatepass")
+        by_stem.setdefault(hashlib.blake2b(text, digest_size=8).digest(), []).append(number)
+    return by_stem
+
+
 def hold_out(stems: Iterable[str], fraction: float, seed: int) -> dict[str, list[int]]:
     """Divide questions at random; those with the same stem stay together, or they would leak.
 
@@ -25,11 +68,7 @@ def hold_out(stems: Iterable[str], fraction: float, seed: int) -> dict[str, list
         LikraError: one side would be empty.
 
     """
-    by_stem: dict[bytes, list[int]] = {}
-    for number, stem in enumerate(stems):
-        text = comparable(stem).encode("utf-8", "surrogatepass")
-        by_stem.setdefault(hashlib.blake2b(text, digest_size=8).digest(), []).append(number)
-    groups = list(by_stem.values())
+    groups = list(_by_stem(stems).values())
     count = sum(map(len, groups))
     random.Random(seed).shuffle(groups)
     held: list[int] = []

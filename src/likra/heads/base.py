@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import json
 import logging
 import random
 from collections.abc import Iterator, Sequence
@@ -300,6 +301,22 @@ def _probe_pairs(base: BaseModel) -> list[TokenPair]:
     vocabulary = range(config.vocab_size)
     prompts = [draw.choices(vocabulary, k=n) for n in (length, max(2, length // 2))]
     return [TokenPair(p, draw.choices(vocabulary, k=4)) for p in prompts for _ in range(3)]
+
+
+def fingerprint(base: BaseModel) -> str:
+    """What tells a base model and its tokenizer from others, wherever it was opened from.
+
+    SHA-256 of the tokenizer's vocabulary and of each parameter's name, shape and first values, in
+    bfloat16, so that float32 and bfloat16 copies of a checkpoint are the same.
+    """
+    digest = hashlib.sha256()
+    vocabulary = sorted(base.tokenizer.get_vocab().items())
+    digest.update(json.dumps(vocabulary).encode())
+    for name, tensor in sorted(base.model.named_parameters()):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        values = tensor.detach().reshape(-1)[:64].to(torch.bfloat16).cpu()
+        digest.update(values.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def weights_digest(model: PreTrainedModel) -> str:

@@ -1,0 +1,76 @@
+"""Accuracies of a model on a task, in every mode that its heads allow."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from likra.data.load import load_task
+from likra.data.rendering import PLAIN, Rendering, chat_template_of
+from likra.errors import LikraError
+from likra.heads.lora import Head
+from likra.model.parts import Parts
+from likra.model.terms import Prior, Term, term_logprobs
+from likra.questions import check_questions
+from likra.scores.curves import curve
+from likra.scores.ratio import MODES
+from likra.scores.selection import CANDIDATES
+from likra.scores.table import BASE, PRIOR, HeadKey, combine, score_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def evaluate(
+    model: Parts, task: str, data: str | None = None, limit: int | None = None
+) -> "pd.DataFrame":
+    """Accuracies on the evaluation questions of a task, as lm-evaluation-harness counts them.
+
+    Args:
+        model: with the heads that it was trained with.
+        task: for `likra.data.load.load_task`.
+        data: for `likra.data.load.load_task`.
+        limit: the first so many questions alone.
+
+    Returns:
+        A row for each mode and metric: mode, weight, metric, accuracy, ci_low, ci_high.
+
+    Raises:
+        LikraError: the task has nothing to evaluate on, or no head fits it.
+
+    """
+    import pandas as pd
+
+    opened = load_task(task, data)
+    split = opened.eval_split or opened.train_split
+    if split is None:
+        raise LikraError(f"'{opened.name}' has no questions to evaluate on")
+    rendering: Rendering = PLAIN
+    if model.prompt.chat or opened.needs_chat_template:
+        rendering = Rendering(chat_template=chat_template_of(model.base.tokenizer))
+    questions = [q for q in opened.questions(split, rendering=rendering)[:limit] if q.can_be_ranked]
+    check_questions(questions)
+    heads: Mapping[str, Head] = model.heads or {
+        name: term
+        for name, term in (("positive", model.positive), ("negative", model.negative))
+        if isinstance(term, Head) and term.folder is not None
+    }
+    terms: dict[HeadKey, Term] = {BASE: Head(model.base), PRIOR: Prior(model.base)}
+    terms.update({HeadKey(name, 1, 0): head for name, head in heads.items()})
+    logprobs = term_logprobs(
+        list(terms.values()), questions, truncate=model.truncate, name=f"evaluate {opened.name}"
+    )
+    count = sum(len(question.choices) for question in questions)
+    tables = [
+        score_table(opened.name, split, questions, key, values, [0] * count, model.base.layout)
+        for key, values in zip(terms, logprobs, strict=True)
+    ]
+    scores = combine(tables)
+    modes = [
+        mode
+        for mode in CANDIDATES
+        if {MODES[mode].positive, MODES[mode].negative} <= {"base", "prior", *heads}
+    ]
+    weight = model.weight or 1.0
+    points = pd.DataFrame(curve(scores, opened.name, modes, [weight]))
+    points = points[points.seed != "all"].rename(columns={"value": "accuracy"})
+    columns = ["mode", "weight", "metric", "accuracy", "ci_low", "ci_high"]
+    return points[columns].reset_index(drop=True)

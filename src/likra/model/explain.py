@@ -1,0 +1,129 @@
+"""Which words of an answer speak for it, and which give it away."""
+
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from likra.data.formats import Text
+from likra.data.prompts import as_text
+from likra.errors import LikraError
+from likra.model.parts import Parts
+from likra.model.terms import term_token_logprobs
+
+
+@dataclass(frozen=True)
+class Share:
+    """A token or a word with its share of the score.
+
+    Attributes:
+        text: as it stands in the answer, with the space before it.
+        score: ``positive_logprob - w * negative_logprob``, per character where the model divides
+            by length.
+        positive_logprob: given all before it, in nats; of a word the sum over its tokens.
+        negative_logprob: the same under the negative term; 0 where there is none.
+
+    """
+
+    text: str
+    score: float
+    positive_logprob: float
+    negative_logprob: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The shares of an answer's tokens and words; both sum to its score.
+
+    Attributes:
+        question: what was asked.
+        answer: the answer.
+        score: as `likra.model.likra.Likra.rank` gives it.
+        tokens: in order.
+        words: in order; a word is what spaces set apart.
+
+    """
+
+    question: str
+    answer: str
+    score: float
+    tokens: tuple[Share, ...]
+    words: tuple[Share, ...]
+
+    @property
+    def gives_away(self) -> Share:
+        """The word that speaks most against the answer."""
+        return min(self.words, key=lambda word: word.score)
+
+    def as_html(self) -> str:
+        """The answer with its words coloured, as HTML that can stand in a page."""
+        largest = max(abs(word.score) for word in self.words) or 1.0
+        marks = []
+        for word in self.words:
+            color = "0,114,178" if word.score > 0 else "213,94,0"
+            title = (
+                f"{word.score:+.2f}: log p+ {word.positive_logprob:.2f}, "
+                f"log p- {word.negative_logprob:.2f}"
+            )
+            marks.append(
+                f'<mark style="background:rgba({color},{0.6 * abs(word.score) / largest:.2f});'
+                f'color:inherit" title="{escape(title)}">{escape(word.text)}</mark>'
+            )
+        return (
+            f"<p>{escape(self.question)}</p>\n"
+            f"<p>{''.join(marks)} <small>score {self.score:+.2f}</small></p>"
+        )
+
+
+def explain(parts: Parts, question: Text, answer: Text) -> Explanation:
+    """The shares of an answer's tokens and words: see `likra.model.likra.Likra.explain`."""
+    tokenizer = parts.base.tokenizer
+    (choice,) = parts.prompt.question(tokenizer, question, [answer]).choices
+    tokens, positive = term_token_logprobs(parts.positive, choice, truncate=parts.truncate)
+    negative = np.zeros_like(positive)
+    if parts.negative is not None:
+        others, negative = term_token_logprobs(parts.negative, choice, truncate=parts.truncate)
+        if others != tokens:  # without its question an answer may be divided otherwise
+            raise LikraError("the two terms divide the answer into different tokens")
+    shares = (positive - parts.weight * negative) / (len(choice.text) if parts.per_character else 1)
+    texts = token_texts(tokenizer, tokens)
+    columns = zip(texts, shares.tolist(), positive.tolist(), negative.tolist(), strict=True)
+    rows = [Share(*row) for row in columns]
+    score = float(shares.sum())
+    return Explanation(as_text(question), as_text(answer), score, tuple(rows), tuple(_words(rows)))
+
+
+def token_texts(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> list[str]:
+    """The text that each token adds to those before it; together they are the whole text.
+
+    A character may take several tokens: it is the text of the last of them.
+    """
+    texts: list[str] = []
+    done = ""
+    for end in range(1, len(tokens) + 1):
+        whole = str(tokenizer.decode(tokens[:end], clean_up_tokenization_spaces=False))
+        if whole.endswith("�") and end < len(tokens):
+            texts.append("")
+            continue
+        texts.append(whole[len(done) :])
+        done = whole
+    return texts
+
+
+def _words(parts: list[Share]) -> list[Share]:
+    """Tokens to words: a new one begins where a token begins with a space."""
+    groups: list[list[Share]] = []
+    for part in parts:
+        if not groups or part.text[:1].isspace():
+            groups.append([])
+        groups[-1].append(part)
+    return [
+        Share(
+            "".join(part.text for part in group),
+            sum(part.score for part in group),
+            sum(part.positive_logprob for part in group),
+            sum(part.negative_logprob for part in group),
+        )
+        for group in groups
+    ]

@@ -1,0 +1,563 @@
+"""`Likra.fit`: train the heads, measure every mode on questions not trained on, and choose."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from likra.atomic import replacing
+from likra.data.files import open_rows
+from likra.data.load import Task, load_task
+from likra.data.rendering import PLAIN, Rendering, chat_template_of
+from likra.data.splits import folds as folds_of
+from likra.engine.tokens import TokenPair
+from likra.errors import LikraError
+from likra.heads.base import BaseModel, fingerprint, open_model
+from likra.heads.lora import Head
+from likra.heads.sample import sample_answers
+from likra.heads.score import encode_answers, encode_questions, score
+from likra.heads.settings import LoraSettings, SamplingSettings, TrainingSettings
+from likra.heads.stamp import CONFIG, read_stamp
+from likra.heads.train import train_head
+from likra.model.evidence import FEWEST, Chosen, Evidence, choose
+from likra.model.folder import check_output, fitted_digest, load, save
+from likra.model.parts import Parts, parts_of
+from likra.model.prompt import Prompt, prompt_of
+from likra.model.terms import without_prompt
+from likra.negatives.mixture import parse_source
+from likra.negatives.samplers import Material
+from likra.questions import Question, check_questions
+from likra.scores.ratio import MODES
+from likra.scores.selection import CANDIDATES, Ranking
+from likra.scores.table import BASE, PRIOR, HeadKey, Scores, combine, score_table
+from likra.study.digests import digest_of, examples_digest, questions_digest
+from likra.study.examples import Example, paired_order
+
+POSITIVE, NEGATIVE = "positive", "negative"
+PARTS = (0.25, 0.5, 1.0)  # of the training questions, at which the evidence measures
+SILENT: Callable[[str], None] = lambda line: None  # noqa: E731
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides a fit beside the base model and the data."""
+
+    negatives: str
+    folds: int
+    seed: int
+    modes: tuple[str, ...]
+    training: TrainingSettings
+    lora: LoraSettings
+    generation: SamplingSettings
+    truncate: bool
+
+
+def fit(  # noqa: PLR0913 - its settings, each with a default
+    base: BaseModel | str,
+    data: Any,
+    output: Path | str | None = None,
+    *,
+    evaluation: Any = None,
+    negatives: str = "random_choice",
+    folds: int = 5,
+    seed: int = 0,
+    modes: Sequence[str] = CANDIDATES,
+    training: TrainingSettings | None = None,
+    lora: LoraSettings | None = None,
+    generation: SamplingSettings | None = None,
+    columns: Mapping[str, str] | None = None,
+    on_bad_row: str = "error",
+    chat: bool | None = None,
+    truncate: bool = False,
+    dtype: str | None = None,
+    log: Callable[[str], None] = SILENT,
+) -> Parts:
+    """Train a positive head on the right answers and a negative one on the wrong ones.
+
+    Then choose mode, weight and length normalisation, calibrate the score as a probability, and
+    keep the evidence. What is chosen is measured on questions that the heads were not trained on:
+    by cross-validation, or on questions for evaluation if they are given. Each head scores each
+    of them once.
+
+    Args:
+        base: the base model, or its name.
+        data: a file, a folder, a task or a data set of the hub (`likra.data.load.load_task`); a
+            `datasets.Dataset`; or a list of dictionaries in any format of `likra.data.formats`.
+            Right answers, wrong answers, or both.
+        output: the model's folder. A fit that was stopped continues; one that is there with the
+            same settings and data is opened. By default the model is kept until the process ends.
+        evaluation: other questions to measure on, in the place of cross-validation; as ``data``.
+        negatives: where wrong answers come from (`likra.negatives`): by default a wrong choice of
+            the question; "generated" for the base model's own, "other_question" for right answers
+            of other questions.
+        folds: of the cross-validation. Each costs a training of both heads.
+        seed: of folds, order, wrong answers and heads.
+        modes: those to choose from.
+        training: learning rate and batch.
+        lora: the shape of the heads.
+        generation: how "generated" samples.
+        columns: of a file, by role, where its names are others.
+        on_bad_row: "error", or "skip" to leave out what cannot be used.
+        chat: whether to put questions as chat turns; by default where the data are messages.
+        truncate: cut prompts that are longer than the model's context from the left.
+        dtype: of a base model that is opened by its name.
+        log: is given a line about each stage.
+
+    Returns:
+        The model, opened from ``output``.
+
+    Raises:
+        LikraError: data that cannot be used, nothing to train on, or a folder that holds
+            something else.
+
+    """
+    for mode in modes:
+        if mode not in CANDIDATES:
+            raise LikraError(f"unknown mode '{mode}': known: {', '.join(CANDIDATES)}")
+    parse_source(negatives)
+    opened = open_model(base, dtype=dtype) if isinstance(base, str) else base
+    settings = Settings(
+        negatives,
+        folds,
+        seed,
+        tuple(modes),
+        training or TrainingSettings(),
+        lora or LoraSettings(),
+        generation or SamplingSettings(),
+        truncate,
+    )
+    task = open_data(data, columns, on_bad_row)
+    questions, prompt = read_questions(opened, task, chat)
+    asked: list[Question] = []
+    if evaluation is not None:
+        own = open_data(evaluation, columns, on_bad_row)
+        asked = [q for q in _of_task(opened, own, prompt.chat, own.eval_split) if q.can_be_ranked]
+        if not asked:
+            raise LikraError(f"'{own.name}' has no question with a right and a wrong answer")
+    for note in task.notes:
+        log(f"data   {note}")
+    if output is None:
+        scratch = TemporaryDirectory(prefix="likra-", ignore_cleanup_errors=True)
+        work = Path(scratch.name)
+        return _Fit(opened, prompt, settings, questions, asked, work, log).model(scratch)
+    folder = Path(output)
+    check_output(folder)
+    work = folder.with_name(f"{folder.name}.partial")
+    run = _Fit(opened, prompt, settings, questions, asked, work, log)
+    if fitted_digest(folder) == run.digest:
+        log(f"done   '{folder}' was fitted with these settings and data")
+    else:
+        save(run.model(), folder)
+    shutil.rmtree(work, ignore_errors=True)
+    return load(folder, base=opened)
+
+
+def open_data(
+    data: Any, columns: Mapping[str, str] | None = None, on_bad_row: str = "error"
+) -> Task:
+    """A task of whatever people have: a name, a path, rows or a `datasets.Dataset`.
+
+    Raises:
+        LikraError: it cannot be read.
+
+    """
+    if isinstance(data, str | Path):
+        return load_task(str(data), columns=columns, on_bad_row=on_bad_row)
+    if isinstance(data, Mapping) or not isinstance(data, Iterable):
+        raise LikraError(
+            f"data is of type {type(data).__name__}: give a path, a datasets.Dataset or a list of "
+            "dictionaries"
+        )
+    return open_rows(data, columns, on_bad_row)
+
+
+def read_questions(base: BaseModel, task: Task, chat: bool | None) -> tuple[list[Question], Prompt]:
+    """The questions to train on, and the form of their prompts.
+
+    Raises:
+        LikraError: there are none.
+
+    """
+    is_chat = task.needs_chat_template if chat is None else chat
+    questions = _of_task(base, task, is_chat, task.train_split)
+    check_questions(questions)
+    return questions, prompt_of(task, questions, chat=is_chat)
+
+
+def _of_task(base: BaseModel, task: Task, chat: bool, split: str | None) -> list[Question]:
+    split = split or task.train_split
+    if split is None:
+        raise LikraError(f"'{task.name}' has no training split: it has {', '.join(task.splits)}")
+    rendering: Rendering = PLAIN
+    if chat:
+        if not base.tokenizer.chat_template:
+            raise LikraError(
+                f"the questions are chat messages, and the tokenizer of '{base.name}' has no chat "
+                "template"
+            )
+        rendering = Rendering(chat_template=chat_template_of(base.tokenizer))
+    return list(task.questions(split, rendering=rendering))
+
+
+@dataclass
+class _Fit:
+    """One fit: its cells, each computed once and kept in the work folder."""
+
+    base: BaseModel
+    prompt: Prompt
+    settings: Settings
+    questions: list[Question]
+    asked: list[Question]
+    work: Path
+    log: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        s = self.settings
+        self.inputs: dict[str, object] = {
+            "base": fingerprint(self.base),
+            "dtype": str(self.base.model.dtype),
+            "seed": s.seed,
+            "training": s.training.model_dump(mode="json"),
+            "lora": s.lora.model_dump(mode="json"),
+            "truncate": s.truncate,
+        }
+        self.digest = digest_of(
+            {
+                **self.inputs,
+                "prompt": [self.prompt.style, self.prompt.chat],
+                "negatives": s.negatives,
+                "generation": s.generation.model_dump(mode="json"),
+                "folds": s.folds,
+                "modes": list(s.modes),
+                "questions": questions_digest(self.questions),
+                "evaluation": questions_digest(self.asked),
+            }
+        )
+        self.pairs: dict[str, list[TokenPair]] = {}
+
+    # ----------------------------------------------------------------------------------------
+    # The stages
+
+    def model(self, scratch: object = None) -> Parts:
+        """All of it."""
+        material = self._material()
+        examples = self._examples(self.questions, material)
+        heads = [head for head in (POSITIVE, NEGATIVE) if examples[head]]
+        if not heads:
+            raise LikraError(
+                f"there is nothing to train on: no right answer, and no wrong one from "
+                f"'{self.settings.negatives}'"
+            )
+        self._say(examples)
+        scores: Scores | None
+        if self.asked:
+            trained, scores, learned = self._on_evaluation(examples)
+            fold = np.array(folds_of([q.stem for q in self.asked], self._count(self.asked), 0))
+            how = "given for evaluation"
+        else:
+            scores, fold, learned = self._crossed(material, heads)
+            count = len(set(fold.tolist())) if scores is not None else 0
+            how = f"{count}-fold cross-validation"
+            trained = self._final(examples)
+        chosen = self._chosen(scores, fold, how, learned, heads)
+        return parts_of(self.base, self.prompt, trained, chosen, self.settings.truncate, scratch)
+
+    def _say(self, examples: Mapping[str, Sequence[Example]]) -> None:
+        rankable = sum(question.can_be_ranked for question in self.questions)
+        self.log(f"data   {len(self.questions):,} questions, {rankable:,} of them to rank")
+        counts = " and ".join(f"{len(own):,} for the {head} head" for head, own in examples.items())
+        self.log(f"train  on {counts}")
+
+    def _count(self, questions: Sequence[Question]) -> int:
+        return max(2, min(self.settings.folds, len(questions)))
+
+    def _chosen(
+        self,
+        scores: Scores | None,
+        fold: np.ndarray,
+        how: str,
+        learned: Mapping[str, tuple[float, float]],
+        heads: Sequence[str],
+    ) -> Chosen:
+        if scores is not None and len(scores.question_ids) >= FEWEST:
+            chosen = choose(scores, fold, how, self.settings.modes, learned)
+            return replace(chosen, inputs=self.digest)
+        have = {"base", "prior", *heads}
+        able = [m for m in self.settings.modes if {MODES[m].positive, MODES[m].negative} <= have]
+        if not able:
+            raise LikraError(f"none of the modes {', '.join(self.settings.modes)} has its heads")
+        count = 0 if scores is None else len(scores.question_ids)
+        evidence = Evidence(count, how, 0, learned=learned)
+        ranking = Ranking(able[-1], 1.0 if MODES[able[-1]].weighted else 0.0, "acc")
+        return Chosen(ranking, 1.0, (), (), evidence, self.digest)
+
+    def _crossed(
+        self, material: Material, heads: Sequence[str]
+    ) -> tuple[Scores | None, np.ndarray, dict[str, tuple[float, float]]]:
+        """Scores of all questions, each under heads that were not trained on it."""
+        questions = self.questions
+        if len(questions) < 2 * self.settings.folds:
+            return None, np.zeros(0), {}
+        number = np.array(
+            folds_of([q.stem for q in questions], self.settings.folds, self.settings.seed)
+        )
+        parts = [
+            self._examples(
+                [q for q, own in zip(questions, number, strict=True) if own != fold], material
+            )
+            for fold in range(number.max() + 1)
+        ]
+        sizes = self._sizes(parts, heads)
+        place = np.repeat(number, [len(question.choices) for question in questions])
+        values: dict[HeadKey, np.ndarray] = self._untrained(questions)
+        for head in heads:
+            for label, _ in sizes:
+                values[self._key(head, label)] = np.zeros(len(place))
+        for fold, examples in enumerate(parts):
+            asked = [q for q, own in zip(questions, number, strict=True) if own == fold]
+            for head in heads:
+                name = f"fold {fold + 1} of {len(parts)}: {head}"
+                cell, own = f"fold={fold}.{head}", examples[head]
+                scored = self._scored(cell, name, head, own, sizes, asked)
+                for (label, _), logprobs in zip(sizes, scored, strict=True):
+                    values[self._key(head, label)][place == fold] = logprobs
+        learned = self._learned(values, heads, sizes[-1][0])
+        kept = np.array([question.can_be_ranked for question in questions])
+        if not kept.any():
+            return None, number, learned
+        return self._table(questions, values).of(kept), number[kept], learned
+
+    def _on_evaluation(
+        self, examples: Mapping[str, Sequence[Example]]
+    ) -> tuple[dict[str, Path], Scores, dict[str, tuple[float, float]]]:
+        """The final heads, and the evaluation questions under their snapshots."""
+        heads = [head for head in (POSITIVE, NEGATIVE) if examples[head]]
+        sizes = self._sizes([examples], heads)
+        values = self._untrained(self.asked)
+        for head in heads:
+            scored = self._scored(
+                f"evaluation.{head}", head, head, examples[head], sizes, self.asked, keep=True
+            )
+            for (label, _), own in zip(sizes, scored, strict=True):
+                values[self._key(head, label)] = own
+        return self._final(examples), self._table(self.asked, values), {}
+
+    def _final(self, examples: Mapping[str, Sequence[Example]]) -> dict[str, Path]:
+        """The heads on all questions, by name."""
+        folders = {}
+        for head, own in examples.items():
+            if own:
+                folders[head] = self.work / head
+                self._train(head, own, {len(own): folders[head]}, head)
+        return folders
+
+    # ----------------------------------------------------------------------------------------
+    # Examples
+
+    def _examples(
+        self, questions: Sequence[Question], material: Material
+    ) -> dict[str, tuple[Example, ...]]:
+        """What each head learns from: of the same questions first, then of the others."""
+        order = paired_order(
+            questions,
+            replace(material, pool=questions),
+            seed=self.settings.seed,
+            source=self.settings.negatives,
+            n=len(questions) + 1,
+        )
+        return {head: order.of(head, len(questions)) for head in (POSITIVE, NEGATIVE)}
+
+    def _material(self) -> Material:
+        sources = {part.source for part in parse_source(self.settings.negatives)}
+        if unusable := sources & {"other_task", "file"}:
+            raise LikraError(f"{', '.join(sorted(unusable))}: for studies alone (`likra run`)")
+        material = Material(self.questions, match=self.settings.generation.match)
+        if sources & {"hardest", "easiest"}:
+            values = iter(self._untrained(self.questions)[BASE].tolist())
+            ranked = {q.id: [next(values) for _ in q.choices] for q in self.questions}
+            material = replace(material, scores=ranked)
+        if "generated" in sources:
+            material = replace(material, candidates={"generated": self._samples()})
+        return material
+
+    def _samples(self) -> dict[str, Sequence[str]]:
+        asked = [question for question in self.questions if question.right]
+        if not asked:
+            raise LikraError("'generated' needs right answers, to know which samples are wrong")
+        settings = self.settings.generation
+        contexts = [question.right[0].context for question in asked]
+        inputs = {**self.inputs, "samples": settings.model_dump(mode="json"), "of": contexts}
+        path = self.work / "generated.json"
+        kept = _read_json(path, digest_of(inputs))
+        if kept is None:
+            kept = sample_answers(
+                self.base,
+                contexts,
+                samples=settings.samples,
+                temperature=settings.temperature,
+                max_new_tokens=settings.max_new_tokens,
+                seed=self.settings.seed,
+                name="generate wrong answers",
+            )
+            _write_json(path, digest_of(inputs), kept)
+        return {question.id: texts for question, texts in zip(asked, kept, strict=True)}
+
+    def _sizes(
+        self, parts: Sequence[Mapping[str, Sequence[Example]]], heads: Sequence[str]
+    ) -> list[tuple[int, float]]:
+        """Parts of the training at which heads are measured: (questions, part)."""
+        batch = self.settings.training.batch_size
+        fewest = min(len(examples[head]) for examples in parts for head in heads)
+        largest = max(min(len(examples[head]) for examples in parts) for head in heads)
+        if not fewest:
+            raise LikraError("a fold has nothing to train a head on: give fewer folds")
+        sizes = {max(1, round(part * largest)): part for part in PARTS if part * fewest >= batch}
+        return list((sizes or {largest: 1.0}).items())
+
+    # ----------------------------------------------------------------------------------------
+    # Training and scoring
+
+    def _train(
+        self, head: str, examples: Sequence[Example], snapshots: Mapping[int, Path], name: str
+    ) -> None:
+        """Train a head; one whose snapshots are all there is not trained again."""
+        answers = [example.answers(head) for example in examples]
+        digest = self._head_digest(head, examples)
+        stamp: dict[str, object] = {"digest": digest, "inputs": {**self.inputs, "head": head}}
+        if all(_has_stamp(folder, digest, n) for n, folder in snapshots.items()):
+            return
+        flat = [choice for own in answers for choice in own]
+        asked = [
+            example.question for example, own in zip(examples, answers, strict=True) for _ in own
+        ]
+        pairs = iter(encode_answers(self.base, asked, flat, truncate=self.settings.truncate))
+        train_head(
+            self.base,
+            [[next(pairs) for _ in own] for own in answers],
+            snapshots,
+            settings=self.settings.training,
+            lora=self.settings.lora,
+            seed=self.settings.seed,
+            name=f"train {name}",
+            stamps={n: {**stamp, "n": n} for n in snapshots},
+        )
+
+    def _head_digest(self, head: str, examples: Sequence[Example]) -> str:
+        answers = [example.answers(head) for example in examples]
+        return digest_of({**self.inputs, "head": head, "examples": examples_digest(answers)})
+
+    def _scored(
+        self,
+        cell: str,
+        name: str,
+        head: str,
+        examples: Sequence[Example],
+        sizes: Sequence[tuple[int, float]],
+        asked: Sequence[Question],
+        *,
+        keep: bool = False,
+    ) -> list[np.ndarray]:
+        """Log-likelihoods of all choices under a head's snapshots: for each size [choices].
+
+        With ``keep`` the last snapshot stays, as the final head.
+        """
+        batch = self.settings.training.batch_size
+        counts = [
+            len(examples) if part == 1 else int(part * len(examples)) // batch * batch
+            for _, part in sizes
+        ]
+        digest = digest_of([self._head_digest(head, examples), counts, questions_digest(asked)])
+        path = self.work / f"{cell}.json"
+        kept = _read_json(path, digest)
+        if kept is None:
+            with TemporaryDirectory(prefix="likra-") as scratch:
+                folders = {n: Path(scratch) / str(n) for n in counts}
+                if keep:
+                    folders[counts[-1]] = self.work / head
+                self._train(head, examples, folders, name)
+                packed = self.base.pack(
+                    encode_questions(self.base, asked, truncate=self.settings.truncate)
+                )
+                kept = [
+                    score(
+                        Head(self.base, folders[n]), packed, name=f"score {name}"
+                    ).logprobs.tolist()
+                    for n in counts
+                ]
+            _write_json(path, digest, kept)
+        return [np.array(own) for own in kept]
+
+    def _untrained(self, questions: Sequence[Question]) -> dict[HeadKey, np.ndarray]:
+        """The base, and the base without the questions."""
+        digest = digest_of([self.inputs, questions_digest(questions)])
+        path = self.work / f"base.{digest[:8]}.json"
+        kept = _read_json(path, digest)
+        if kept is None:
+            kept = [
+                score(
+                    Head(self.base),
+                    encode_questions(self.base, own, truncate=self.settings.truncate),
+                    name=f"score {name}",
+                ).logprobs.tolist()
+                for name, own in (
+                    ("base", questions),
+                    ("answers alone", [without_prompt(question) for question in questions]),
+                )
+            ]
+            _write_json(path, digest, kept)
+        return {BASE: np.array(kept[0]), PRIOR: np.array(kept[1])}
+
+    def _key(self, head: str, n: int) -> HeadKey:
+        source = self.settings.negatives if head == NEGATIVE else None
+        return HeadKey(head, n, self.settings.seed, source)
+
+    def _table(self, questions: Sequence[Question], values: Mapping[HeadKey, np.ndarray]) -> Scores:
+        count = [0] * sum(len(question.choices) for question in questions)
+        return combine(
+            score_table("fit", "train", questions, key, own, count, self.base.layout)
+            for key, own in values.items()
+        )
+
+    def _learned(
+        self, values: Mapping[HeadKey, np.ndarray], heads: Sequence[str], n: int
+    ) -> dict[str, tuple[float, float]]:
+        """By head, the mean log-probability of an answer token of its kind: base, and head."""
+        pairs = encode_questions(self.base, self.questions, truncate=self.settings.truncate)
+        tokens = np.array([len(pair.continuation) for pair in pairs])
+        right = np.array([c.is_right for q in self.questions for c in q.choices])
+        learned = {}
+        for head in heads:
+            own = right if head == POSITIVE else ~right
+            if own.any():
+                before, after = (
+                    float(values[key][own].sum() / tokens[own].sum())
+                    for key in (BASE, self._key(head, n))
+                )
+                learned[head] = before, after
+        return learned
+
+
+def _has_stamp(folder: Path, digest: str, n: int) -> bool:
+    if not (folder / CONFIG).is_file():
+        return False
+    stamp = read_stamp(folder)
+    return (stamp.get("digest"), stamp.get("n")) == (digest, n)
+
+
+def _read_json(path: Path, digest: str) -> Any:
+    """What was computed from the same inputs, or None."""
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return kept["values"] if kept["digest"] == digest else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_json(path: Path, digest: str, values: Any) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps({"digest": digest, "values": values}), encoding="utf-8")

@@ -1,0 +1,276 @@
+"""The folder of a model: likra.json, the heads as plain PEFT adapters, and README.md.
+
+Nothing in it is executed: weights are safetensors, and the rest is JSON and text.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from likra.atomic import replacing
+from likra.errors import LikraError, unknown
+from likra.heads.base import BaseModel, fingerprint, open_model
+from likra.heads.lora import Head
+from likra.heads.stamp import CONFIG, WEIGHTS
+from likra.model.card import CURVE, card, draw_curve
+from likra.model.evidence import Chosen, Evidence
+from likra.model.parts import Parts
+from likra.model.prompt import Prompt
+from likra.model.terms import BASE, PRIOR, Prior, Term, open_term
+from likra.scores.ratio import MODES
+from likra.scores.selection import CANDIDATES, Ranking
+
+FILE, FORMAT = "likra.json", 1
+CARD = "README.md"
+ADAPTER = (CONFIG, WEIGHTS)  # what a PEFT adapter takes
+
+
+def is_model(folder: Path) -> bool:
+    """Whether a folder holds a model."""
+    return (folder / FILE).is_file()
+
+
+def check_output(folder: Path) -> None:
+    """Refuse to write a model where something else is.
+
+    Raises:
+        LikraError: the folder holds other files, or is a file.
+
+    """
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not is_model(folder)):
+        raise LikraError(f"'{folder}' holds something else than a model: give another output")
+
+
+def save(model: Parts, folder: Path) -> Path:
+    """Write a model: see `likra.model.likra.Likra.save_pretrained`."""
+    check_output(folder)
+    heads = dict(model.heads)
+    content: dict[str, Any] = {"format": FORMAT, **_terms(model, heads)}
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+        for name, head in heads.items():
+            _copy_adapter(head, temporary / name)
+        content |= {
+            "base": {"name": model.base.name, "fingerprint": fingerprint(model.base)},
+            "heads": {name: _digest(temporary / name) for name in heads},
+            "prompt": asdict(model.prompt),
+            "per_character": model.per_character,
+            "truncate": model.truncate,
+            "fit": _chosen_as_json(model.chosen),
+        }
+        text = json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True)
+        (temporary / FILE).write_text(text + "\n", encoding="utf-8")
+        if model.chosen is not None and model.chosen.evidence.growth:
+            draw_curve(model.chosen.evidence, temporary / CURVE)
+        (temporary / CARD).write_text(card(model, folder.name), encoding="utf-8")
+    return folder
+
+
+def _terms(model: Parts, heads: dict[str, Head]) -> dict[str, Any]:
+    """The names of the terms; a head that has none yet is added to the heads."""
+    known = {head.folder: name for name, head in heads.items()}
+    names: dict[str, str | None] = {"negative": None}
+    for place, term in (("positive", model.positive), ("negative", model.negative)):
+        if term is None:
+            continue
+        if term.base is not model.base:
+            raise LikraError(
+                f"the {place} term is another model ('{term.base.name}'), which a folder does not "
+                "keep: put it together again with Likra(...)"
+            )
+        if isinstance(term, Prior):
+            names[place] = PRIOR
+        elif term.folder is None:
+            names[place] = BASE
+        else:
+            names[place] = known.setdefault(term.folder, place)
+            heads[known[term.folder]] = term
+    return {**names, "weight": model.weight}
+
+
+def _copy_adapter(head: Head, folder: Path) -> None:
+    folder.mkdir()
+    assert head.folder is not None
+    try:
+        for name in ADAPTER:
+            shutil.copyfile(head.folder / name, folder / name)
+    except OSError as error:
+        raise LikraError(f"cannot copy the head in '{head.folder}': {error}") from error
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for name in ADAPTER:
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()
+
+
+def _chosen_as_json(chosen: Chosen | None) -> dict[str, Any] | None:
+    if chosen is None:
+        return None
+    return {
+        "ranking": asdict(chosen.ranking),
+        "temperature": chosen.temperature,
+        "confidence": chosen.confidence,
+        "correct": chosen.correct,
+        "inputs": chosen.inputs,
+        "evidence": chosen.evidence.as_json(),
+    }
+
+
+def _chosen_from_json(values: Mapping[str, Any] | None) -> Chosen | None:
+    if values is None:
+        return None
+    return Chosen(
+        Ranking(**values["ranking"]),
+        values["temperature"],
+        tuple(values["confidence"]),
+        tuple(values["correct"]),
+        Evidence.from_json(values["evidence"]),
+        values["inputs"],
+    )
+
+
+# --------------------------------------------------------------------------------------------
+# Opening
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The content of ``likra.json``.
+
+    Raises:
+        LikraError: there is none, it cannot be read, or a newer likra wrote it.
+
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise LikraError(f"no model in '{folder}': there is no {FILE}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = int(content["format"])
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise LikraError(f"cannot read '{path}' ({type(error).__name__})") from error
+    if version > FORMAT:
+        raise LikraError(
+            f"'{path}' has format {version}, and this version of likra reads up to {FORMAT}: "
+            "pip install --upgrade likra"
+        )
+    return dict(content)
+
+
+def fitted_digest(folder: Path) -> str | None:
+    """What the model in a folder was fitted from; None where there is none."""
+    if not is_model(folder):
+        return None
+    return (read(folder).get("fit") or {}).get("inputs")
+
+
+def load(
+    name: Path | str,
+    *,
+    base: BaseModel | str | None = None,
+    mode: str | None = None,
+    weight: float | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+) -> Parts:
+    """Open a model: see `likra.model.likra.Likra.from_pretrained`."""
+    folder = _local(str(name))
+    content = read(folder)
+    try:
+        return _opened(folder, content, base, mode, weight, dtype, device)
+    except (KeyError, TypeError, ValueError) as error:
+        raise LikraError(
+            f"cannot read '{folder / FILE}': {type(error).__name__}: {error}"
+        ) from error
+
+
+def _opened(
+    folder: Path,
+    content: Mapping[str, Any],
+    base: BaseModel | str | None,
+    mode: str | None,
+    weight: float | None,
+    dtype: str | None,
+    device: str | None,
+) -> Parts:
+    for name, digest in content["heads"].items():
+        missing = [file for file in ADAPTER if not (folder / name / file).is_file()]
+        if missing:
+            raise LikraError(
+                f"the {name} head is missing: there is no '{folder / name / missing[0]}'"
+            )
+        if _digest(folder / name) != digest:
+            raise LikraError(f"the {name} head in '{folder / name}' was changed after it was saved")
+    if not isinstance(base, BaseModel):
+        base = open_model(base or content["base"]["name"], dtype=dtype, device=device)
+    if fingerprint(base) != content["base"]["fingerprint"]:
+        raise LikraError(
+            f"'{base.name}' is not the base that the heads in '{folder}' were trained on: its "
+            f"weights or its tokenizer are others (it was '{content['base']['name']}')"
+        )
+    heads = {name: Head(base, folder / name) for name in content["heads"]}
+    chosen = _chosen_from_json(content["fit"])
+    positive, negative = content["positive"], content["negative"]
+    own_weight = content["weight"]
+    if mode is not None:
+        if mode not in CANDIDATES:
+            raise unknown("mode", mode, CANDIDATES)
+        terms = MODES[mode]
+        lacking = {terms.positive, terms.negative} - {BASE, PRIOR, *heads}
+        if lacking:
+            raise LikraError(f"mode {mode} needs a {lacking.pop()} head, and '{folder}' has none")
+        positive, negative = terms.positive, terms.negative if terms.weighted else None
+        own_weight = own_weight or 1.0
+        chosen = None  # what was calibrated is another mode
+
+    def term(name: str) -> Term:
+        return heads[name] if name in heads else open_term(name, base)
+
+    return Parts(
+        term(positive),
+        None if negative is None else term(negative),
+        own_weight if weight is None else weight,
+        prompt=Prompt(**content["prompt"]),
+        per_character=content["per_character"] and mode is None,
+        truncate=content["truncate"],
+        chosen=chosen if weight is None else None,
+        heads=heads,
+    )
+
+
+def _local(name: str) -> Path:
+    """The folder itself, or that of the cache for a model on the hub."""
+    if Path(name).exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name))
+    except Exception as error:  # the hub and the network: many types
+        text = " ".join(str(error).split())
+        raise LikraError(
+            f"no model '{name}': it is no folder here, and not on the Hugging Face hub "
+            f"({text[:160]})"
+        ) from error
+
+
+def push(model: Parts, name: str, *, private: bool = False, token: str | None = None) -> str:
+    """Upload a model: see `likra.model.likra.Likra.push_to_hub`."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    with TemporaryDirectory(prefix="likra-") as scratch:
+        folder = save(model, Path(scratch) / name.rpartition("/")[2])
+        try:
+            address = api.create_repo(name, private=private, exist_ok=True)
+            api.upload_folder(repo_id=name, folder_path=folder, commit_message="Likra model")
+        except Exception as error:  # the hub and the network: many types
+            text = " ".join(str(error).split())
+            raise LikraError(f"cannot upload to '{name}': {text[:240]}") from error
+    return str(address)

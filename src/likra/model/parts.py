@@ -1,0 +1,73 @@
+"""What a model is made of: a value, which is fitted, kept, opened and asked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from likra.heads.base import BaseModel
+from likra.heads.lora import Head
+from likra.model.evidence import Chosen
+from likra.model.prompt import Prompt
+from likra.model.terms import Term, open_term
+from likra.scores.ratio import MODES
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a model.
+
+    Attributes:
+        positive: the positive term.
+        negative: the negative term; None where the positive term alone is the score.
+        weight: w of the negative term; 0 without one.
+        prompt: how a question and an answer are put to the model.
+        per_character: whether scores are divided by the characters of an answer.
+        truncate: whether prompts longer than the model's context are cut from the left.
+        chosen: what `fit` chose and measured; None for a model that was put together by hand.
+        heads: all heads that were trained, by name; the terms are some of them.
+        scratch: a temporary folder of the heads, which lives as long as this does.
+
+    """
+
+    positive: Term
+    negative: Term | None = None
+    weight: float = 0.0
+    prompt: Prompt = field(default_factory=Prompt)
+    per_character: bool = False
+    truncate: bool = False
+    chosen: Chosen | None = None
+    heads: Mapping[str, Head] = field(default_factory=dict)
+    scratch: object = field(default=None, repr=False, compare=False)
+
+    @property
+    def base(self) -> BaseModel:
+        """The base model of the positive term."""
+        return self.positive.base
+
+
+def parts_of(
+    base: BaseModel,
+    prompt: Prompt,
+    folders: Mapping[str, Path],
+    chosen: Chosen,
+    truncate: bool,
+    scratch: object = None,
+) -> Parts:
+    """The parts that were chosen, of trained heads by their names."""
+    heads = {name: Head(base, folder) for name, folder in folders.items()}
+    mode = MODES[chosen.ranking.mode]
+
+    def term(name: str) -> Term:
+        return heads[name] if name in heads else open_term(name, base)
+
+    return Parts(
+        term(mode.positive),
+        term(mode.negative) if mode.weighted else None,
+        chosen.ranking.weight,
+        prompt,
+        chosen.ranking.is_normalised,
+        truncate,
+        chosen,
+        heads,
+        scratch,
+    )

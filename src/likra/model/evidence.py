@@ -46,9 +46,9 @@ class Evidence:
         n_train: training questions of the heads that were measured.
         modes: each mode at its best, with all training questions.
         growth: the same modes by the number of training questions.
-        expected: accuracy of the chosen way, where no question helped to choose its own.
+        expected: accuracy of choosing so: each fold ranked as the others choose.
         difference: `expected` minus the base model's accuracy, and its interval.
-        ece: expected calibration error before and after scaling, each fold by the others'.
+        ece: expected calibration error before and after scaling, each fold as the others choose.
         coverage: by level of wrong answers, the share of questions that are answered at it.
         learned: by head, nats per answer token on answers of its kind that it was not trained on:
             the base's mean log-probability, and the head's.
@@ -99,7 +99,7 @@ class Chosen:
         ranking: mode, weight and normalisation.
         temperature: of the probabilities.
         confidence: [questions], the probability of the first-ranked option of questions not
-            trained on, for `abstain`.
+            trained on, each ranked and scaled as the other folds choose; for abstaining.
         correct: [questions], whether it was right.
         evidence: all that was measured.
         inputs: digest of the data and the settings; "" for heads that were trained elsewhere.
@@ -137,24 +137,20 @@ def choose(
     selection = select(scores, folds, n, modes)
     ranking = selection.ranking
     values = values_of(ratio_of(scores, ranking, n), scores, ranking)
-    crossed = _cross_scaled(values, scores, folds)
-    confidence = crossed.max(axis=1)
-    correct = selection.correct[ranking]
-    before = choice_probabilities(values, scores).max(axis=1)
-    found = selection.cross_fitted
+    raw, confidence, correct = _cross_fitted(scores, folds, n, selection)
     base = selection.best_of("base")
     difference = None
     if base is not None and ranking.mode != "base":
-        difference = paired(found, selection.correct[base]).difference
+        difference = paired(correct, selection.correct[base]).difference
     evidence = Evidence(
         n_questions=len(scores.question_ids),
         how=how,
         n_train=n,
         modes=_rows(selection, modes, n),
         growth=tuple(row for size in sizes for row in _growth(scores, selection, modes, size)),
-        expected=_estimate(found),
+        expected=_estimate(correct),
         difference=difference,
-        ece=(calibration(before, correct).ece, calibration(confidence, correct).ece),
+        ece=(calibration(raw, correct).ece, calibration(confidence, correct).ece),
         coverage={f"{level:g}": _coverage(confidence, correct, level) for level in LEVELS},
         learned=learned or {},
     )
@@ -171,15 +167,27 @@ def _sizes(scores: Scores) -> list[int]:
     return sorted({key.n_train for key in scores.logprob if isinstance(key, HeadKey)} - {0})
 
 
-def _cross_scaled(values: np.ndarray, scores: Scores, folds: np.ndarray) -> np.ndarray:
-    """Probabilities, each fold at the temperature that fits the others."""
-    probabilities = np.zeros_like(values)
-    for fold in np.unique(folds):
+def _cross_fitted(
+    scores: Scores, folds: np.ndarray, n: int, selection: Selection
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each fold ranked and scaled as the other folds choose.
+
+    Returns:
+        Of each question the probability of the first-ranked choice before and after scaling, and
+        whether it is right: each [questions].
+
+    """
+    raw, confidence = np.zeros(len(folds)), np.zeros(len(folds))
+    correct = np.zeros(len(folds), dtype=bool)
+    for fold, ranking in selection.by_fold.items():
         inside = folds == fold
-        others = ~inside if not inside.all() else inside
-        temperature = fit_temperature(values[others], scores.of(others))
-        probabilities[inside] = choice_probabilities(values[inside], scores.of(inside), temperature)
-    return probabilities
+        values = values_of(ratio_of(scores, ranking, n), scores, ranking)
+        temperature = fit_temperature(values[~inside], scores.of(~inside))
+        own, kept = values[inside], scores.of(inside)
+        raw[inside] = choice_probabilities(own, kept).max(axis=1)
+        confidence[inside] = choice_probabilities(own, kept, temperature).max(axis=1)
+        correct[inside] = selection.correct[ranking][inside]
+    return raw, confidence, correct
 
 
 def _coverage(confidence: np.ndarray, correct: np.ndarray, level: float) -> float:

@@ -66,14 +66,14 @@ class Selection:
     Attributes:
         ranking: what is best on all questions.
         correct: [questions] bool by way to rank, of all that were tried.
-        cross_fitted: [questions] bool: each fold answered by the way to rank that is best on the
-            others, so that no question has helped to choose how it is answered itself.
+        by_fold: for each fold the way to rank that is best on the others, so that no question has
+            helped to choose how it is answered itself.
 
     """
 
     ranking: Ranking
     correct: Mapping[Ranking, np.ndarray]
-    cross_fitted: np.ndarray
+    by_fold: Mapping[int, Ranking]
 
     def best_of(self, mode: str) -> Ranking | None:
         """The best weight and normalisation of a mode; None if the mode was not tried."""
@@ -95,27 +95,26 @@ def select(
 
     Args:
         scores: of the base, and of heads not trained on the questions.
-        folds: [questions], the fold that each belongs to.
+        folds: [questions], the fold that each belongs to; at least two.
         n: training questions of the heads; those of other snapshots are passed over.
         modes: those to try; a mode whose heads are missing is passed over.
         weights: those to try.
 
     Raises:
-        LikraError: nothing to choose from.
+        LikraError: nothing to choose from, or a single fold.
 
     """
+    if len(np.unique(folds)) < 2:
+        raise LikraError("to choose how to rank takes at least two folds of questions")
     correct = {
         ranking: is_correct(ratio, scores, ranking.metric)
         for ranking, ratio in rankings(scores, modes, weights, n)
     }
     if not correct:
         raise LikraError(f"there are no scores of any of {', '.join(modes)}")
-    crossed = np.zeros(len(scores.question_ids), dtype=bool)
-    for fold in np.unique(folds):
-        inside = folds == fold
-        chosen = _best(correct, list(correct), ~inside) if not inside.all() else None
-        crossed[inside] = correct[chosen or next(iter(correct))][inside]
-    return Selection(_best(correct, list(correct), slice(None)), correct, crossed)
+    every = list(correct)
+    by_fold = {int(fold): _best(correct, every, folds != fold) for fold in np.unique(folds)}
+    return Selection(_best(correct, every, slice(None)), correct, by_fold)
 
 
 def _best(

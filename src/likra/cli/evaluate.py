@@ -22,11 +22,12 @@ def evaluate(
     likra adds two models to the harness. Defaults are in brackets.
 
     \b
-    --model likra: the heads that `likra train` or `likra run` left
+    --model likra: a model of `likra fit`, or the heads of `likra train` or `likra run`
       --model_args path=DIR           their folder
                    mode=MODE          likra, base-likra, positive-base, sft,
-                                      base, or another method's, such as dpo (likra)
-                   weight=W           of the negative term (1.0)
+                                      base, or another method's, such as dpo
+                                      (the model's own, else likra)
+                   weight=W           of the negative term (the model's own, else 1.0)
                    seed=S,n=N         which heads, where there are several
                    source=K           which negative head
                    pretrained=MODEL   the base model (the folder's own)

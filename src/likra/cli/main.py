@@ -7,6 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from likra.cli.evaluate import evaluate
+from likra.cli.model import card, explain, fit, push, rank
 from likra.cli.studies import compare, pack, plan, plot, run, train, verdict
 from likra.cli.tasks import negatives, tasks_app
 from likra.errors import LikraError
@@ -22,7 +23,7 @@ app = typer.Typer(
     "model, and candidates ranked by the likelihood ratio L+ - w L- (arXiv:2503.14391).",
     epilog="Start with: likra run pocket",
 )
-for command in (run, plan, train, plot, compare, verdict, pack):
+for command in (fit, rank, explain, card, push, run, plan, train, plot, compare, verdict, pack):
     app.command()(command)
 app.command(
     name="eval",

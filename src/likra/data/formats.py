@@ -124,12 +124,18 @@ def _length(value: object) -> int:
 
 
 def recognise(
-    columns: Iterable[str], mapping: Mapping[str, str], where: str, *, decodes: bool = False
+    columns: Iterable[str],
+    mapping: Mapping[str, str],
+    where: str,
+    *,
+    decodes: bool = False,
+    asks: bool = False,
 ) -> Format:
     """The format of a file with these columns.
 
     ``mapping`` has the user's own names by role, with ``A+B+C`` for choices in several columns;
-    ``where`` names the file in messages.
+    ``where`` names the file in messages. With ``asks``, of questions with options to rank, whose
+    answers need not be known.
 
     Raises:
         LikraError: an unknown role, a missing column, or columns that match no format.
@@ -137,7 +143,7 @@ def recognise(
     """
     names = list(columns)
     by_role = _columns_by_role(names, mapping, where)
-    for form in _FORMATS:
+    for form in (_ASKED,) if asks else _FORMATS:
         needed = all(role in by_role for role in form.needed)
         if needed and (not form.one_of or any(role in by_role for role in form.one_of)):
             roles = dict.fromkeys(("id", "prompt", *form.needed, *form.one_of))
@@ -146,8 +152,9 @@ def recognise(
             columns_of = {role: named[role] for role in roles if role in named}
             return replace(form, columns=columns_of, seen=frozenset(names), decodes=decodes)
     raise LikraError(
-        f"{where} matches no format: it has {_shown(names)}. Expected: {WANTED}. "
-        "Name your columns with --columns prompt=MINE,chosen=MINE"
+        f"{where} matches no format: it has {_shown(names)}. "
+        f"Expected: {'prompt or question, and choices' if asks else WANTED}. "
+        f"Name your columns with --columns prompt=MINE,{'choices' if asks else 'chosen'}=MINE"
     )
 
 
@@ -226,6 +233,10 @@ def _choice(form: Format, row: Mapping[str, Any]) -> tuple[Text, Labelled]:
     listed = value if isinstance(value, list) else [value]
     right = {_place(item, texts, labels, column) for item in listed}
     return prompt, [(text, place in right) for place, text in enumerate(texts)]
+
+
+def _asked(form: Format, row: Mapping[str, Any]) -> tuple[Text, Labelled]:
+    return _text_of(form, row, "prompt"), [(text, False) for text in _choices(form, row)[0]]
 
 
 def _choices(form: Format, row: Mapping[str, Any]) -> tuple[list[str], list[str] | None]:
@@ -373,6 +384,7 @@ _FORMATS = (
     Format("prompt-completion", _completion, ("prompt", "completion"), groups=True),
     Format("multiple choice", _choice, ("prompt", "choices", "answer")),
 )
+_ASKED = Format("questions with options", _asked, ("prompt", "choices"))
 
 
 def bare_format(style: str) -> Format:

@@ -307,7 +307,8 @@ def fingerprint(base: BaseModel) -> str:
     """What tells a base model and its tokenizer from others, wherever it was opened from.
 
     SHA-256 of the tokenizer's vocabulary and of each parameter's name, shape and first values, in
-    bfloat16, so that float32 and bfloat16 copies of a checkpoint are the same.
+    bfloat16, so that float32 and bfloat16 copies of a checkpoint are the same. A float16 copy is
+    not: it is rounded twice.
     """
     digest = hashlib.sha256()
     vocabulary = sorted(base.tokenizer.get_vocab().items())

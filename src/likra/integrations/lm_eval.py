@@ -15,28 +15,22 @@ from lm_eval.api.registry import model_registry
 from transformers import PreTrainedModel
 
 from likra.engine.tokens import TokenPair
-from likra.errors import LikraError, unknown
+from likra.errors import LikraError
 from likra.heads.lora import Head
 from likra.heads.score import Done, Floats, Scored, score
 from likra.integrations.lm_eval_base import LikraBaseLM, ScoreInputs, adapter_digest
 from likra.integrations.lm_eval_heads import (
     TrainedQuestions,
-    check_model,
     checked_weight,
-    head_keys,
-    trained_contexts,
+    heads_of_model,
+    heads_of_run,
 )
+from likra.model.folder import check_base, is_model
 from likra.scores.ratio import MODES, likelihood_ratio
-from likra.scores.table import CLASSIFIER, PRIOR
-from likra.study.cells import recorded_head
-from likra.study.folder import read_run, usable_path
 
 __all__ = ["OPENED", "LikraBaseLM", "LikraLM", "Part"]
 
-# The prior scores answers without their questions, and the harness gives only both together.
-MODE_NAMES = [
-    name for name, mode in MODES.items() if mode.negative != PRIOR.head and name != CLASSIFIER
-]
+LIKRA = "likra"  # the mode of heads that were not fitted
 # Whoever drives the harness by model names, and wants the models that it opens, puts a list here.
 OPENED: ContextVar["list[LikraLM] | None"] = ContextVar("opened", default=None)
 
@@ -71,8 +65,8 @@ class LikraLM(LikraBaseLM):
     def __init__(  # noqa: PLR0913
         self,
         path: str | Path = "",
-        mode: str = "likra",
-        weight: float = 1.0,
+        mode: str | None = None,
+        weight: float | None = None,
         *,
         seed: int | None = None,
         n: int | None = None,
@@ -84,10 +78,12 @@ class LikraLM(LikraBaseLM):
         """Open the base model and find the heads.
 
         Args:
-            path: what ``likra train`` left, or a study's folder.
+            path: a model of ``likra fit``, what ``likra train`` left, or a study's folder.
             mode: any of `likra.scores.ratio.MODES` but ``pmi`` and ``classifier``: which head
-                gives which term; a missing one is the base.
-            weight: w of the negative term; modes without one ignore it.
+                gives which term; a missing one is the base. By default the model's own; of other
+                folders "likra".
+            weight: w of the negative term; modes without one ignore it. By default the model's
+                own; of other folders 1.
             seed: of the heads' training; needed where the folder has several.
             n: the snapshot, in training examples; likewise.
             source: of the negative head's wrong answers; likewise.
@@ -102,36 +98,28 @@ class LikraLM(LikraBaseLM):
         """
         if not path:
             raise LikraError("path= is missing: the folder that `likra train` or `likra run` left")
-        if mode == CLASSIFIER:
-            raise LikraError(
-                "mode=classifier is not for the harness: it asks after each answer whether it is "
-                "right; `likra run --modes classifier` does"
-            )
-        if mode not in MODE_NAMES:
-            raise unknown("mode", str(mode), MODE_NAMES)
         if arguments.get("peft"):
             raise LikraError("likra puts its heads on the base alone: leave out peft=")
-        self.mode, self.run = mode, read_run(Path(str(path)))
-        self.weight = checked_weight(weight)
-        terms = (MODES[mode].positive, MODES[mode].negative)
-        keys = head_keys(self.run, terms, {"seed": seed, "n": n, "source": source})
-        used = [key for key in keys if key is not None]
-        stamps = [recorded_head(self.run, key) for key in used]
-        own_model = usable_path(self.run.study.model, self.run.folder)
-        if pretrained is None:
-            check_model(own_model, stamps)
+        folder, which = Path(str(path)), {"seed": seed, "n": n, "source": source}
+        if is_model(folder):
+            found = heads_of_model(folder, mode, which)
+        else:
+            found = heads_of_run(folder, mode or LIKRA, which, checks_base=pretrained is None)
+        self.mode = found.mode
+        self.weight = checked_weight(found.weight if weight is None else weight)
         super().__init__(
-            own_model if pretrained is None else pretrained,
-            dtype=self.run.study.dtype if dtype is None else dtype,
+            found.base if pretrained is None else pretrained,
+            dtype=found.dtype if dtype is None else dtype,
             **arguments,
         )
-        self.positive, self.negative = (
-            Head(self.base, None if key is None else self.run.head_folder(key)) for key in keys
-        )
+        if found.fingerprint is not None:
+            check_base(self.base, folder, found.fingerprint)
+        self.positive = Head(self.base, found.positive)
+        self.negative = Head(self.base, found.negative)
         for head in (self.positive, self.negative):
             with head.on():
                 pass  # it fits
-        self.trained_questions = TrainedQuestions(trained_contexts(self.run, used))
+        self.trained_questions = TrainedQuestions(found.contexts)
         self.parts: list[Part] = []
         if (opened := OPENED.get()) is not None:
             opened.append(self)

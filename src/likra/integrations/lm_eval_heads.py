@@ -4,16 +4,25 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from lm_eval.api.instance import Instance
 
 from likra.errors import LikraError, unknown
-from likra.scores.table import HeadKey
+from likra.model.folder import check_heads
+from likra.model.folder import read as read_model
+from likra.scores.ratio import MODES
+from likra.scores.table import CLASSIFIER, PRIOR, HeadKey
+from likra.study.cells import recorded_head
 from likra.study.digests import model_digest
-from likra.study.folder import Run, read_record
+from likra.study.folder import Run, read_record, read_run, usable_path
 
+# The prior scores answers without their questions, and the harness gives only both together.
+MODE_NAMES = [
+    name for name, mode in MODES.items() if mode.negative != PRIOR.head and name != CLASSIFIER
+]
 BREAK = "\n\n"  # between few-shot examples
 
 
@@ -31,6 +40,99 @@ def checked_weight(weight: str | float) -> float:
     if not math.isfinite(number) or number < 0 or isinstance(weight, bool):
         raise LikraError(f"weight takes a number of at least 0, not '{weight}'")
     return number
+
+
+@dataclass(frozen=True)
+class FoundHeads:
+    """What a folder gives for a mode.
+
+    Attributes:
+        mode: which head gives which term.
+        weight: of the negative term.
+        base: the base model's name.
+        dtype: what the heads were trained in, if that is known.
+        positive: the folder of the positive term's head; None for the base.
+        negative: the folder of the negative term's head; None for the base.
+        contexts: the prompts that the heads were trained on, as far as they are known.
+        fingerprint: of the base, where it is checked once it is open.
+
+    """
+
+    mode: str
+    weight: float
+    base: str
+    dtype: str | None
+    positive: Path | None
+    negative: Path | None
+    contexts: frozenset[str] = frozenset()
+    fingerprint: str | None = None
+
+
+def check_mode(mode: str) -> None:
+    """Refuse a mode that the harness cannot ask for.
+
+    Raises:
+        LikraError: an unknown mode, or one that asks other things than the harness gives.
+
+    """
+    if mode == CLASSIFIER:
+        raise LikraError(
+            "mode=classifier is not for the harness: it asks after each answer whether it is "
+            "right; `likra run --modes classifier` does"
+        )
+    if mode not in MODE_NAMES:
+        raise unknown("mode", mode, MODE_NAMES)
+
+
+def heads_of_run(
+    folder: Path, mode: str, which: Mapping[str, str | int | None], *, checks_base: bool
+) -> FoundHeads:
+    """The heads of a study's folder, or of what ``likra train`` left.
+
+    Raises:
+        LikraError: no such heads, a choice that is unknown or not made, a head that was changed
+            after training, or with ``checks_base`` a base that was.
+
+    """
+    check_mode(mode)
+    run = read_run(folder)
+    keys = head_keys(run, (MODES[mode].positive, MODES[mode].negative), which)
+    used = [key for key in keys if key is not None]
+    stamps = [recorded_head(run, key) for key in used]
+    base = usable_path(run.study.model, folder)
+    if checks_base:
+        check_model(base, stamps)
+    positive, negative = (None if key is None else run.head_folder(key) for key in keys)
+    contexts = trained_contexts(run, used)
+    return FoundHeads(mode, 1.0, base, run.study.dtype, positive, negative, contexts)
+
+
+def heads_of_model(
+    folder: Path, mode: str | None, which: Mapping[str, str | int | None]
+) -> FoundHeads:
+    """The heads of a model that ``likra fit`` made, in its own mode or another one.
+
+    Raises:
+        LikraError: the model cannot be read, a head is missing or was changed, or there is
+            nothing to choose from.
+
+    """
+    content = read_model(folder)
+    if given := [f"{name}=" for name, value in which.items() if value is not None]:
+        raise LikraError(f"'{folder}' is one model: leave out {', '.join(given)}")
+    chosen = (content["fit"] or {}).get("ranking", {})
+    mode = mode or chosen.get("mode", "likra")
+    check_mode(mode)
+    terms = (MODES[mode].positive, MODES[mode].negative)
+    if lacking := set(terms) - {"base", *content["heads"]}:
+        raise LikraError(f"mode {mode} needs a {lacking.pop()} head, and '{folder}' has none")
+    check_heads(folder, content)
+    positive, negative = (None if term == "base" else folder / term for term in terms)
+    base = content["base"]
+    weight = content["weight"] or 1.0
+    return FoundHeads(
+        mode, weight, base["name"], None, positive, negative, fingerprint=base["fingerprint"]
+    )
 
 
 def head_keys(

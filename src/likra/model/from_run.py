@@ -1,0 +1,100 @@
+"""A model of heads that a study has trained, with the evidence of its score tables."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from likra.data.splits import folds as folds_of
+from likra.errors import LikraError, unknown
+from likra.heads.base import open_model
+from likra.model.evidence import FEWEST, choose
+from likra.model.parts import Parts, parts_of
+from likra.model.prompt import prompt_of
+from likra.report.modes import reported_scores
+from likra.scores.ratio import MODES
+from likra.scores.selection import CANDIDATES
+from likra.scores.table import HeadKey
+from likra.study.cells import recorded_head
+from likra.study.folder import Run, read_run, usable_path
+from likra.study.prepare import open_task, rendering
+
+FOLDS = 5
+SHOWN = 50  # questions that the form of prompts is found from
+
+
+def from_run(
+    folder: Path, *, seed: int | None = None, n: int | None = None, source: str | None = None
+) -> Parts:
+    """The model of a finished run's heads.
+
+    Mode, weight and length normalisation are chosen on the run's evaluation questions.
+
+    Args:
+        folder: of the run.
+        seed: of the heads; by default the first.
+        n: their training questions; by default all.
+        source: of the negative head's wrong answers; by default the first.
+
+    Raises:
+        LikraError: no such run or heads, or a head that was changed after training.
+
+    """
+    run = read_run(folder)
+    study = run.study
+    seed = _known("seed", seed, study.seeds, study.seeds[0], folder)
+    n = _known("n", n, study.snapshots, study.snapshots[-1], folder)
+    source = _known("source", source, study.negatives, study.negatives[0], folder)
+    scores = reported_scores(run)
+    kept = {
+        key: values
+        for key, values in scores.logprob.items()
+        if key.head in {"base", "prior", "positive", "negative"}
+        and key.seed in {None, seed}
+        and key.n_train <= n
+        and key.source in {None, source}
+    }
+    scores = replace(scores, logprob=kept)
+    count = len(scores.question_ids)
+    if count < FEWEST:
+        raise LikraError(
+            f"'{folder}' has {count} evaluation questions, too few to choose a mode by"
+        )
+    folders = {
+        head: run.head_folder(key)
+        for head in ("positive", "negative")
+        if (key := _key(run, head, n, seed, source)) in kept
+    }
+    for head in folders:
+        recorded_head(run, _key(run, head, n, seed, source))  # it is as it was trained
+    if not folders:
+        raise LikraError(f"'{folder}' has no positive or negative head of {n} questions")
+    folds = np.array(folds_of(scores.question_ids, FOLDS, 0))
+    have = {"base", "prior", *folders}
+    modes = [mode for mode in CANDIDATES if {MODES[mode].positive, MODES[mode].negative} <= have]
+    chosen = choose(scores, folds, f"evaluation questions of {study.task}", modes)
+    task = open_task(study, study.train_task or study.task, study.train_data or study.data)
+    split = study.train_split or task.train_split or task.splits[0]
+    chat = rendering(study, task)
+    questions = list(task.questions(split, rendering=replace(chat, fewshot="per-question"))[:SHOWN])
+    return parts_of(
+        open_model(usable_path(study.model, folder), dtype=study.dtype),
+        prompt_of(task, questions, chat=chat.chat_template is not None),
+        folders,
+        chosen,
+        study.long_prompts == "truncate",
+    )
+
+
+def _key(run: Run, head: str, n: int, seed: int, source: str) -> HeadKey:
+    return HeadKey(head, n, seed, source if head == "negative" else None)
+
+
+def _known(name: str, given: object, known: Sequence[object], default: object, folder: Path) -> Any:
+    if given is None:
+        return default
+    if given not in known:
+        raise unknown(f"{name} of '{folder}'", str(given), [str(value) for value in known])
+    return given

@@ -38,6 +38,7 @@ from likra.heads.score import encode_questions, score
 from likra.integrations.lm_eval import LikraBaseLM, LikraLM
 from likra.integrations.lm_eval_heads import TrainedQuestions, head_keys
 from likra.integrations.lm_eval_run import _card_file, _groups, _with_cards, run_harness
+from likra.model.likra import Likra
 from likra.report.results import run_study
 from likra.scores.ratio import MODES, PAPER_MODES
 from likra.scores.table import BY_LIKRA, HeadKey
@@ -591,6 +592,34 @@ def test_a_folder_without_heads():
         LikraLM()
     with pytest.raises(LikraError, match="no run in 'nowhere'"):
         LikraLM("nowhere")
+
+
+def test_a_fitted_model_is_its_own_ratio(pocket, questions, tmp_path):
+    """In its own mode and weight, or in those that are asked for."""
+    train = load_task("pocket").questions("train")[:48]
+    rows = [
+        {"prompt": q.right[0].context, "chosen": q.right[0].continuation}
+        | {"rejected": [choice.continuation for choice in q.wrong]}
+        for q in train
+    ]
+    model = Likra.fit(pocket, rows, tmp_path / "m", folds=2, modes=["base", "likra"])
+    asked = [(c.context, c.continuation) for q in questions for c in q.choices]
+    lm = LikraLM(path=tmp_path / "m", device="cpu")
+    assert (lm.mode, lm.weight) == ("likra", model.parts.weight)
+    ours = [score for score, _ in lm.loglikelihood(requests_of(questions))]
+    plain = Likra(model.parts.positive, model.parts.negative, lm.weight, prompt=model.parts.prompt)
+    assert ours == nats(plain.score(asked))
+    half = LikraLM(path=tmp_path / "m", device="cpu", mode="base-likra", weight=0.5)
+    expected = Likra(Head(pocket), model.parts.negative, 0.5, prompt=model.parts.prompt)
+    scores = [score for score, _ in half.loglikelihood(requests_of(questions[:4]))]
+    assert scores == nats(expected.score(asked[:16]))
+    for arguments, words in (
+        ({"seed": 0}, "is one model: leave out seed="),
+        ({"mode": "dpo"}, "mode dpo needs a dpo head"),
+        ({"mode": "pmi"}, "unknown mode 'pmi'"),
+    ):
+        with pytest.raises(LikraError, match=words):
+            LikraLM(path=tmp_path / "m", **arguments)
 
 
 def test_what_a_mode_does_not_use_need_not_be_given(many):

@@ -100,13 +100,14 @@ class LikraLM(LikraBaseLM):
             raise LikraError("path= is missing: the folder that `likra train` or `likra run` left")
         if arguments.get("peft"):
             raise LikraError("likra puts its heads on the base alone: leave out peft=")
+        given_weight = None if weight is None else checked_weight(weight)
         folder, which = Path(str(path)), {"seed": seed, "n": n, "source": source}
         if is_model(folder):
             found = heads_of_model(folder, mode, which)
         else:
             found = heads_of_run(folder, mode or LIKRA, which, checks_base=pretrained is None)
         self.mode = found.mode
-        self.weight = checked_weight(found.weight if weight is None else weight)
+        self.weight = found.weight if given_weight is None else given_weight
         super().__init__(
             found.base if pretrained is None else pretrained,
             dtype=found.dtype if dtype is None else dtype,

@@ -176,6 +176,35 @@ def _preference(questions) -> list[dict[str, object]]:
     ]
 
 
+def test_questions_that_were_trained_on_are_told(pocket, tmp_path):
+    lines = []
+    model = Likra.fit(
+        pocket, ROWS[:24], tmp_path / "m", evaluation=rows_of(TRAIN[20:48]), log=lines.append
+    )
+    assert "leaks  4 evaluation questions are also trained on, or nearly" in lines
+    assert "4 of them trained on" in model.findings[0]
+
+
+def test_near_duplicates_are_not_told_apart(pocket, tmp_path, monkeypatch):
+    """A question in other words is in the same fold: else the heads would have seen it."""
+    twins = [
+        {**row, "id": f"{row['id']}/again", "question": f"So {row['question']}"}
+        for row in ROWS[:20]
+    ]
+    asked = []
+    crossed = fit_module.folds_of
+
+    def keeping(stems, *arguments):
+        asked.append((list(stems), crossed(stems, *arguments)))
+        return asked[-1][1]
+
+    monkeypatch.setattr(fit_module, "folds_of", keeping)
+    Likra.fit(pocket, [*ROWS[:20], *twins], tmp_path / "m", folds=2, modes=["base", "sft"])
+    ((stems, fold_of),) = asked
+    by_stem = dict(zip(stems, fold_of, strict=True))
+    assert all(by_stem[stem] == by_stem[f"So {stem}"] for stem in stems[:20])
+
+
 def test_right_answers_alone_with_the_models_own_wrong_ones(pocket, tmp_path):
     right = [{"prompt": c.context, "completion": c.continuation} for q in TRAIN for c in q.right]
     model = Likra.fit(

@@ -60,6 +60,13 @@ def test_folds_keep_the_same_words_together_and_are_even(numbers, count, seed):
     assert sizes.max() - sizes.min() <= largest
 
 
+@given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=12))
+def test_what_belongs_together_is_in_one_fold(together):
+    found = folds([f"Question {number}?" for number in range(20)], 4, 0, together)
+    assert all(found[one] == found[two] for one, two in together)
+    assert len(found) == 20
+
+
 # --------------------------------------------------------------------------------------------
 # The choice
 

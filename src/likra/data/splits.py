@@ -10,7 +10,9 @@ from likra.text import comparable
 TRAIN, HELD_OUT = "train", "held-out"
 
 
-def folds(stems: Iterable[str], count: int, seed: int) -> list[int]:
+def folds(
+    stems: Iterable[str], count: int, seed: int, together: Iterable[tuple[int, int]] = ()
+) -> list[int]:
     """The fold of each question, for cross-validation; those with the same stem are in one fold.
 
     Folds are as even as the groups of equal stems allow.
@@ -19,6 +21,7 @@ def folds(stems: Iterable[str], count: int, seed: int) -> list[int]:
         stems: what each question asks, in order.
         count: of the folds, at least 2.
         seed: the same seed gives the same folds.
+        together: numbers of two questions each that belong in one fold, too, as near-duplicates.
 
     Returns:
         [questions], numbers from 0; fewer folds where there are fewer different stems.
@@ -27,7 +30,7 @@ def folds(stems: Iterable[str], count: int, seed: int) -> list[int]:
         LikraError: fewer than two folds are asked for, or there are fewer than two stems.
 
     """
-    groups = list(_by_stem(stems).values())
+    groups = _joined(list(_by_stem(stems).values()), together)
     if count < 2 or len(groups) < 2:
         raise LikraError(
             f"cross-validation takes at least 2 folds and 2 questions that differ in their words, "
@@ -42,6 +45,17 @@ def folds(stems: Iterable[str], count: int, seed: int) -> list[int]:
         for number in group:
             fold_of[number] = fold
     return fold_of
+
+
+def _joined(groups: list[list[int]], together: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """Groups of numbers, those joined that a pair connects."""
+    group_of = {number: group for group in groups for number in group}
+    for one, two in together:
+        left, right = group_of[one], group_of[two]
+        if left is not right:
+            left += right
+            group_of.update(dict.fromkeys(right, left))
+    return list({id(group): group for group in group_of.values()}.values())
 
 
 def _by_stem(stems: Iterable[str]) -> dict[bytes, list[int]]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from likra.atomic import replacing
 from likra.data.files import open_rows
+from likra.data.leakage import find_leaks
 from likra.data.load import Task, load_task
 from likra.data.rendering import PLAIN, Rendering, chat_template_of
 from likra.data.splits import folds as folds_of
@@ -266,7 +267,7 @@ class _Fit:
         if self.asked:
             trained, scores, learned = self._on_evaluation(examples)
             fold = np.array(folds_of([q.stem for q in self.asked], self._count(self.asked), 0))
-            how = "given for evaluation"
+            how = f"given for evaluation{self._leaks()}"
         else:
             scores, fold, learned = self._crossed(material, heads)
             count = len(set(fold.tolist())) if scores is not None else 0
@@ -280,6 +281,14 @@ class _Fit:
         self.log(f"data   {len(self.questions):,} questions, {rankable:,} of them to rank")
         counts = " and ".join(f"{len(own):,} for the {head} head" for head, own in examples.items())
         self.log(f"train  on {counts}")
+
+    def _leaks(self) -> str:
+        """How many of the evaluation questions are trained on, in words."""
+        leaked = {leak.eval_id for leak in find_leaks(self.questions, self.asked)}
+        if not leaked:
+            return ""
+        self.log(f"leaks  {len(leaked):,} evaluation questions are also trained on, or nearly")
+        return f", {len(leaked):,} of them trained on, or nearly"
 
     def _count(self, questions: Sequence[Question]) -> int:
         return max(2, min(self.settings.folds, len(questions)))
@@ -311,9 +320,13 @@ class _Fit:
         questions = self.questions
         if len(questions) < 2 * self.settings.folds:
             return None, np.zeros(0), {}
-        number = np.array(
-            folds_of([q.stem for q in questions], self.settings.folds, self.settings.seed)
-        )
+        place_of = {question.id: place for place, question in enumerate(questions)}
+        near = [
+            (place_of[leak.train_id], place_of[leak.eval_id])
+            for leak in find_leaks(questions, questions)
+        ]
+        stems = [question.stem for question in questions]
+        number = np.array(folds_of(stems, self.settings.folds, self.settings.seed, near))
         parts = [
             self._examples(
                 [q for q, own in zip(questions, number, strict=True) if own != fold], material

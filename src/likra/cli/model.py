@@ -296,7 +296,7 @@ def explain(
     """Show which words of an answer speak for it, and which give it away.
 
     Each word's share is log p+ - w log p-; together they are the answer's score. Blue words speak
-    for the answer, red ones against it.
+    for the answer, orange ones against it.
 
     likra explain my-ranker -q 'Which is a metal?' -a iron -a oxygen
     """
@@ -321,8 +321,8 @@ def _show_explanation(explanation: "Explanation") -> None:
     largest = max(abs(word.score) for word in explanation.words) or 1.0
     for word in explanation.words:
         strength = round(abs(word.score) / largest * 180)
-        red, blue = (0, 75 + strength) if word.score > 0 else (75 + strength, 0)
-        style = f"white on rgb({red},40,{blue})" if strength > 20 else ""
+        color = f"0,60,{75 + strength}" if word.score > 0 else f"{75 + strength},60,0"
+        style = f"white on rgb({color})"
         text.append(word.text, style=style)
     text.append(f"   score {explanation.score:+.2f}", style="dim")
     Console(width=None if sys.stdout.isatty() else 100).print(text)

@@ -266,7 +266,8 @@ def _worth(ranking: Ranking, evidence: Evidence, name: str) -> str:
     difference = evidence.difference
     if difference is None:
         return "The base model was not among the modes, so there is nothing to compare with."
-    interval = f"{difference.value:+.1%} [{difference.low:+.1%}, {difference.high:+.1%}]"
+    value, low, high = (100 * x for x in (difference.value, difference.low, difference.high))
+    interval = f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
     if difference.low > 0:
         return f"That is clearly better than the base model: {interval}. {name} is worth using."
     return (

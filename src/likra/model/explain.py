@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import groupby
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -58,7 +59,7 @@ class Explanation:
         return min(self.words, key=lambda word: word.score)
 
     def as_html(self) -> str:
-        """The answer with its words coloured, as HTML that can stand in a page."""
+        """The answer with its words coloured, as a paragraph of HTML."""
         largest = max(abs(word.score) for word in self.words) or 1.0
         marks = []
         for word in self.words:
@@ -71,10 +72,7 @@ class Explanation:
                 f'<mark style="background:rgba({color},{0.6 * abs(word.score) / largest:.2f});'
                 f'color:inherit" title="{escape(title)}">{escape(word.text)}</mark>'
             )
-        return (
-            f"<p>{escape(self.question)}</p>\n"
-            f"<p>{''.join(marks)} <small>score {self.score:+.2f}</small></p>"
-        )
+        return f"<p>{''.join(marks)} <small>score {self.score:+.2f}</small></p>"
 
 
 def explain(parts: Parts, question: Text, answer: Text) -> Explanation:
@@ -96,14 +94,17 @@ def explain(parts: Parts, question: Text, answer: Text) -> Explanation:
 
 
 def as_page(explanations: Sequence[Explanation]) -> str:
-    """A page of explanations, which needs nothing else."""
-    parts = "\n".join(one.as_html() for one in explanations)
+    """A page of explanations, each question above its answers; it needs no other file."""
+    parts = "\n".join(
+        f"<h2>{escape(asked)}</h2>\n" + "\n".join(one.as_html() for one in own)
+        for asked, own in groupby(explanations, key=lambda one: one.question)
+    )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width"><title>Explanation</title>'
         "<style>body{font:16px/1.6 system-ui,sans-serif;max-width:44rem;margin:2rem auto;"
-        "padding:0 1rem;color-scheme:light dark}mark{border-radius:.2em;padding:.1em 0}</style>"
-        "</head><body>\n<p><small>Blue words speak for an answer, red ones against it; hold the "
+        "padding:0 1rem;color-scheme:light dark}h2{font-size:1.1rem}mark{border-radius:.2em;padding:.1em 0}</style>"
+        "</head><body>\n<p><small>Blue words speak for an answer, orange ones against it; hold the "
         "pointer over a word for its share.</small></p>\n"
         f"{parts}\n</body></html>\n"
     )

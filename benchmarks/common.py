@@ -179,13 +179,13 @@ def print_table(title: str, timings: Mapping[str, Timing], unique: int, parts: i
     for name, timing in timings.items():
         print(
             f"  {name:{width}} {np.median(timing.seconds) / parts:9.3f} "
-            f"{_times(timing, timings['likra']):>24} "
+            f"{times(timing, timings['likra']):>24} "
             f"{timing.tokens:9,} {timing.tokens / unique:9.2f}"
         )
-    print(f"  likra takes {_times(timings['likra'], timings[FLOOR])} times as long as the floor")
+    print(f"  likra takes {times(timings['likra'], timings[FLOOR])} times as long as the floor")
 
 
-def _times(timing: Timing, other: Timing) -> str:
+def times(timing: Timing, other: Timing) -> str:
     """The ratio of the runs made one after the other: median (smallest to largest)."""
     ratios = np.array(timing.seconds) / np.array(other.seconds)
     return f"{np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})"

@@ -27,7 +27,7 @@ from likra.model.folder import FILE, push
 from likra.model.from_run import from_run
 from likra.model.rank import CHUNK, rank_many
 from likra.model.rank_file import rank_file
-from likra.model.terms import term_logprobs
+from likra.model.terms import Terms
 
 TASK = likra.load_task("pocket")
 TRAIN, TEST = TASK.questions("train"), TASK.questions("test")
@@ -543,7 +543,7 @@ def test_a_page_of_an_explanation_escapes_what_it_shows(model):
 def test_pmi_is_the_base_minus_the_base_without_the_question(pocket):
     model = Likra(base=pocket, negative="prior")
     questions = [Prompt().question(pocket.tokenizer, *asked) for asked in ASKED[:3]]
-    base, prior = term_logprobs([Head(pocket), Prior(pocket)], questions, truncate=False)
+    base, prior = Terms([Head(pocket), Prior(pocket)]).logprobs(questions, truncate=False)
     alone = [likra.Choice("", f" {o}", o, is_right=False) for _, own in ASKED[:3] for o in own]
     expected = likra.score(Head(pocket), likra.encode(pocket.tokenizer, alone, 512)).logprobs
     assert prior == nats(expected)

@@ -26,7 +26,19 @@ def token_logprobs(model: PreTrainedModel, batch: Batch) -> Tensor:
         [pairs, answer tokens] float32, nats, 0 on padding; differentiable.
 
     """
-    return _token_logprobs(_logits(model, batch), batch)
+    return _token_logprobs(_logits(model, batch)[0], batch)
+
+
+def copies_logprobs(model: PreTrainedModel, batch: Batch, copies: int) -> Tensor:
+    """`token_logprobs` of copies of a batch in one pass, where the model treats each its own way.
+
+    Each layer is given the copies one after the other along its first dimension.
+
+    Returns:
+        [copies, pairs, answer tokens] float32, nats, 0 on padding.
+
+    """
+    return torch.stack([_token_logprobs(own, batch) for own in _logits(model, batch, copies)])
 
 
 @overload
@@ -50,7 +62,7 @@ def answer_logprobs(
         decoding would give the answer: each token is the most likely one after those before it.
 
     """
-    logits = _logits(model, batch)
+    logits = _logits(model, batch)[0]
     logprobs = _token_logprobs(logits, batch).sum(-1)
     if not greedy:
         return logprobs
@@ -70,24 +82,30 @@ def answer_loss(
     return -token_logprobs(model, batch).sum() / count
 
 
-def _logits(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """[positions, vocabulary] float32, where an answer token is predicted."""
+def _logits(model: PreTrainedModel, batch: Batch, copies: int = 1) -> Tensor:
+    """[copies, positions, vocabulary] float32, where an answer token is predicted."""
     if isinstance(batch, Padded):
         output = model(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            logits_to_keep=batch.logit_positions,
+            input_ids=batch.input_ids.repeat(copies, 1),
+            attention_mask=batch.attention_mask.repeat(copies, 1),
+            logits_to_keep=batch.logit_positions.repeat(copies, 1),
             use_cache=False,
         )
-        return output.logits.float()
+        logits = output.logits.float()
+        return logits.view(copies, -1, logits.shape[-1])
+    masks = attention_masks(model, batch)
     output = model(
-        input_ids=batch.input_ids[None],
-        position_ids=batch.depth[None],
-        attention_mask=attention_masks(model, batch),
+        input_ids=batch.input_ids.expand(copies, -1),
+        position_ids=batch.depth.expand(copies, -1),
+        attention_mask=(
+            {kind: mask.expand(copies, -1, -1, -1) for kind, mask in masks.items()}
+            if isinstance(masks, dict)
+            else masks.expand(copies, -1, -1, -1)
+        ),
         logits_to_keep=batch.logit_positions,
         use_cache=False,
     )
-    return output.logits[0].float()
+    return output.logits.float()
 
 
 def _token_logprobs(logits: Tensor, batch: Batch) -> Tensor:

@@ -1,14 +1,15 @@
 """LoRA heads: adding, loading, saving and taking off, leaving no trace on the base."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, set_seed
 from transformers.pytorch_utils import Conv1D
@@ -21,29 +22,106 @@ from likra.heads.stamp import CONFIG, write_stamp
 
 
 @dataclass(frozen=True)
+class Layer:
+    """A layer of a base model, and what a head puts in its place.
+
+    Attributes:
+        parent: the module that holds the layer.
+        name: its name there.
+        plain: the base's own layer.
+        adapted: the head's, with the plain one in it.
+
+    """
+
+    parent: torch.nn.Module
+    name: str
+    plain: torch.nn.Module
+    adapted: torch.nn.Module
+
+
+@dataclass(frozen=True)
 class Head:
-    """A saved head of a base model, in a plain PEFT folder; without one, the base itself."""
+    """A saved head of a base model, in a plain PEFT folder; without one, the base itself.
+
+    Its file is read when it is first put on; the head is kept in memory from then on.
+    """
 
     base: BaseModel
     folder: Path | None = None
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """What the head changes of the base, which stays as it is.
+
+        Raises:
+            LikraError: there is no head in the folder, its file is damaged, it is of another
+                base, or it is no adapter of layers; or a head is on the base.
+
+        """
+        if self.folder is None:
+            return ()
+        check_is_bare(self.base)
+        plain = {
+            (parent, name): layer
+            for parent in self.base.model.modules()
+            for name, layer in parent.named_children()
+        }
+        _load(self.base, self.folder)
+        layers = tuple(
+            Layer(parent, name, layer, getattr(parent, name))
+            for (parent, name), layer in plain.items()
+            if getattr(parent, name) is not layer
+        )
+        _put_back(layers)
+        _remove_mark(self.base)
+        return layers
 
     @contextmanager
     def on(self) -> Iterator[PreTrainedModel]:
         """The model with the head on it; it is taken off at the end.
 
         Raises:
-            LikraError: there is no head in the folder, its file is damaged, or it is of another
-                base.
+            LikraError: see `layers`.
 
         """
-        if self.folder is None:
+        with layers_on(self.base, self.layers):
             yield self.base.model
-            return
-        head = _load(self.base, self.folder)
-        try:
-            yield self.base.model  # the adapter's layers are in it
-        finally:
-            _take_off(self.base, head)
+
+
+@contextmanager
+def layers_on(base: BaseModel, layers: Sequence[Layer]) -> Iterator[None]:
+    """The base with other layers in the place of some of its own; they go back at the end.
+
+    Raises:
+        LikraError: a head is on the base.
+
+    """
+    if layers:
+        check_is_bare(base)
+    try:
+        for layer in layers:
+            setattr(layer.parent, layer.name, layer.adapted)
+        yield
+    finally:
+        _put_back(layers)
+
+
+def _put_back(layers: Sequence[Layer]) -> None:
+    for layer in layers:
+        setattr(layer.parent, layer.name, layer.plain)
+
+
+def check_is_bare(base: BaseModel) -> None:
+    """Refuse a base that has a head on it: a second one would be added to the first.
+
+    Raises:
+        LikraError: it has.
+
+    """
+    if any(isinstance(layer, BaseTunerLayer) for layer in base.model.modules()):
+        raise LikraError(
+            f"'{base.name}' has an adapter on it already, and heads are on a base one at a time"
+        )
 
 
 @contextmanager
@@ -80,11 +158,14 @@ def fresh_head(base: BaseModel, settings: LoraSettings, seed: int) -> Iterator[P
             base.model.config.use_cache = use_cache
 
 
-def _load(base: BaseModel, folder: Path) -> PeftModel:
+def _load(base: BaseModel, folder: Path) -> None:
+    """Put a head's layers into the base, by PEFT."""
     if not (folder / CONFIG).is_file():
         raise LikraError(f"no head in '{folder}': there is no {CONFIG}")
     try:
         head = PeftModel.from_pretrained(base.model, str(folder))
+        if not isinstance(head.base_model, BaseTuner):
+            raise ValueError("it is a learned prompt, and not an adapter of layers")
         head.eval()
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         _remove_leftovers(base)
@@ -92,7 +173,6 @@ def _load(base: BaseModel, folder: Path) -> PeftModel:
             f"cannot read the head in '{folder}': {' '.join(str(error).split())[:200]}; "
             "delete the folder to train it again"
         ) from error
-    return head
 
 
 def _take_off(base: BaseModel, head: PeftModel) -> None:

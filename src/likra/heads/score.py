@@ -113,7 +113,7 @@ def score(
     ):
         for indices, batch in zip(packed.indices, packed.batches, strict=True):
             scored = _score_batch(model, moved(batch, head.base.device), greedy=greedy)
-            _check_finite(scored.logprobs, indices)
+            check_finite(scored.logprobs, indices)
             logprobs[indices] = scored.logprobs
             if flags is not None:
                 flags[indices] = scored.greedy
@@ -131,7 +131,13 @@ def _score_batch(model: PreTrainedModel, batch: Batch, *, greedy: bool) -> Score
         return Scored(logprobs.double().cpu().numpy(), flags.cpu().numpy())
 
 
-def _check_finite(logprobs: Floats, indices: Sequence[int]) -> None:
+def check_finite(logprobs: Floats, indices: Sequence[int]) -> None:
+    """Refuse scores of answers, which have these indices, that are no numbers.
+
+    Raises:
+        LikraError: one is not.
+
+    """
     for index, value in sorted(zip(indices, logprobs, strict=True)):
         if not isfinite(value):
             raise LikraError(

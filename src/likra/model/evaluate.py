@@ -8,7 +8,7 @@ from likra.data.rendering import PLAIN, Rendering, chat_template_of
 from likra.errors import LikraError
 from likra.heads.lora import Head
 from likra.model.parts import Parts
-from likra.model.terms import Prior, Term, term_logprobs
+from likra.model.terms import Prior, Term, Terms
 from likra.questions import check_questions
 from likra.scores.curves import curve
 from likra.scores.ratio import MODES
@@ -55,8 +55,8 @@ def evaluate(
     }
     terms: dict[HeadKey, Term] = {BASE: Head(model.base), PRIOR: Prior(model.base)}
     terms.update({HeadKey(name, 1, 0): head for name, head in heads.items()})
-    logprobs = term_logprobs(
-        list(terms.values()), questions, truncate=model.truncate, name=f"evaluate {opened.name}"
+    logprobs = Terms(list(terms.values())).logprobs(
+        questions, truncate=model.truncate, name=f"evaluate {opened.name}"
     )
     count = sum(len(question.choices) for question in questions)
     tables = [

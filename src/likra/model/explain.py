@@ -12,7 +12,7 @@ from likra.data.formats import Text
 from likra.data.prompts import as_text
 from likra.errors import LikraError
 from likra.model.parts import Parts
-from likra.model.terms import term_token_logprobs
+from likra.questions import Question
 
 
 @dataclass(frozen=True)
@@ -78,16 +78,13 @@ class Explanation:
 def explain(parts: Parts, question: Text, answer: Text) -> Explanation:
     """The shares of an answer's tokens and words: see `likra.model.likra.Likra.explain`."""
     tokenizer = parts.base.tokenizer
-    (choice,) = parts.prompt.question(tokenizer, question, [answer]).choices
-    tokens, positive = term_token_logprobs(parts.positive, choice, truncate=parts.truncate)
-    negative = np.zeros_like(positive)
-    if parts.negative is not None:
-        others, negative = term_token_logprobs(parts.negative, choice, truncate=parts.truncate)
-        if others != tokens:  # without its question an answer may be divided otherwise
-            raise LikraError("the two terms divide the answer into different tokens")
-    shares = (positive - parts.weight * negative) / (len(choice.text) if parts.per_character else 1)
-    texts = token_texts(tokenizer, tokens)
-    columns = zip(texts, shares.tolist(), positive.tolist(), negative.tolist(), strict=True)
+    asked = parts.prompt.question(tokenizer, question, [answer])
+    (found,) = token_shares(parts, [asked])
+    shares = found.scores
+    texts = token_texts(tokenizer, found.tokens)
+    columns = zip(
+        texts, shares.tolist(), found.positive.tolist(), found.negative.tolist(), strict=True
+    )
     rows = [Share(*row) for row in columns]
     score = float(shares.sum())
     return Explanation(as_text(question), as_text(answer), score, tuple(rows), tuple(_words(rows)))
@@ -103,11 +100,52 @@ def as_page(explanations: Sequence[Explanation]) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width"><title>Explanation</title>'
         "<style>body{font:16px/1.6 system-ui,sans-serif;max-width:44rem;margin:2rem auto;"
-        "padding:0 1rem;color-scheme:light dark}h2{font-size:1.1rem}mark{border-radius:.2em;padding:.1em 0}</style>"
+        "padding:0 1rem;color-scheme:light dark}h2{font-size:1.1rem}"
+        "mark{border-radius:.2em;padding:.1em 0}</style>"
         "</head><body>\n<p><small>Blue words speak for an answer, orange ones against it; hold the "
         "pointer over a word for its share.</small></p>\n"
         f"{parts}\n</body></html>\n"
     )
+
+
+@dataclass(frozen=True)
+class TokenShares:
+    """An answer's tokens with their shares of its score.
+
+    Attributes:
+        tokens: of the answer.
+        scores: [tokens] float64, which sum to the answer's score.
+        positive: [tokens] float64, nats.
+        negative: [tokens] float64, nats; 0 without a negative term.
+
+    """
+
+    tokens: list[int]
+    scores: np.ndarray
+    positive: np.ndarray
+    negative: np.ndarray
+
+
+def token_shares(parts: Parts, questions: Sequence[Question]) -> list[TokenShares]:
+    """The shares of each token of all choices of the questions.
+
+    Raises:
+        LikraError: the terms divide an answer into different tokens; or as
+            `likra.model.rank.scores_of`.
+
+    """
+    positive, *others = parts.terms.token_logprobs(questions, truncate=parts.truncate)
+    choices = [choice for question in questions for choice in question.choices]
+    shares = []
+    for number, (choice, (tokens, own)) in enumerate(zip(choices, positive, strict=True)):
+        negative = np.zeros_like(own)
+        if others:
+            other, negative = others[0][number]
+            if other != tokens:  # without its question an answer may be divided otherwise
+                raise LikraError("the two terms divide the answer into different tokens")
+        scores = (own - parts.weight * negative) / (len(choice.text) if parts.per_character else 1)
+        shares.append(TokenShares(tokens, scores, own, negative))
+    return shares
 
 
 def token_texts(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> list[str]:

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from likra.heads.base import BaseModel
 from likra.heads.lora import Head
 from likra.model.evidence import Chosen
 from likra.model.prompt import Prompt
-from likra.model.terms import Term, open_term
+from likra.model.terms import Term, Terms, open_term
 from likra.scores.ratio import MODES
 
 
@@ -41,6 +42,11 @@ class Parts:
     def base(self) -> BaseModel:
         """The base model of the positive term."""
         return self.positive.base
+
+    @cached_property
+    def terms(self) -> Terms:
+        """The positive term, and the negative one if there is one."""
+        return Terms([self.positive, *([] if self.negative is None else [self.negative])])
 
 
 def parts_of(

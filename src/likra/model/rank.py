@@ -12,7 +12,6 @@ from likra.data.prompts import as_text
 from likra.errors import LikraError
 from likra.model.parts import Parts
 from likra.model.prompt import check_options
-from likra.model.terms import term_logprobs
 from likra.questions import Question
 from likra.scores.abstention import abstention_threshold
 from likra.scores.ratio import likelihood_ratio
@@ -94,10 +93,8 @@ def scores_of(
         LikraError: a prompt longer than the model's context, or a score that is not finite.
 
     """
-    terms = [parts.positive] if parts.negative is None else [parts.positive, parts.negative]
-    logprobs = term_logprobs(terms, questions, truncate=parts.truncate)
-    positive = logprobs[0]
-    negative = np.zeros_like(positive) if parts.negative is None else logprobs[1]
+    positive, *others = parts.terms.logprobs(questions, truncate=parts.truncate)
+    negative = others[0] if others else np.zeros_like(positive)
     score = likelihood_ratio(positive, negative, parts.weight)
     if parts.per_character:
         score = score / [len(choice.text) for q in questions for choice in q.choices]

@@ -2,23 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from likra.engine.logprobs import token_logprobs
-from likra.engine.packing import PADDING, Packed, moved
-from likra.engine.products import float32_products
 from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
 from likra.heads.base import BaseModel, open_model
 from likra.heads.lora import Head
-from likra.heads.score import encode_questions, score
+from likra.heads.score import encode_questions
 from likra.heads.stamp import CONFIG
-from likra.questions import Choice, Question
+from likra.heads.together import Together
+from likra.questions import Question
 
 BASE, PRIOR = "base", "prior"
+TokenLogprobs = tuple[list[int], np.ndarray]  # an answer's tokens, and [tokens] in nats
 
 
 @dataclass(frozen=True)
@@ -103,43 +102,74 @@ def without_prompt(question: Question) -> Question:
     return replace(question, choices=tuple(replace(c, context="") for c in question.choices))
 
 
-def head_of(term: Term) -> Head:
+class Terms:
+    """Terms that score the same questions: those of one base and one text in one pass.
+
+    The heads are read when they are first needed, and are kept.
+    """
+
+    def __init__(self, terms: Sequence[Term]) -> None:
+        self.terms = tuple(terms)
+        self._groups: dict[tuple[int, bool], list[int]] = {}
+        for number, term in enumerate(terms):
+            key = id(term.base), isinstance(term, Prior)
+            self._groups.setdefault(key, []).append(number)
+
+    @cached_property
+    def _together(self) -> list[tuple[list[int], Together]]:
+        """Which terms are scored together, and what scores them."""
+        return [
+            (numbers, Together([_head_of(self.terms[number]) for number in numbers]))
+            for numbers in self._groups.values()
+        ]
+
+    def logprobs(
+        self, questions: Sequence[Question], *, truncate: bool, name: str | None = None
+    ) -> list[np.ndarray]:
+        """Log-likelihoods of all choices of the questions under each term.
+
+        Args:
+            questions: the questions.
+            truncate: cut prompts longer than the model's context from the left.
+            name: of the work, to show its progress.
+
+        Returns:
+            For each term [choices of all questions] float64, nats.
+
+        Raises:
+            LikraError: see `pairs_of` and `likra.heads.together.Together`.
+
+        """
+        values = [np.zeros(0)] * len(self.terms)
+        for numbers, together in self._together:
+            pairs = pairs_of(self.terms[numbers[0]], questions, truncate=truncate)
+            found = together.logprobs(together.pack(pairs), name)
+            for number, own in zip(numbers, found, strict=True):
+                values[number] = own
+        return values
+
+    def token_logprobs(
+        self, questions: Sequence[Question], *, truncate: bool
+    ) -> list[list[TokenLogprobs]]:
+        """The tokens of all choices, and the log-probability of each, under each term.
+
+        Returns:
+            For each term, for each choice its tokens and [tokens] float64, nats.
+
+        Raises:
+            LikraError: as `logprobs`.
+
+        """
+        values: list[list[TokenLogprobs]] = [[] for _ in self.terms]
+        for numbers, together in self._together:
+            pairs = pairs_of(self.terms[numbers[0]], questions, truncate=truncate)
+            tokens = [pair.continuation for pair in pairs]
+            found = together.token_logprobs(together.pack(pairs))
+            for number, own in zip(numbers, found, strict=True):
+                values[number] = list(zip(tokens, own, strict=True))
+        return values
+
+
+def _head_of(term: Term) -> Head:
     """What scores the term's pairs."""
     return term if isinstance(term, Head) else Head(term.base)
-
-
-def term_logprobs(
-    terms: Sequence[Term], questions: Sequence[Question], *, truncate: bool, name: str | None = None
-) -> list[np.ndarray]:
-    """Log-likelihoods of all choices of the questions under each term, one pass for each.
-
-    Terms of the same base are scored on the same batches.
-
-    Returns:
-        For each term [choices of all questions] float64, nats.
-
-    Raises:
-        LikraError: see `pairs_of` and `likra.heads.score.score`.
-
-    """
-    packed: dict[tuple[int, bool], Packed] = {}
-    values = []
-    for term in terms:
-        key = id(term.base), isinstance(term, Prior)
-        if key not in packed:
-            packed[key] = term.base.pack(pairs_of(term, questions, truncate=truncate))
-        values.append(score(head_of(term), packed[key], name=name).logprobs)
-    return values
-
-
-def term_token_logprobs(
-    term: Term, choice: Choice, *, truncate: bool
-) -> tuple[list[int], np.ndarray]:
-    """The answer's tokens, and the log-probability of each under a term, [tokens] in nats."""
-    question = Question("", "", (choice,))
-    (pair,) = pairs_of(term, [question], truncate=truncate)
-    batch = moved(term.base.pack([pair]).batches[0], term.base.device)
-    with head_of(term).on() as model, torch.inference_mode(), float32_products():
-        values = token_logprobs(model, batch)[0]
-    kept = values[batch.answers[0] != PADDING]
-    return pair.continuation, kept.double().cpu().numpy()

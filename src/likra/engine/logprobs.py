@@ -26,7 +26,7 @@ def token_logprobs(model: PreTrainedModel, batch: Batch) -> Tensor:
         [pairs, answer tokens] float32, nats, 0 on padding; differentiable.
 
     """
-    return _token_logprobs(_logits(model, batch), batch)
+    return _token_logprobs(answer_logits(model, batch), batch)
 
 
 @overload
@@ -50,7 +50,7 @@ def answer_logprobs(
         decoding would give the answer: each token is the most likely one after those before it.
 
     """
-    logits = _logits(model, batch)
+    logits = answer_logits(model, batch)
     logprobs = _token_logprobs(logits, batch).sum(-1)
     if not greedy:
         return logprobs
@@ -70,8 +70,11 @@ def answer_loss(
     return -token_logprobs(model, batch).sum() / count
 
 
-def _logits(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """[positions, vocabulary] float32, where an answer token is predicted."""
+def answer_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """The logits where an answer token is predicted: [positions, vocabulary] float32.
+
+    ``batch.answer_positions`` are indices into them. Model and batch are those of `token_logprobs`.
+    """
     if isinstance(batch, Padded):
         output = model(
             input_ids=batch.input_ids,

@@ -1,10 +1,11 @@
 """LoRA heads: adding, loading, saving and taking off, leaving no trace on the base."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -47,6 +48,52 @@ class Head:
 
 
 @contextmanager
+def heads_on(heads: Sequence[Head]) -> Iterator[Callable[[int], PreTrainedModel]]:
+    """Several heads on their bases at once, to take turns; all are taken off at the end.
+
+    Yields:
+        ``use(i)``: makes the i-th head the active one of its base, and gives its model. The heads
+        are for inference: none is ever trainable.
+
+    Raises:
+        LikraError: see `Head.on`.
+
+    """
+    loaded: dict[int, tuple[BaseModel, PeftModel]] = {}  # by the base's identity
+    active: dict[int, int | None] = {}
+
+    def use(index: int) -> PreTrainedModel:
+        base, key = heads[index].base, id(heads[index].base.model)
+        wanted = None if heads[index].folder is None else index
+        if key in loaded and active[key] != wanted:
+            adapters = loaded[key][1]
+            tuner: Any = adapters.base_model
+            if wanted is None:
+                tuner.disable_adapter_layers()
+            else:
+                tuner.enable_adapter_layers()
+                adapters.set_adapter(_named(index), inference_mode=True)
+            active[key] = wanted
+        return base.model
+
+    try:
+        for index, head in enumerate(heads):
+            if head.folder is not None:
+                key = id(head.base.model)
+                onto = loaded[key][1] if key in loaded else None
+                loaded[key] = head.base, _load(head.base, head.folder, _named(index), onto)
+                active.setdefault(key, index)
+        yield use
+    finally:
+        for base, adapters in loaded.values():
+            _take_off(base, adapters)
+
+
+def _named(index: int) -> str:
+    return f"head{index}"
+
+
+@contextmanager
 def fresh_head(base: BaseModel, settings: LoraSettings, seed: int) -> Iterator[PeftModel]:
     """A new LoRA head on the base, trainable, in float32; taken off at the end.
 
@@ -80,11 +127,18 @@ def fresh_head(base: BaseModel, settings: LoraSettings, seed: int) -> Iterator[P
             base.model.config.use_cache = use_cache
 
 
-def _load(base: BaseModel, folder: Path) -> PeftModel:
+def _load(
+    base: BaseModel, folder: Path, name: str = "default", onto: PeftModel | None = None
+) -> PeftModel:
+    """Load a head onto its base, or beside the heads that are on it."""
     if not (folder / CONFIG).is_file():
         raise LikraError(f"no head in '{folder}': there is no {CONFIG}")
     try:
-        head = PeftModel.from_pretrained(base.model, str(folder))
+        if onto is None:
+            head = PeftModel.from_pretrained(base.model, str(folder), adapter_name=name)
+        else:
+            head = onto
+            head.load_adapter(str(folder), adapter_name=name)
         head.eval()
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         _remove_leftovers(base)

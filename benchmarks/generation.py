@@ -8,6 +8,7 @@ distilled one stands beside it, for more passes alone may be what helps.
 """
 
 import argparse
+import random
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from likra import (
     open_model,
     train_head,
 )
+from likra.data.load import Task
 from likra.heads.base import limit_threads
 from likra.model.distill import distill_questions
 from likra.model.prompt import prompt_of
@@ -53,6 +55,16 @@ def accuracy(model: Likra, questions: Sequence[Question]) -> float:
     return float(np.mean([choice.is_right for choice in best]))
 
 
+def questions_of(task: Task, n_test: int) -> tuple[list[Question], list[Question]]:
+    """Questions to learn from and to test on; the only split of a task is divided."""
+    split = task.train_split or task.eval_split or task.splits[0]
+    pool = [question for question in task.questions(split) if question.can_be_ranked]
+    if task.train_split is None or task.eval_split is None:
+        random.Random(common.SEED).shuffle(pool)
+        return pool[n_test:], pool[:n_test]
+    return pool, list(task.questions(task.eval_split))[:n_test]
+
+
 def trained(
     base: BaseModel, choices: Sequence[Choice], folder: Path, seed: int, passes: int = 1
 ) -> Path:
@@ -73,8 +85,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
     base = open_model(arguments.model, device="cpu")
     limit_threads(base)
     task = load_task(arguments.task, arguments.data)
-    pool = [q for q in task.questions(task.train_split or "train") if q.can_be_ranked]
-    test = task.questions(task.eval_split or "test")[: arguments.test]
+    pool, test = questions_of(task, arguments.test)
     learn = pool[: arguments.questions]
     held = pool[len(learn) : len(learn) + arguments.held]
     prompt = prompt_of(task, learn, chat=False)

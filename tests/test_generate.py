@@ -1,5 +1,6 @@
 """Answers that a model writes: guided by the ratio, the best of several, or by one head."""
 
+import copy
 import functools
 import json
 from dataclasses import replace
@@ -75,19 +76,21 @@ def prompt_ids(model, term, question):
 def by_hand(model, question, weight, alpha, steps=STEPS):
     """Guided decoding without batches, caches or the library's generate."""
     parts, written = model.parts, []
+    terms = [parts.positive, *([] if parts.negative is None else [parts.negative])]
+    prompts = [prompt_ids(model, term, question) for term in terms]
     end = model.base.model.generation_config.eos_token_id
-    for _ in range(steps):
-        value = positive = next_logprobs(
-            parts.positive, prompt_ids(model, parts.positive, question) + written
-        )
-        if parts.negative is not None:
-            ids = prompt_ids(model, parts.negative, question) + written
-            value = positive - weight * next_logprobs(parts.negative, ids)
-        value[positive.exp() < alpha * positive.exp().max()] = -torch.inf
-        token = int(value.argmax())
-        if token == end:
-            break
-        written.append(token)
+    with heads_on([head_of(term) for term in terms]) as use, torch.no_grad():
+        for _ in range(steps):
+            positive, *others = (
+                use(place)(input_ids=torch.tensor([prompt + written])).logits[0, -1].log_softmax(-1)
+                for place, prompt in enumerate(prompts)
+            )
+            value = positive - weight * others[0] if others else positive.clone()
+            value[positive.exp() < alpha * positive.exp().max()] = -torch.inf
+            token = int(value.argmax())
+            if token == end:
+                break
+            written.append(token)
     return model.base.tokenizer.decode(written, skip_special_tokens=True).strip()
 
 
@@ -227,6 +230,23 @@ def test_pocket_ends_with_its_line(pocket):
     answer = Likra(base=pocket).generate("What is the capital of France?", way="positive")
     assert answer
     assert "\n" not in answer
+
+
+def test_the_messages_of_a_chat_are_one_question(words):
+    tokenizer = copy.deepcopy(words.base.tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ 'w7' if m['role'] == 'assistant' else 'w5' }} "
+        "{{ m['content'] }} {% endfor %}"
+        "{% if add_generation_prompt %}w7 {% endif %}"
+    )
+    base = replace(words.base, tokenizer=tokenizer)
+    chat = Likra(base=base, prompt=Prompt("verbatim", chat=True))
+    plain = Likra(base=base, prompt=Prompt("verbatim"))
+    expected = plain.generate("w5 w9 w10 w7", max_new_tokens=STEPS)
+    messages = [{"role": "user", "content": "w9 w10"}]
+    assert chat.generate(messages, max_new_tokens=STEPS) == expected
+    assert chat.generate([messages, "w9 w10"], max_new_tokens=STEPS) == [expected, expected]
+    assert chat.generate([]) == []
 
 
 def test_best_of_n_is_the_best_of_its_samples(words):

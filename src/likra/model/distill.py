@@ -16,7 +16,15 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, TrainingArguments
 
 from likra.engine.logprobs import answer_logits
-from likra.engine.packing import LAYOUTS, PADDING, Batch, Forest, Padded
+from likra.engine.packing import (
+    LAYOUTS,
+    PADDING,
+    Batch,
+    Forest,
+    Padded,
+    batch_indices,
+    token_budget,
+)
 from likra.engine.products import float32_products
 from likra.engine.tokens import TokenPair, prefix_token
 from likra.errors import LikraError
@@ -179,7 +187,8 @@ def teach(
 
     """
     terms = [parts.positive] if parts.negative is None else [parts.positive, parts.negative]
-    packed = parts.base.pack(pairs)
+    base = parts.base
+    layout = checked_layout(base, pairs).layout
     taught: dict[int, Taught] = {}
     with (
         heads_on([head_of(term) for term in terms]) as use,
@@ -187,7 +196,7 @@ def teach(
         float32_products(),
         progress(len(pairs), name and f"{name}: the teacher", "answers") as advance,
     ):
-        for indices in packed.indices:
+        for indices in batch_indices(pairs, layout, token_budget(base.device.type)):
             own = [pairs[index] for index in indices]
             positive, *others = (
                 logprobs_along(use(place), term, own) for place, term in enumerate(terms)

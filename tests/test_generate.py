@@ -20,7 +20,7 @@ from likra.engine.tokens import encode, encode_texts
 from likra.heads.lora import heads_on
 from likra.heads.sample import left_padded
 from likra.heads.score import score
-from likra.heads.settings import TrainingSettings
+from likra.heads.settings import LoraSettings, TrainingSettings
 from likra.heads.stamp import CONFIG, WEIGHTS
 from likra.model.distill import _collate, combine, distillation_loss, teach
 from likra.model.generate import (
@@ -276,8 +276,13 @@ def test_nothing_stays_on_the_base(words):
     assert state(words.base) == before
 
 
-def test_several_heads_take_turns(words):
-    heads = [words.parts.positive, Head(words.base), words.parts.negative]
+def test_several_heads_take_turns(words, tmp_path):
+    """One of them is on other layers."""
+    pairs = encode(words.base.tokenizer, right_and_wrong()[1], 128)
+    lora = LoraSettings(target_modules=("q_proj", "up_proj"))
+    settings = TrainingSettings(learning_rate=0.03)
+    likra.train_head(words.base, pairs, {12: tmp_path / "q"}, settings=settings, lora=lora)
+    heads = [words.parts.positive, Head(words.base), Head(words.base, tmp_path / "q")]
     before = state(words.base)
     pairs = encode(words.base.tokenizer, right_and_wrong()[0], 128)
     batch = words.base.batch(pairs)

@@ -60,12 +60,13 @@ def heads_on(heads: Sequence[Head]) -> Iterator[Callable[[int], PreTrainedModel]
 
     """
     loaded: dict[int, tuple[BaseModel, PeftModel]] = {}  # by the base's identity
+    # empty at first: which of them PEFT left active is not relied upon
     active: dict[int, int | None] = {}
 
     def use(index: int) -> PreTrainedModel:
         base, key = heads[index].base, id(heads[index].base.model)
         wanted = None if heads[index].folder is None else index
-        if key in loaded and active[key] != wanted:
+        if key in loaded and active.get(key, -1) != wanted:
             adapters = loaded[key][1]
             tuner: Any = adapters.base_model
             if wanted is None:
@@ -82,7 +83,6 @@ def heads_on(heads: Sequence[Head]) -> Iterator[Callable[[int], PreTrainedModel]
                 key = id(head.base.model)
                 onto = loaded[key][1] if key in loaded else None
                 loaded[key] = head.base, _load(head.base, head.folder, _named(index), onto)
-                active.setdefault(key, index)
         yield use
     finally:
         for base, adapters in loaded.values():

@@ -7,6 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from likra.cli.evaluate import evaluate
+from likra.cli.generate import generate
 from likra.cli.model import card, explain, fit, push, rank
 from likra.cli.studies import compare, pack, plan, plot, run, train, verdict
 from likra.cli.tasks import negatives, tasks_app
@@ -23,7 +24,9 @@ app = typer.Typer(
     "model, and candidates ranked by the likelihood ratio L+ - w L- (arXiv:2503.14391).",
     epilog="Start with: likra run pocket",
 )
-for command in (fit, rank, explain, card, push, run, plan, train, plot, compare, verdict, pack):
+MODEL_COMMANDS = (fit, rank, explain, generate, card, push)
+STUDY_COMMANDS = (run, plan, train, plot, compare, verdict, pack)
+for command in (*MODEL_COMMANDS, *STUDY_COMMANDS):
     app.command()(command)
 app.command(
     name="eval",

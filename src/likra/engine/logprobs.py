@@ -26,7 +26,7 @@ def token_logprobs(model: PreTrainedModel, batch: Batch) -> Tensor:
         [pairs, answer tokens] float32, nats, 0 on padding; differentiable.
 
     """
-    return _token_logprobs(_logits(model, batch)[0], batch)
+    return _token_logprobs(answer_logits(model, batch), batch)
 
 
 def copies_logprobs(model: PreTrainedModel, batch: Batch, copies: int) -> Tensor:
@@ -62,7 +62,7 @@ def answer_logprobs(
         decoding would give the answer: each token is the most likely one after those before it.
 
     """
-    logits = _logits(model, batch)[0]
+    logits = answer_logits(model, batch)
     logprobs = _token_logprobs(logits, batch).sum(-1)
     if not greedy:
         return logprobs
@@ -80,6 +80,14 @@ def answer_loss(
     """
     count = (batch.answers != PADDING).sum() if n_tokens is None else n_tokens
     return -token_logprobs(model, batch).sum() / count
+
+
+def answer_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """The logits where an answer token is predicted: [positions, vocabulary] float32.
+
+    ``batch.answer_positions`` are indices into them. Model and batch are those of `token_logprobs`.
+    """
+    return _logits(model, batch)[0]
 
 
 def _logits(model: PreTrainedModel, batch: Batch, copies: int = 1) -> Tensor:

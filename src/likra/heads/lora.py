@@ -1,7 +1,7 @@
 """LoRA heads: adding, loading, saving and taking off, leaving no trace on the base."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -99,11 +99,15 @@ def layers_on(base: BaseModel, layers: Sequence[Layer]) -> Iterator[None]:
     if layers:
         check_is_bare(base)
     try:
-        for layer in layers:
-            setattr(layer.parent, layer.name, layer.adapted)
+        _put_on(layers)
         yield
     finally:
         _put_back(layers)
+
+
+def _put_on(layers: Sequence[Layer]) -> None:
+    for layer in layers:
+        setattr(layer.parent, layer.name, layer.adapted)
 
 
 def _put_back(layers: Sequence[Layer]) -> None:
@@ -122,6 +126,38 @@ def check_is_bare(base: BaseModel) -> None:
         raise LikraError(
             f"'{base.name}' has an adapter on it already, and heads are on a base one at a time"
         )
+
+
+@contextmanager
+def heads_on(heads: Sequence[Head]) -> Iterator[Callable[[int], PreTrainedModel]]:
+    """Several heads, of one base or of several, to take turns; all are off at the end.
+
+    Yields:
+        ``use(i)``: puts the i-th head on its base, in the place of the one that is there, and
+        gives the model.
+
+    Raises:
+        LikraError: see `Head.on`.
+
+    """
+    on: dict[int, tuple[Layer, ...]] = {}  # by the base's identity
+    for head in heads:
+        check_is_bare(head.base)
+    layers = [head.layers for head in heads]
+
+    def use(index: int) -> PreTrainedModel:
+        base, wanted = heads[index].base, layers[index]
+        if on.get(id(base.model), ()) is not wanted:
+            _put_back(on.pop(id(base.model), ()))
+            _put_on(wanted)
+            on[id(base.model)] = wanted
+        return base.model
+
+    try:
+        yield use
+    finally:
+        for own in on.values():
+            _put_back(own)
 
 
 @contextmanager

@@ -5,7 +5,9 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedTokenizerBase
 
 from likra.engine.tokens import prefix_token, tokens_of
 from likra.errors import LikraError
@@ -72,16 +74,10 @@ def check_room(base: BaseModel, max_new_tokens: int) -> None:
 def _generate(
     base: BaseModel, contexts: list[str], samples: int, temperature: float, max_new_tokens: int
 ) -> list[str]:
-    tokenizer = base.tokenizer
-    ends = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-    padding = next(int(token) for token in ends if token is not None)
+    tokenizer, padding = base.tokenizer, padding_token(base.tokenizer)
     room = base.max_length - max_new_tokens
     prompts = [tokens[-room:] for tokens in tokens_of(tokenizer, contexts)]
-    prompts = [tokens or [prefix_token(tokenizer)] for tokens in prompts]
-    rows = [torch.tensor(tokens) for tokens in prompts]
-    # on the left, so that all prompts end together
-    left = partial(pad_sequence, batch_first=True, padding_side="left")
-    ids, mask = left(rows, padding_value=padding), left([torch.ones_like(row) for row in rows])
+    ids, mask = left_padded([tokens or [prefix_token(tokenizer)] for tokens in prompts], padding)
     generate: Any = base.model.generate  # of a mixin that the checker does not see
     output = generate(
         input_ids=ids.to(base.device),
@@ -96,3 +92,16 @@ def _generate(
     )
     decoded = tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)
     return [text.strip().split("\n")[0].strip() for text in decoded]
+
+
+def padding_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """What stands where a row has no token: the tokenizer's own, or its EOS."""
+    ends = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return next(int(token) for token in ends if token is not None)
+
+
+def left_padded(prompts: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, Tensor]:
+    """Prompts that end together: token ids and attention mask, each [prompts, tokens] int64."""
+    rows = [torch.tensor(tokens) for tokens in prompts]
+    left = partial(pad_sequence, batch_first=True, padding_side="left")
+    return left(rows, padding_value=padding), left([torch.ones_like(row) for row in rows])

@@ -5,18 +5,20 @@ This file is the public surface; what a method does is in the module that it cal
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from likra.data.formats import Text
 from likra.errors import LikraError
 from likra.heads.base import BaseModel, open_model
+from likra.model.distill import distill
 from likra.model.evaluate import evaluate
 from likra.model.evidence import Evidence, sentences
 from likra.model.explain import Explanation, explain
 from likra.model.fit import fit
 from likra.model.folder import load, push, save
+from likra.model.generate import Way, Writing, generate_many, is_one
 from likra.model.parts import Parts
 from likra.model.prompt import Prompt
 from likra.model.rank import Asked, Ranked, coverage, rank_many, score_pairs, threshold
@@ -224,6 +226,44 @@ class Likra:
 
         """
         return explain(self.parts, question, answer)
+
+    @overload
+    def generate(self, question: str, *, way: Way = "guided", **settings: Any) -> str: ...
+    @overload
+    def generate(
+        self, question: Sequence[Text], *, way: Way = "guided", **settings: Any
+    ) -> Any: ...
+    def generate(
+        self, question: Text | Sequence[Text], *, way: Way = "guided", **settings: Any
+    ) -> str | list[str]:
+        """Write an answer; to a list of questions, a list of answers.
+
+        Args:
+            question: a text, or the messages of a chat; or a list of either. An answer does not
+                depend on the questions beside it.
+            way: "guided", each token by the ratio, among those that the positive term finds
+                plausible; "best-of-n", the sample of the positive term that `rank` puts first;
+                "positive", the positive term alone.
+            settings: n, alpha, weight, and as in `generate` of transformers max_new_tokens,
+                do_sample, temperature; seed, stop: see `likra.model.generate.Writing`.
+
+        Raises:
+            LikraError: an empty question, a number out of its range, or a prompt that leaves no
+                room for the answer.
+
+        """
+        one = is_one(question)
+        asked: Any = [question] if one else question
+        answers = list(generate_many(self.parts, asked, Writing(way, **settings)))
+        return answers[0] if one else answers
+
+    def distill(self, data: Any, output: Path | str, **settings: Any) -> "Likra":
+        """Teach one head what two terms and a weight say, to serve it at the cost of one.
+
+        Writes a plain PEFT folder, and returns it as a model of one term. See
+        `likra.model.distill.distill` for the settings, and for what is lost.
+        """
+        return type(self).of(distill(self.parts, data, Path(output), **settings))
 
     def evaluate(
         self, task: str, data: str | None = None, limit: int | None = None

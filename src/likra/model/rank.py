@@ -44,23 +44,21 @@ class Ranked:
 
 def rank_many(parts: Parts, asked: Iterable[Asked]) -> Iterator[list[Ranked]]:
     """The options of each question, best first; see `likra.model.likra.Likra.rank_many`."""
-    for chunk in _chunks(asked, CHUNK):
-        questions = []
+    for chunk in chunks(asked, CHUNK):
         for question, options in chunk:
             check_options(question, options)
-            questions.append(parts.prompt.question(parts.base.tokenizer, question, options))
-        yield from _ranked(parts, questions, [options for _, options in chunk])
+        yield from rank_together(parts, chunk)
 
 
-def _ranked(
-    parts: Parts, questions: Sequence[Question], options: Sequence[Sequence[Text]]
-) -> Iterator[list[Ranked]]:
+def rank_together(parts: Parts, asked: Sequence[Asked]) -> Iterator[list[Ranked]]:
+    """The options of each question, any number of them, best first; all are scored together."""
     from scipy.special import softmax
 
-    columns = scores_of(parts, questions)
+    tokenizer = parts.base.tokenizer
+    columns = scores_of(parts, [parts.prompt.question(tokenizer, *own) for own in asked])
     temperature = 1.0 if parts.chosen is None else parts.chosen.temperature
     start = 0
-    for own in options:
+    for _, own in asked:
         score, positive, negative = (column[start : start + len(own)] for column in columns)
         start += len(own)
         rows = zip(
@@ -78,7 +76,7 @@ def _ranked(
 def score_pairs(parts: Parts, pairs: Iterable[tuple[Text, Text]]) -> np.ndarray:
     """The score of each (question, answer) pair: [pairs] float64."""
     values = []
-    for chunk in _chunks(pairs, 4 * CHUNK):
+    for chunk in chunks(pairs, 4 * CHUNK):
         asked = [parts.prompt.question(parts.base.tokenizer, q, [a]) for q, a in chunk]
         values.append(scores_of(parts, asked)[0])
     return np.concatenate(values) if values else np.zeros(0)
@@ -128,7 +126,8 @@ def _calibrated(parts: Parts) -> tuple[np.ndarray, np.ndarray]:
     return np.array(parts.chosen.confidence), np.array(parts.chosen.correct)
 
 
-def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+def chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """The items in their order, so many at a time."""
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk

@@ -119,7 +119,7 @@ class Terms:
     def _together(self) -> list[tuple[list[int], Together]]:
         """Which terms are scored together, and what scores them."""
         return [
-            (numbers, Together([_head_of(self.terms[number]) for number in numbers]))
+            (numbers, Together([head_of(self.terms[number]) for number in numbers]))
             for numbers in self._groups.values()
         ]
 
@@ -170,6 +170,6 @@ class Terms:
         return values
 
 
-def _head_of(term: Term) -> Head:
+def head_of(term: Term) -> Head:
     """What scores the term's pairs."""
     return term if isinstance(term, Head) else Head(term.base)

@@ -23,6 +23,7 @@ from likra.heads.base import POCKET, fingerprint, open_model, weights_digest
 from likra.heads.lora import Head
 from likra.heads.settings import SamplingSettings
 from likra.model import fit as fit_module
+from likra.model.explain import as_page
 from likra.model.folder import FILE, push
 from likra.model.from_run import from_run
 from likra.model.rank import CHUNK, rank_many
@@ -531,7 +532,7 @@ def test_explanations_sum_to_the_score(model):
 
 
 def test_a_page_of_an_explanation_escapes_what_it_shows(model):
-    page = model.explain("Is <b> bold?", "<script>alert(1)</script>").as_html()
+    page = as_page([model.explain("Is <b> bold?", "<script>alert(1)</script>")])
     assert "<script>" not in page
     assert "&lt;b&gt;" in page
 

@@ -100,7 +100,7 @@ def distill(  # noqa: PLR0913 - its settings, each with a default
             else.
 
     """
-    task = open_data(data, columns, on_bad_row)
+    task = open_data(data, columns=columns, on_bad_row=on_bad_row)
     questions, _ = read_questions(parts.base, task, parts.prompt.chat)
     log(f"data   {len(questions):,} questions")
     return distill_questions(

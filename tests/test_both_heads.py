@@ -13,6 +13,7 @@ from conftest import nats, right_and_wrong, state, tiny_base, tiny_with_words
 from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 
 from likra import Likra, Prior
+from likra.engine.packing import token_budget
 from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
 from likra.heads import lora
@@ -71,7 +72,8 @@ def test_heads_in_one_pass_score_as_each_alone(kind, layout, tmp_path):
     ]
     together = Together(heads)
     assert together.layers is not None
-    packed = together.pack(PAIRS)
+    packed = base.pack(PAIRS)
+    assert together.is_small(packed)
     values = together.logprobs(packed)
     for head, own in zip(heads, values, strict=True):
         np.testing.assert_allclose(own, score(head, packed).logprobs, rtol=1e-5)
@@ -101,25 +103,24 @@ def test_bfloat16_has_adapters_in_float32_as_peft(tmp_path):
         np.testing.assert_allclose(own, score(head, packed).logprobs, rtol=0.01)
 
 
-def test_one_pass_is_one_forward_for_each_batch(tmp_path, monkeypatch):
+@pytest.mark.parametrize("count", [1, 10, 20, 200])
+def test_a_small_batch_is_one_forward_and_no_forward_takes_more_tokens_than_for_one(
+    tmp_path, count
+):
     base = tiny_base("llama")
     together = Together([a_head(base, tmp_path / str(n), n) for n in range(2)])
-    packed = base.pack(PAIRS, budget=5)
-    rows: list[int] = []
+    pairs = [TokenPair([1, n % 100, n // 100, *range(20)], [n % 90]) for n in range(count)]
+    packed = base.pack(pairs)
+    shapes: list[tuple[int, int]] = []
     base.model.register_forward_pre_hook(
-        lambda _, __, inputs: rows.append(len(inputs["input_ids"])), with_kwargs=True
+        lambda _, __, inputs: shapes.append(tuple(inputs["input_ids"].shape)), with_kwargs=True
     )
     together.logprobs(packed)
-    assert rows == [2] * len(packed.batches)
-
-
-def test_a_batch_for_both_heads_is_no_larger_than_for_one(tmp_path):
-    base = tiny_base("llama")
-    together = Together([a_head(base, tmp_path / str(n), n) for n in range(2)])
-    pairs = [TokenPair([1, n % 100, n // 100, *range(20)], [n % 90]) for n in range(200)]
-    one, two = base.pack(pairs), together.pack(pairs)
-    most = [max(len(batch.input_ids) for batch in packed.batches) for packed in (one, two)]
-    assert 2 * most[1] <= most[0] + 2 * len(pairs[0].tokens)
+    own = [len(batch.input_ids) for batch in packed.batches]
+    is_small = count <= 10
+    assert shapes == ([(2, own[0])] if is_small else [(1, n) for n in own for _ in range(2)])
+    budget = token_budget("cpu")
+    assert max(rows * tokens for rows, tokens in shapes) <= budget + len(pairs[0].tokens)
 
 
 @pytest.mark.filterwarnings("ignore:Adapter 'default'. 2 LoRA tensor")  # PEFT saves its bias so

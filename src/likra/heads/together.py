@@ -16,7 +16,6 @@ from torch.nn.functional import pad
 from likra.engine.logprobs import copies_logprobs, token_logprobs
 from likra.engine.packing import PADDING, Batch, Packed, moved, token_budget
 from likra.engine.products import float32_products
-from likra.engine.tokens import TokenPair
 from likra.heads.base import BaseModel
 from likra.heads.lora import Head, Layer, layers_on
 from likra.heads.score import Floats, check_finite
@@ -103,7 +102,7 @@ def _is_plain_lora(layer: torch.nn.Module) -> bool:
 
 
 class Together:
-    """Heads of one base, scored in one pass as far as they can be."""
+    """Heads of one base, scored in one pass where that is faster."""
 
     def __init__(self, heads: Sequence[Head]) -> None:
         """Read the heads; see `likra.heads.lora.Head.layers` for the errors."""
@@ -111,9 +110,14 @@ class Together:
         self.base: BaseModel = heads[0].base
         self.layers = stacked_layers(heads) if len(heads) > 1 else None
 
-    def pack(self, pairs: Sequence[TokenPair]) -> Packed:
-        """As `BaseModel.pack`: the copies of a batch together are what suits the device."""
-        return self.base.pack(pairs, token_budget(self.base.device.type) // len(self.heads))
+    def is_small(self, packed: Packed) -> bool:
+        """Whether the copies of a single batch fit into one; then one pass is faster.
+
+        Of more, each head has passes of its own: batches that are full read the weights as rarely,
+        and halved ones would be more of them (`python -m benchmarks.ranking`).
+        """
+        tokens = sum(batch.input_ids.numel() for batch in packed.batches)
+        return tokens * len(self.heads) <= token_budget(self.base.device.type)
 
     def logprobs(self, packed: Packed, name: str | None = None) -> list[Floats]:
         """Log-likelihood of each pair's answer under each head: for each [pairs], nats.
@@ -129,7 +133,8 @@ class Together:
         values = np.zeros((len(self.heads), len(packed)))
         with progress(len(packed), name, "answers") as advance:
             for indices, batch in zip(packed.indices, packed.batches, strict=True):
-                values[:, indices] = self._of_batch(batch, indices).sum(-1).double().cpu().numpy()
+                found = self._of_batch(batch, indices, together=self.is_small(packed))
+                values[:, indices] = found.sum(-1).double().cpu().numpy()
                 advance(len(indices))
         return list(values)
 
@@ -142,18 +147,19 @@ class Together:
         """
         values: list[list[Floats]] = [[np.zeros(0)] * len(packed) for _ in self.heads]
         for indices, batch in zip(packed.indices, packed.batches, strict=True):
-            found = self._of_batch(batch, indices).double().cpu().numpy()
+            scored = self._of_batch(batch, indices, together=self.is_small(packed))
+            found = scored.double().cpu().numpy()
             lengths = (batch.answers != PADDING).sum(-1).tolist()
             for own, rows in zip(values, found, strict=True):
                 for index, row, length in zip(indices, rows, lengths, strict=True):
                     own[index] = row[:length]
         return values
 
-    def _of_batch(self, batch: Batch, indices: Sequence[int]) -> Tensor:
+    def _of_batch(self, batch: Batch, indices: Sequence[int], *, together: bool) -> Tensor:
         """[heads, pairs, answer tokens] float32."""
         batch = moved(batch, self.base.device)
         with torch.inference_mode(), float32_products():
-            values = self._in_one_pass(batch)
+            values = self._in_one_pass(batch) if together else None
             if values is None:
                 values = torch.stack([self._alone(head, batch) for head in self.heads])
         for own in values.sum(-1).tolist():

@@ -12,11 +12,8 @@ import numpy as np
 from likra.data.formats import Text
 from likra.errors import LikraError
 from likra.heads.base import BaseModel, open_model
-from likra.model.distill import distill
-from likra.model.evaluate import evaluate
 from likra.model.evidence import Evidence, sentences
 from likra.model.explain import Explanation, explain
-from likra.model.fit import fit
 from likra.model.folder import load, push, save
 from likra.model.generate import Way, Writing, generate_many, is_one
 from likra.model.parts import Parts
@@ -103,6 +100,8 @@ class Likra:
 
         See `likra.model.fit.fit` for the settings: negatives, evaluation, folds, seed and more.
         """
+        from likra.model.fit import fit  # with the trainer, a second of imports
+
         return cls.of(fit(base, data, output, **settings))
 
     @classmethod
@@ -263,6 +262,8 @@ class Likra:
         Writes a plain PEFT folder, and returns it as a model of one term. See
         `likra.model.distill.distill` for the settings, and for what is lost.
         """
+        from likra.model.distill import distill
+
         return type(self).of(distill(self.parts, data, Path(output), **settings))
 
     def evaluate(
@@ -272,6 +273,8 @@ class Likra:
 
         See `likra.model.evaluate.evaluate`.
         """
+        from likra.model.evaluate import evaluate
+
         return evaluate(self.parts, task, data, limit)
 
     # ----------------------------------------------------------------------------------------

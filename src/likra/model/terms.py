@@ -143,7 +143,7 @@ class Terms:
         values = [np.zeros(0)] * len(self.terms)
         for numbers, together in self._together:
             pairs = pairs_of(self.terms[numbers[0]], questions, truncate=truncate)
-            found = together.logprobs(together.pack(pairs), name)
+            found = together.logprobs(together.base.pack(pairs), name)
             for number, own in zip(numbers, found, strict=True):
                 values[number] = own
         return values
@@ -164,7 +164,7 @@ class Terms:
         for numbers, together in self._together:
             pairs = pairs_of(self.terms[numbers[0]], questions, truncate=truncate)
             tokens = [pair.continuation for pair in pairs]
-            found = together.token_logprobs(together.pack(pairs))
+            found = together.token_logprobs(together.base.pack(pairs))
             for number, own in zip(numbers, found, strict=True):
                 values[number] = list(zip(tokens, own, strict=True))
         return values

@@ -29,6 +29,7 @@ from likra import (
     train_head,
 )
 from likra.data.load import Task
+from likra.data.rendering import PLAIN
 from likra.heads.base import limit_threads
 from likra.model.distill import distill_questions
 from likra.model.prompt import prompt_of
@@ -88,7 +89,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
     pool, test = questions_of(task, arguments.test)
     learn = pool[: arguments.questions]
     held = pool[len(learn) : len(learn) + arguments.held]
-    prompt = prompt_of(task, learn, chat=False)
+    prompt = prompt_of(task, learn, PLAIN)
     negatives = draw_negatives("random_choice", pool, seed=arguments.seed)[: len(learn)]
     right = [question.right[0] for question in learn]
     positive = trained(base, right, folder / "positive", arguments.seed)

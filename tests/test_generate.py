@@ -528,12 +528,12 @@ def test_the_command_answers_a_question_and_a_file(saved, tmp_path):
     written = run(saved, file, "-o", output)
     assert (one.exit_code, written.exit_code, written.output) == (0, 0, "")
     rows = [json.loads(line) for line in output.read_text().splitlines()]
-    assert [{k: v for k, v in row.items() if k != "answer"} for row in rows] == QUESTIONS
-    assert rows[0]["answer"] == one.output.strip()
+    assert [{k: v for k, v in row.items() if k != "generated"} for row in rows] == QUESTIONS
+    assert rows[0]["generated"] == one.output.strip()
     assert run(saved, "-", input=text).output == output.read_text()
     model = Likra.from_pretrained(saved)
     asked = [row.get("question") or row["prompt"] for row in QUESTIONS]
-    assert [row["answer"] for row in rows] == model.generate(asked)
+    assert [row["generated"] for row in rows] == model.generate(asked)
 
 
 @pytest.mark.parametrize(

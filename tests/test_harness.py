@@ -613,6 +613,11 @@ def test_a_fitted_model_is_its_own_ratio(pocket, questions, tmp_path):
     expected = Likra(Head(pocket), model.parts.negative, 0.5, prompt=model.parts.prompt)
     scores = [score for score, _ in half.loglikelihood(requests_of(questions[:4]))]
     assert scores == nats(expected.score(asked[:16]))
+    sft = Likra.from_pretrained(tmp_path / "m", base=pocket, mode="sft")
+    assert LikraLM(path=sft.save_pretrained(tmp_path / "sft"), device="cpu").mode == "sft"
+    pmi = Likra(base=pocket, negative="prior").save_pretrained(tmp_path / "pmi")
+    with pytest.raises(LikraError, match="for which the harness has no mode: add mode="):
+        LikraLM(path=pmi, device="cpu")
     for arguments, words in (
         ({"seed": 0}, "is one model: leave out seed="),
         ({"mode": "dpo"}, "mode dpo needs a dpo head"),

@@ -265,6 +265,41 @@ def test_data_that_cannot_be_fitted(pocket, tmp_path, data, settings, message):
     assert not (tmp_path / "m").exists()
 
 
+CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
+
+
+def test_a_card_that_is_fitted_as_chats_is_asked_as_chats(pocket, tmp_path, monkeypatch):
+    monkeypatch.setattr(pocket.tokenizer, "chat_template", CHAT)
+    model = Likra.fit(pocket, "pocket", folds=2, modes=["base"], chat=True)
+    assert model.parts.prompt.chat
+    (choice,) = model.parts.prompt.question(pocket.tokenizer, TEST[0].stem, ["Lisbon"]).choices
+    assert choice.context.startswith("<user>Question: ")
+    monkeypatch.setattr(pocket.tokenizer, "chat_template", None)
+    with pytest.raises(LikraError, match="no chat template"):
+        Likra.fit(pocket, "pocket", chat=True)
+
+
+def test_answers_that_are_few_or_of_one_kind(pocket, tmp_path):
+    """One wrong answer among many right ones: nothing can be measured, and it is said."""
+    right = [
+        {"prompt": c.context, "completion": c.continuation, "label": True}
+        for q in TRAIN[:24]
+        for c in q.right
+    ]
+    one = {"prompt": right[0]["prompt"], "completion": " nowhere", "label": False}
+    lines = []
+    model = Likra.fit(pocket, [*right, one], folds=3, log=lines.append)
+    assert any("a fold has no answer left" in line for line in lines)
+    assert any("is an assumption" in line for line in model.findings)
+    few = Likra.fit(pocket, ROWS[:9])
+    assert any("only 9" in line for line in few.findings)
+
+
+def test_a_few_questions_to_evaluate_on_are_too_few(pocket):
+    model = Likra.fit(pocket, ROWS[:16], evaluation=rows_of(TEST[:1]))
+    assert any("only 1" in line for line in model.findings)
+
+
 # --------------------------------------------------------------------------------------------
 # Keeping
 
@@ -397,6 +432,22 @@ def test_another_mode_of_the_same_heads(folder, pocket):
         Likra.from_pretrained(folder, base=pocket, mode="nonsense")
 
 
+def test_a_model_whose_base_nobody_has_is_not_pushed(folder, pocket, tmp_path):
+    shutil.copytree(POCKET, tmp_path / "own")
+    own = Likra.from_pretrained(folder, base=str(tmp_path / "own"))
+    with pytest.raises(LikraError, match="which nobody else has"):
+        own.push_to_hub("me/ranker")
+
+
+def test_the_chosen_mode_keeps_its_calibration_and_another_has_none(folder, pocket):
+    own = Likra.from_pretrained(folder, base=pocket)
+    same = Likra.from_pretrained(folder, base=pocket, mode="likra", weight=own.parts.weight)
+    assert same.parts.chosen == own.parts.chosen
+    assert Likra.from_pretrained(folder, base=pocket, weight=0.123).parts.chosen is None
+    with pytest.raises(LikraError, match="weight takes a number"):
+        Likra.from_pretrained(folder, base=pocket, weight=float("nan"))
+
+
 def test_push_uploads_the_folder(model, monkeypatch):
     uploaded = {}
 
@@ -411,6 +462,7 @@ def test_push_uploads_the_folder(model, monkeypatch):
 
         def upload_folder(self, repo_id, folder_path, commit_message):
             uploaded[repo_id] = sorted(p.name for p in Path(folder_path).iterdir())
+            assert f'from_pretrained("{repo_id}")' in (folder_path / "README.md").read_text("utf-8")
 
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
     assert push(model.parts, "me/ranker", token="mine") == "https://hub/me/ranker"  # noqa: S106
@@ -650,7 +702,7 @@ def test_a_file_is_ranked_in_order_into_every_format(model, tmp_path):
     source = write_jsonl(tmp_path / "q.jsonl", QUESTIONS)
     outputs = [tmp_path / f"out.{kind}" for kind in ("jsonl", "csv", "parquet")]
     for output in outputs:
-        assert rank_file(model.parts, source, output, inputs="m") == 70
+        assert rank_file(model.parts, source, output) == 70
     lines = [json.loads(line) for line in outputs[0].read_text(encoding="utf-8").splitlines()]
     with outputs[1].open(encoding="utf-8", newline="") as file:
         table = list(csv.DictReader(file))
@@ -667,7 +719,7 @@ def test_ranking_that_was_stopped_goes_on(model, tmp_path, monkeypatch):
     from likra.model import rank_file as module
 
     source, output = write_jsonl(tmp_path / "q.jsonl", QUESTIONS), tmp_path / "out.jsonl"
-    rank_file(model.parts, source, tmp_path / "whole.jsonl", inputs="m")
+    rank_file(model.parts, source, tmp_path / "whole.jsonl")
     asked = []
 
     def counting(parts, questions):
@@ -679,16 +731,18 @@ def test_ranking_that_was_stopped_goes_on(model, tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "rank_many", counting)
     with pytest.raises(KeyboardInterrupt):
-        rank_file(model.parts, source, output, inputs="m")
+        rank_file(model.parts, source, output)
     assert not output.exists()
     partial = tmp_path / "out.jsonl.partial"
     with partial.open("a", encoding="utf-8") as file:
         file.write('{"id": "torn')
-    assert rank_file(model.parts, source, output, inputs="m") == 70
+    assert rank_file(model.parts, source, output) == 70
     assert asked == [64, 6, 6]
     assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    with pytest.raises(LikraError, match="is the file of questions"):
+        rank_file(model.parts, source, source)
     partial.write_text("something else\n", encoding="utf-8")
-    rank_file(model.parts, source, output, inputs="m")
+    rank_file(model.parts, source, output)
     assert asked[3:] == [64, 6]
     assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
@@ -697,25 +751,32 @@ def test_rows_that_cannot_be_ranked_are_named(model, tmp_path):
     rows = [*QUESTIONS[:3], {"question": "", "choices": ["a", "b"]}, *QUESTIONS[3:5]]
     source = write_jsonl(tmp_path / "q.jsonl", rows)
     with pytest.raises(LikraError, match=r"q.jsonl, line 4: empty prompt"):
-        rank_file(model.parts, source, tmp_path / "out.jsonl", inputs="m")
+        rank_file(model.parts, source, tmp_path / "out.jsonl")
     notes = []
     done = rank_file(
         model.parts,
         source,
         tmp_path / "out.jsonl",
-        inputs="m",
         on_bad_row="skip",
         log=notes.append,
     )
     assert done == 5
     assert notes == ["left out q.jsonl, line 4: empty prompt"]
+    chat = [{"role": "user", "content": "What?"}]
+    odd = [{"question": "a", "choices": ["b"]}, {"question": chat, "choices": ["b", "c"]}]
+    mixed = write_jsonl(tmp_path / "m.jsonl", [*QUESTIONS[:2], *odd])
+    notes.clear()
+    skipping = {"on_bad_row": "skip", "log": notes.append}
+    assert rank_file(model.parts, mixed, tmp_path / "out4.jsonl", **skipping) == 2
+    assert "line 3: 'a' has 1 option" in notes[0]
+    assert "chat messages need a chat template" in notes[1]
     twice = write_jsonl(
         tmp_path / "t.jsonl", [*QUESTIONS[:2], {"question": "a", "choices": ["b", "b"]}]
     )
     with pytest.raises(LikraError, match=r"line 3: 'a' has the option 'b' twice"):
-        rank_file(model.parts, twice, tmp_path / "out2.jsonl", inputs="m")
+        rank_file(model.parts, twice, tmp_path / "out2.jsonl")
     with pytest.raises(LikraError, match="unknown ending"):
-        rank_file(model.parts, source, tmp_path / "out.xlsx", inputs="m")
+        rank_file(model.parts, source, tmp_path / "out.xlsx")
     other = write_jsonl(tmp_path / "o.jsonl", [{"frage": "a"}])
     with pytest.raises(LikraError, match="matches no format: it has columns frage"):
-        rank_file(model.parts, other, tmp_path / "out3.jsonl", inputs="m")
+        rank_file(model.parts, other, tmp_path / "out3.jsonl")

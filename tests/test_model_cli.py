@@ -101,12 +101,19 @@ def test_the_card_is_shown_and_written_again(folder):
     assert (folder / "README.md").read_bytes() == before
 
 
+def test_texts_that_look_like_markup_are_shown_as_they_are(folder):
+    output = likra("rank", folder, "-q", TEXT, "--option", "x[i] = 1", "--option", "[/INST]")
+    assert "x[i] = 1" in output
+    assert "[/INST]" in output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["fit", "-o", "m"], "give your answers"),
         (["fit", "x.jsonl", "-o", "m", "--columns", "prompt"], "--columns takes pairs"),
         (["fit", "x.jsonl", "-o", "m", "--long-prompts", "cut"], "--long-prompts takes error or"),
+        (["fit", "x.jsonl", "-o", "m", "--batch-size", "0"], "batch_size takes another value"),
         (["rank", "m"], "give one question"),
         (["rank", "m", "-q", "a"], "no model in 'm'"),
         (["explain", "m", "-q", "a", "-a", "b"], "no model in 'm'"),

@@ -3,12 +3,13 @@
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
 
+from likra.atomic import replacing
 from likra.cli.terminal import log, quiet
 from likra.errors import LikraError
 
@@ -67,7 +68,7 @@ def generate(  # noqa: PLR0913, PLR0917 - an option each
     """Write answers to questions, each up to the end of its first line.
 
     With --question it prints the answer. With a file it writes each line as it was, with the field
-    `answer` added, in the same order, while it reads the next ones.
+    `generated` added, in the same order, while it reads the next ones.
 
     \b
     likra generate my-model -q "What is the capital of Laos?"
@@ -103,7 +104,7 @@ def generate(  # noqa: PLR0913, PLR0917 - an option each
         rows: list[dict[str, Any]] = []  # that were read, and whose answers are not written yet
         asked = _asked(lines, str(file), rows)
         for answer in generate_many(parts, asked, writing):
-            line = json.dumps({**rows.pop(0), "answer": answer}, ensure_ascii=False)
+            line = json.dumps({**rows.pop(0), "generated": answer}, ensure_ascii=False)
             target.write(f"{line}\n")
             target.flush()
 
@@ -139,4 +140,11 @@ def _reading(file: Path) -> Any:
 
 
 def _writing(output: Path | None) -> Any:
-    return nullcontext(sys.stdout) if output is None else output.open("w", encoding="utf-8")
+    return nullcontext(sys.stdout) if output is None else _replaced(output)
+
+
+@contextmanager
+def _replaced(output: Path) -> Iterator[TextIO]:
+    """A file that is there when all of it is written."""
+    with replacing(output) as temporary, temporary.open("w", encoding="utf-8") as file:
+        yield file

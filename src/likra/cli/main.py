@@ -1,6 +1,7 @@
 """The command ``likra``. Heavy imports happen inside commands: ``likra --help`` needs no torch."""
 
 import signal
+import sys
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -14,6 +15,8 @@ from likra.cli.tasks import negatives, tasks_app
 from likra.errors import LikraError
 
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM  # exit codes
+
+CONTINUE = {"fit", "run", "train", "rank", "eval"}  # commands that find what is done
 
 app = typer.Typer(
     name="likra",
@@ -60,7 +63,9 @@ def main() -> None:
         _fail(f"cannot read or write{where}: {error.strerror or error}")
     except SystemExit as stop:  # typer turns KeyboardInterrupt into exit code 130
         if stop.code in {INTERRUPTED, TERMINATED}:
-            typer.echo("\nstopped: the same command continues where this one stopped", err=True)
+            continues = CONTINUE & set(sys.argv[1:2])
+            how = ": the same command continues where this one stopped" if continues else ""
+            typer.echo(f"\nstopped{how}", err=True)
         raise
 
 

@@ -88,7 +88,11 @@ def fit(  # noqa: PLR0913 - one parameter for each option
     ] = None,
     run: Annotated[
         Path | None,
-        typer.Option("--from-run", help="Make the model of a run's heads; nothing is trained."),
+        typer.Option(
+            "--from-run",
+            help="Make the model of a run's heads, of its first seed and largest snapshot, with "
+            "the evidence of its tables. Nothing is trained, and no other option but -o applies.",
+        ),
     ] = None,
 ) -> None:
     """Make a model of right and wrong answers: train two heads, and choose how to use them.
@@ -118,11 +122,19 @@ def fit(  # noqa: PLR0913 - one parameter for each option
         save(from_run(run), output)
         _show_fit(Likra.from_pretrained(output), output)
         return
+    from pydantic import ValidationError
+
     from likra.heads.settings import TrainingSettings
     from likra.scores.selection import CANDIDATES
 
     given = {"learning_rate": learning_rate, "batch_size": batch_size}
-    training = TrainingSettings.model_validate({k: v for k, v in given.items() if v is not None})
+    try:
+        training = TrainingSettings.model_validate(
+            {key: value for key, value in given.items() if value is not None}
+        )
+    except ValidationError as error:
+        (first, *_) = error.errors()
+        raise LikraError(f"{first['loc'][0]} takes another value: {first['msg']}") from error
     _show_fit(
         Likra.fit(
             model,
@@ -255,14 +267,13 @@ def rank(  # noqa: PLR0913 - one parameter for each option
         return
     assert source is not None
     from likra.data.asked import Asked, read_asked
-    from likra.model.rank_file import as_row, rank_file
+    from likra.model.rank_file import as_row, rank_file, rank_rows
 
     if output is not None:
         count = rank_file(
             opened.parts,
             source,
             output,
-            inputs=f"{opened!r}",
             columns=_pairs(columns),
             on_bad_row=on_bad_row,
             abstain=abstain,
@@ -275,11 +286,13 @@ def rank(  # noqa: PLR0913 - one parameter for each option
         return
     least = 0.0 if abstain is None else opened.threshold(abstain)
     for row in read_asked(source, _pairs(columns), on_bad_row):
-        if isinstance(row, Asked):
-            ranked = opened.rank(row.question, row.options)
-            log(json.dumps(as_row(row.name, ranked, least), ensure_ascii=False))
+        (found,) = rank_rows(opened.parts, [row])
+        if isinstance(row, Asked) and not isinstance(found, LikraError):
+            log(json.dumps(as_row(row.name, found, least), ensure_ascii=False))
+        elif on_bad_row == "error":
+            raise LikraError(str(found))
         else:
-            typer.echo(f"left out {row}", err=True)
+            typer.echo(f"left out {found}", err=True)
 
 
 def explain(
@@ -358,6 +371,8 @@ def card(
 
     text = card_of(opened.parts, Path(model).resolve().name)
     if write:
+        if not (Path(model) / "likra.json").is_file():
+            raise LikraError(f"--write is for a folder, and '{model}' is none")
         write_text(Path(model) / "README.md", text)
     log(text.rstrip())
 

@@ -62,7 +62,8 @@ def print_table(
         )
     for row in rows:
         table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else width).print(table)
+    # people's own texts may look like markup
+    Console(width=None if sys.stdout.isatty() else width, markup=False).print(table)
 
 
 def show_run(run: "Run", points: "pd.DataFrame", output: Path | None = None) -> None:

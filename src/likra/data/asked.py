@@ -39,6 +39,8 @@ def read_asked(
         LikraError: what cannot be read, by file and line.
 
     """
+    if on_bad_row not in {"error", "skip"}:
+        raise LikraError(f"on_bad_row takes error or skip, not '{on_bad_row}'")
     form: Format | None = None
     decodes = path.suffix.lower() in {".csv", ".tsv"}
     for place, row in read_rows(path):

@@ -87,7 +87,7 @@ class Format:
         """
         self._check_columns(row)
         prompt, answers = self.read(self, row)
-        if self.name != "multiple choice":
+        if self.name not in {"multiple choice", _ASKED.name}:
             answers = _unmixed(prompt, answers)
         if _is_blank(prompt):
             raise BadRowError("empty prompt")
@@ -225,6 +225,8 @@ def _completion(form: Format, row: Mapping[str, Any]) -> tuple[Text, Labelled]:
 
 def _choice(form: Format, row: Mapping[str, Any]) -> tuple[Text, Labelled]:
     prompt = _text_of(form, row, "prompt")
+    if not isinstance(prompt, str):
+        raise BadRowError("chat messages with choices", "write them as chosen and rejected")
     texts, labels = _choices(form, row)
     column = form.columns["answer"]
     value = row[column]

@@ -131,9 +131,10 @@ class Together:
 
         """
         values = np.zeros((len(self.heads), len(packed)))
+        together = self.is_small(packed)
         with progress(len(packed), name, "answers") as advance:
             for indices, batch in zip(packed.indices, packed.batches, strict=True):
-                found = self._of_batch(batch, indices, together=self.is_small(packed))
+                found = self._of_batch(batch, indices, together=together)
                 values[:, indices] = found.sum(-1).double().cpu().numpy()
                 advance(len(indices))
         return list(values)
@@ -146,8 +147,9 @@ class Together:
 
         """
         values: list[list[Floats]] = [[np.zeros(0)] * len(packed) for _ in self.heads]
+        together = self.is_small(packed)
         for indices, batch in zip(packed.indices, packed.batches, strict=True):
-            scored = self._of_batch(batch, indices, together=self.is_small(packed))
+            scored = self._of_batch(batch, indices, together=together)
             found = scored.double().cpu().numpy()
             lengths = (batch.answers != PADDING).sum(-1).tolist()
             for own, rows in zip(values, found, strict=True):

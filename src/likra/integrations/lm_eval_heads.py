@@ -120,18 +120,32 @@ def heads_of_model(
     content = read_model(folder)
     if given := [f"{name}=" for name, value in which.items() if value is not None]:
         raise LikraError(f"'{folder}' is one model: leave out {', '.join(given)}")
-    chosen = (content["fit"] or {}).get("ranking", {})
-    mode = mode or chosen.get("mode", "likra")
-    check_mode(mode)
+    weight = content["weight"]
+    if mode is None:
+        mode = _mode_of(folder, content["positive"], content["negative"])
+    else:
+        check_mode(mode)
+        weight = weight or 1.0
     terms = (MODES[mode].positive, MODES[mode].negative)
     if lacking := set(terms) - {"base", *content["heads"]}:
         raise LikraError(f"mode {mode} needs a {lacking.pop()} head, and '{folder}' has none")
     check_heads(folder, content)
     positive, negative = (None if term == "base" else folder / term for term in terms)
     base = content["base"]
-    weight = content["weight"] or 1.0
     return FoundHeads(
         mode, weight, base["name"], None, positive, negative, fingerprint=base["fingerprint"]
+    )
+
+
+def _mode_of(folder: Path, positive: str, negative: str | None) -> str:
+    """The mode in which a model combines its terms."""
+    for name, mode in MODES.items():
+        own = mode.negative if mode.weighted else None
+        if (mode.positive, own) == (positive, negative) and name in MODE_NAMES:
+            return name
+    raise LikraError(
+        f"'{folder}' ranks by {positive} and {negative}, for which the harness has no mode: "
+        "add mode="
     )
 
 

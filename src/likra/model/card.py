@@ -1,5 +1,6 @@
 """The model card: README.md with the hub's metadata, and the curve of the evidence."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def _use(name: str) -> list[str]:
         'model.rank("a question", ["an answer", "another answer"])',
         "```",
         "",
-        f"or `likra rank {name} --question '...' --option '...' --option '...'`.",
+        f"or `likra rank {shlex.quote(name)} --question '...' --option '...' --option '...'`.",
         "",
     ]
 

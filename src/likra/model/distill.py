@@ -36,7 +36,7 @@ from likra.heads.stamp import CONFIG
 from likra.heads.train import StepTrainer, check_can_train, train_and_save, trainer_settings
 from likra.model.fit import SILENT, open_data, read_questions
 from likra.model.generate import check_alpha, plausible
-from likra.model.parts import Parts
+from likra.model.parts import Parts, check_weight
 from likra.model.terms import Prior, Term, head_of
 from likra.progress import progress
 from likra.questions import Question
@@ -145,7 +145,9 @@ def distill_questions(  # noqa: PLR0913 - see `distill`
         raise LikraError(f"'{output}' holds something else than a head: give another output")
     check_can_train(parts.base)
     settings = training or TrainingSettings()
-    parts = parts if weight is None else replace(parts, weight=weight)
+    if weight is not None:
+        check_weight(weight)
+        parts = replace(parts, weight=weight)
     pairs = encode_questions(parts.base, questions, truncate=parts.truncate)
     taught = iter(teach(parts, pairs, beta, alpha, name))
     examples = [list(islice(taught, len(question.choices))) for question in questions] * passes

@@ -11,8 +11,7 @@ from likra.model.parts import Parts
 from likra.model.terms import Prior, Term, Terms
 from likra.questions import check_questions
 from likra.scores.curves import curve
-from likra.scores.ratio import MODES
-from likra.scores.selection import CANDIDATES
+from likra.scores.selection import modes_of
 from likra.scores.table import BASE, PRIOR, HeadKey, combine, score_table
 
 if TYPE_CHECKING:
@@ -22,7 +21,9 @@ if TYPE_CHECKING:
 def evaluate(
     model: Parts, task: str, data: str | None = None, limit: int | None = None
 ) -> "pd.DataFrame":
-    """Accuracies on the evaluation questions of a task, as lm-evaluation-harness counts them.
+    """Accuracies on a task's evaluation questions, as lm-evaluation-harness counts them.
+
+    Of a single file these are all of its questions.
 
     Args:
         model: with the heads that it was trained with.
@@ -64,11 +65,7 @@ def evaluate(
         for key, values in zip(terms, logprobs, strict=True)
     ]
     scores = combine(tables)
-    modes = [
-        mode
-        for mode in CANDIDATES
-        if {MODES[mode].positive, MODES[mode].negative} <= {"base", "prior", *heads}
-    ]
+    modes = modes_of(heads)
     weight = model.weight or 1.0
     points = pd.DataFrame(curve(scores, opened.name, modes, [weight]))
     points = points[points.seed != "all"].rename(columns={"value": "accuracy"})

@@ -225,8 +225,9 @@ def sentences(ranking: Ranking, evidence: Evidence) -> list[str]:
     """What the evidence says, in words."""
     name = mode_style(ranking.mode).short
     lines = [
-        f"The {head} head has learned: on {KINDS[head]} answers it was not trained on, "
-        f"{before:.2f} nats per token under the base, {after:.2f} under the head."
+        f"The {head} head has learned {'something' if after > before else 'nothing'} of "
+        f"{KINDS[head]} answers that it was not trained on: {before:.2f} nats per token under the "
+        f"base, {after:.2f} under the head."
         for head, (before, after) in evidence.learned.items()
     ]
     if evidence.expected is None:
@@ -239,8 +240,9 @@ def sentences(ranking: Ranking, evidence: Evidence) -> list[str]:
     expected = evidence.expected
     lines.insert(
         0,
-        f"On {evidence.n_questions} questions ({evidence.how}), {name} answers "
-        f"{expected.value:.1%} correctly [{expected.low:.1%}, {expected.high:.1%}].",
+        f"Chosen: {ranking_text(ranking)}. On {evidence.n_questions} questions ({evidence.how}), "
+        f"each ranked as the others choose, {expected.value:.1%} of the answers are right "
+        f"[{expected.low:.1%}, {expected.high:.1%}].",
     )
     lines.insert(1, _worth(ranking, evidence, name))
     if evidence.ece is not None:
@@ -257,6 +259,11 @@ def sentences(ranking: Ranking, evidence: Evidence) -> list[str]:
     return lines
 
 
+def ranking_text(ranking: Ranking) -> str:
+    """A way to rank in words: "Likra, w = 0.9, per character"."""
+    return str(ranking).replace(ranking.mode, mode_style(ranking.mode).short, 1)
+
+
 def _worth(ranking: Ranking, evidence: Evidence, name: str) -> str:
     if ranking.mode == "base":
         return (
@@ -271,6 +278,6 @@ def _worth(ranking: Ranking, evidence: Evidence, name: str) -> str:
     if difference.low > 0:
         return f"That is clearly better than the base model: {interval}. {name} is worth using."
     return (
-        f"None beats the base model with this little data: {name}, the best of them, differs from "
-        f"it by {interval}."
+        f"None is clearly better than the base model with this little data: {name}, the best of "
+        f"them, differs from it by {interval}."
     )

@@ -2,20 +2,19 @@
 
 import json
 import shutil
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from likra.atomic import replacing
-from likra.data.files import open_rows
+from likra.data.files import is_data_file, open_rows
 from likra.data.leakage import find_leaks
-from likra.data.load import Task, load_task
-from likra.data.rendering import PLAIN, Rendering, chat_template_of
+from likra.data.load import Task, is_hub_name, load_task
+from likra.data.rendering import Rendering, chat_template_of
 from likra.data.splits import folds as folds_of
 from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
@@ -28,14 +27,14 @@ from likra.heads.stamp import CONFIG, read_stamp
 from likra.heads.train import train_head
 from likra.model.evidence import FEWEST, Chosen, Evidence, choose
 from likra.model.folder import check_output, fitted_digest, load, save
-from likra.model.parts import Parts, parts_of
+from likra.model.parts import HeldFolder, Parts, parts_of
 from likra.model.prompt import Prompt, prompt_of
 from likra.model.terms import without_prompt
 from likra.negatives.mixture import parse_source
 from likra.negatives.samplers import Material
 from likra.questions import Question, check_questions
 from likra.scores.ratio import MODES
-from likra.scores.selection import CANDIDATES, Ranking
+from likra.scores.selection import CANDIDATES, Ranking, modes_of
 from likra.scores.table import BASE, PRIOR, HeadKey, Scores, combine, score_table
 from likra.study.digests import digest_of, examples_digest, questions_digest
 from likra.study.examples import Example, paired_order
@@ -124,6 +123,8 @@ def fit(  # noqa: PLR0913 - its settings, each with a default
     for mode in modes:
         if mode not in CANDIDATES:
             raise LikraError(f"unknown mode '{mode}': known: {', '.join(CANDIDATES)}")
+    if on_bad_row not in {"error", "skip"}:
+        raise LikraError(f"on_bad_row takes error or skip, not '{on_bad_row}'")
     parse_source(negatives)
     opened = open_model(base, dtype=dtype) if isinstance(base, str) else base
     settings = Settings(
@@ -137,20 +138,20 @@ def fit(  # noqa: PLR0913 - its settings, each with a default
         truncate,
     )
     task = open_data(data, source, columns, on_bad_row)
-    questions, prompt = read_questions(opened, task, chat)
+    questions, prompt = read_questions(opened, task, chat, on_bad_row)
     asked: list[Question] = []
     if evaluation is not None:
-        own = open_data(evaluation, source, columns, on_bad_row)
-        asked = [q for q in _of_task(opened, own, prompt.chat, own.eval_split) if q.can_be_ranked]
+        own = open_data(evaluation, source, columns, on_bad_row, of_its_own=True)
+        rendering = _rendering(opened, prompt.chat, on_bad_row)
+        asked = [q for q in _of_task(own, rendering, own.eval_split) if q.can_be_ranked]
         if not asked:
             raise LikraError(f"'{own.name}' has no question with a right and a wrong answer")
     for note in task.notes:
         log(f"data   {note}")
     if output is None:
-        work = Path(mkdtemp(prefix="likra-"))
-        model = _Fit(opened, prompt, settings, questions, asked, work, log).model()
-        weakref.finalize(model, shutil.rmtree, work, ignore_errors=True)
-        return model
+        held = HeldFolder()
+        run = _Fit(opened, prompt, settings, questions, asked, held.path, log)
+        return replace(run.model(), held=held)
     folder = Path(output)
     check_output(folder)
     work = folder.with_name(f"{folder.name}.partial")
@@ -168,13 +169,21 @@ def open_data(
     source: str | None = None,
     columns: Mapping[str, str] | None = None,
     on_bad_row: str = "error",
+    *,
+    of_its_own: bool = False,
 ) -> Task:
     """A task of whatever people have: a name, a path, rows or a `datasets.Dataset`.
+
+    With ``of_its_own``, ``source`` and ``columns`` were given for other data, and are used as far
+    as they mean something here.
 
     Raises:
         LikraError: it cannot be read.
 
     """
+    if of_its_own and isinstance(data, str | Path):
+        is_card = not (is_data_file(str(data)) or is_hub_name(str(data)))
+        source, columns = (source, None) if is_card else (None, columns)
     if isinstance(data, str | Path):
         return load_task(str(data), source, columns=columns, on_bad_row=on_bad_row)
     if isinstance(data, Mapping) or not isinstance(data, Iterable):
@@ -185,7 +194,9 @@ def open_data(
     return open_rows(data, columns, on_bad_row)
 
 
-def read_questions(base: BaseModel, task: Task, chat: bool | None) -> tuple[list[Question], Prompt]:
+def read_questions(
+    base: BaseModel, task: Task, chat: bool | None, on_bad_row: str = "error"
+) -> tuple[list[Question], Prompt]:
     """The questions to train on, and the form of their prompts.
 
     Raises:
@@ -193,23 +204,27 @@ def read_questions(base: BaseModel, task: Task, chat: bool | None) -> tuple[list
 
     """
     is_chat = task.needs_chat_template if chat is None else chat
-    questions = _of_task(base, task, is_chat, task.train_split)
+    rendering = _rendering(base, is_chat, on_bad_row)
+    questions = _of_task(task, rendering, task.train_split)
     check_questions(questions)
-    return questions, prompt_of(task, questions, chat=is_chat)
+    return questions, prompt_of(task, questions, rendering)
 
 
-def _of_task(base: BaseModel, task: Task, chat: bool, split: str | None) -> list[Question]:
+def _rendering(base: BaseModel, chat: bool, on_bad_row: str) -> Rendering:
+    if not chat:
+        return Rendering(on_bad_row=on_bad_row)
+    if not base.tokenizer.chat_template:
+        raise LikraError(
+            f"the questions are chat messages, and the tokenizer of '{base.name}' has no chat "
+            "template"
+        )
+    return Rendering(chat_template=chat_template_of(base.tokenizer), on_bad_row=on_bad_row)
+
+
+def _of_task(task: Task, rendering: Rendering, split: str | None) -> list[Question]:
     split = split or task.train_split
     if split is None:
         raise LikraError(f"'{task.name}' has no training split: it has {', '.join(task.splits)}")
-    rendering: Rendering = PLAIN
-    if chat:
-        if not base.tokenizer.chat_template:
-            raise LikraError(
-                f"the questions are chat messages, and the tokenizer of '{base.name}' has no chat "
-                "template"
-            )
-        rendering = Rendering(chat_template=chat_template_of(base.tokenizer))
     return list(task.questions(split, rendering=rendering))
 
 
@@ -266,7 +281,7 @@ class _Fit:
         scores: Scores | None
         if self.asked:
             trained, scores, learned = self._on_evaluation(examples)
-            fold = np.array(folds_of([q.stem for q in self.asked], self._count(self.asked), 0))
+            fold = np.arange(len(self.asked)) % max(2, self.settings.folds)
             how = f"given for evaluation{self._leaks()}"
         else:
             scores, fold, learned = self._crossed(material, heads)
@@ -290,9 +305,6 @@ class _Fit:
         self.log(f"leaks  {len(leaked):,} evaluation questions are also trained on, or nearly")
         return f", {len(leaked):,} of them trained on, or nearly"
 
-    def _count(self, questions: Sequence[Question]) -> int:
-        return max(2, min(self.settings.folds, len(questions)))
-
     def _chosen(
         self,
         scores: Scores | None,
@@ -304,11 +316,10 @@ class _Fit:
         if scores is not None and len(scores.question_ids) >= FEWEST:
             chosen = choose(scores, fold, how, self.settings.modes, learned)
             return replace(chosen, inputs=self.digest)
-        have = {"base", "prior", *heads}
-        able = [m for m in self.settings.modes if {MODES[m].positive, MODES[m].negative} <= have]
+        able = [mode for mode in modes_of(heads) if mode in self.settings.modes]
         if not able:
             raise LikraError(f"none of the modes {', '.join(self.settings.modes)} has its heads")
-        count = 0 if scores is None else len(scores.question_ids)
+        count = sum(question.can_be_ranked for question in self.asked or self.questions)
         evidence = Evidence(count, how, 0, learned=learned)
         ranking = Ranking(able[-1], 1.0 if MODES[able[-1]].weighted else 0.0, "acc")
         return Chosen(ranking, 1.0, (), (), evidence, self.digest)
@@ -318,7 +329,8 @@ class _Fit:
     ) -> tuple[Scores | None, np.ndarray, dict[str, tuple[float, float]]]:
         """Scores of all questions, each under heads that were not trained on it."""
         questions = self.questions
-        if len(questions) < 2 * self.settings.folds:
+        wanted = min(self.settings.folds, len(questions) // 2)
+        if wanted < 2 <= self.settings.folds:  # that is for `folds_of` to refuse
             return None, np.zeros(0), {}
         place_of = {question.id: place for place, question in enumerate(questions)}
         near = [
@@ -326,7 +338,7 @@ class _Fit:
             for leak in find_leaks(questions, questions)
         ]
         stems = [question.stem for question in questions]
-        number = np.array(folds_of(stems, self.settings.folds, self.settings.seed, near))
+        number = np.array(folds_of(stems, wanted, self.settings.seed, near))
         parts = [
             self._examples(
                 [q for q, own in zip(questions, number, strict=True) if own != fold], material
@@ -334,6 +346,9 @@ class _Fit:
             for fold in range(number.max() + 1)
         ]
         sizes = self._sizes(parts, heads)
+        if not sizes:
+            self.log("note   a fold has no answer left to train a head on: nothing is measured")
+            return None, number, {}
         place = np.repeat(number, [len(question.choices) for question in questions])
         values: dict[HeadKey, np.ndarray] = self._untrained(questions)
         for head in heads:
@@ -349,7 +364,7 @@ class _Fit:
                     values[self._key(head, label)][place == fold] = logprobs
         learned = self._learned(values, heads, sizes[-1][0])
         kept = np.array([question.can_be_ranked for question in questions])
-        if not kept.any():
+        if len(set(number[kept].tolist())) < 2:
             return None, number, learned
         return self._table(questions, values).of(kept), number[kept], learned
 
@@ -431,14 +446,19 @@ class _Fit:
     def _sizes(
         self, parts: Sequence[Mapping[str, Sequence[Example]]], heads: Sequence[str]
     ) -> list[tuple[int, float]]:
-        """Parts of the training at which heads are measured: (questions, part)."""
+        """Parts of the training at which heads are measured: (questions, part).
+
+        None where a head has nothing to train on.
+        """
         batch = self.settings.training.batch_size
         fewest = min(len(examples[head]) for examples in parts for head in heads)
-        largest = max(min(len(examples[head]) for examples in parts) for head in heads)
+        questions = min(
+            len({own.question.id for head in heads for own in examples[head]}) for examples in parts
+        )
         if not fewest:
-            raise LikraError("a fold has nothing to train a head on: give fewer folds")
-        sizes = {max(1, round(part * largest)): part for part in PARTS if part * fewest >= batch}
-        return list((sizes or {largest: 1.0}).items())
+            return []
+        sizes = {round(part * questions): part for part in PARTS if part * fewest >= batch}
+        return list((sizes or {questions: 1.0}).items())
 
     # ----------------------------------------------------------------------------------------
     # Training and scoring

@@ -21,7 +21,7 @@ from likra.heads.lora import Head
 from likra.heads.stamp import CONFIG, WEIGHTS
 from likra.model.card import CURVE, card, draw_curve
 from likra.model.evidence import Chosen, Evidence
-from likra.model.parts import Parts
+from likra.model.parts import Parts, check_weight
 from likra.model.prompt import Prompt
 from likra.model.terms import BASE, PRIOR, Prior, Term, open_term
 from likra.scores.ratio import MODES
@@ -48,29 +48,45 @@ def check_output(folder: Path) -> None:
         raise LikraError(f"'{folder}' holds something else than a model: give another output")
 
 
-def save(model: Parts, folder: Path) -> Path:
-    """Write a model: see `likra.model.likra.Likra.save_pretrained`."""
+def save(model: Parts, folder: Path, name: str | None = None) -> Path:
+    """Write a model: see `likra.model.likra.Likra.save_pretrained`.
+
+    The card calls it by ``name``, by default the folder's.
+    """
     check_output(folder)
     heads = dict(model.heads)
-    content: dict[str, Any] = {"format": FORMAT, **_terms(model, heads)}
+    content = _content(model, heads)
     with replacing(folder) as temporary:
         temporary.mkdir()
-        for name, head in heads.items():
-            _copy_adapter(head, temporary / name)
-        content |= {
-            "base": {"name": model.base.name, "fingerprint": fingerprint(model.base)},
-            "heads": {name: _digest(temporary / name) for name in heads},
-            "prompt": asdict(model.prompt),
-            "per_character": model.per_character,
-            "truncate": model.truncate,
-            "fit": _chosen_as_json(model.chosen),
-        }
+        for head_name, head in heads.items():
+            _copy_adapter(head, temporary / head_name)
         text = json.dumps(content, indent=1, ensure_ascii=False)
         (temporary / FILE).write_text(text + "\n", encoding="utf-8")
         if model.chosen is not None and model.chosen.evidence.growth:
             draw_curve(model.chosen.evidence, temporary / CURVE)
-        (temporary / CARD).write_text(card(model, folder.name), encoding="utf-8")
+        (temporary / CARD).write_text(card(model, name or folder.name), encoding="utf-8")
     return folder
+
+
+def identity(model: Parts) -> str:
+    """SHA-256 of all that decides what a model answers."""
+    content = json.dumps(_content(model, dict(model.heads)), sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _content(model: Parts, heads: dict[str, Head]) -> dict[str, Any]:
+    """What ``likra.json`` holds; a head that is a term alone is added to the heads."""
+    terms = _terms(model, heads)
+    return {
+        "format": FORMAT,
+        **terms,
+        "base": {"name": model.base.name, "fingerprint": fingerprint(model.base)},
+        "heads": {name: _digest(head.folder) for name, head in heads.items() if head.folder},
+        "prompt": asdict(model.prompt),
+        "per_character": model.per_character,
+        "truncate": model.truncate,
+        "fit": _chosen_as_json(model.chosen),
+    }
 
 
 def _terms(model: Parts, heads: dict[str, Head]) -> dict[str, Any]:
@@ -107,8 +123,11 @@ def _copy_adapter(head: Head, folder: Path) -> None:
 
 def _digest(folder: Path) -> str:
     digest = hashlib.sha256()
-    for name in ADAPTER:
-        digest.update((folder / name).read_bytes())
+    try:
+        for name in ADAPTER:
+            digest.update((folder / name).read_bytes())
+    except OSError as error:
+        raise LikraError(f"cannot read the head in '{folder}': {error}") from error
     return digest.hexdigest()
 
 
@@ -239,6 +258,10 @@ def _opened(
     chosen = _chosen_from_json(content["fit"])
     positive, negative = content["positive"], content["negative"]
     own_weight = content["weight"]
+    if chosen is not None and mode == chosen.ranking.mode:
+        mode = None
+    if weight is not None:
+        check_weight(weight)
     if mode is not None:
         if mode not in CANDIDATES:
             raise unknown("mode", mode, CANDIDATES)
@@ -260,7 +283,7 @@ def _opened(
         prompt=Prompt(**content["prompt"]),
         per_character=content["per_character"] and mode is None,
         truncate=content["truncate"],
-        chosen=chosen if weight is None else None,
+        chosen=chosen if weight in {None, own_weight} or negative is None else None,
         heads=heads,
     )
 
@@ -285,9 +308,15 @@ def push(model: Parts, name: str, *, private: bool = False, token: str | None = 
     """Upload a model: see `likra.model.likra.Likra.push_to_hub`."""
     from huggingface_hub import HfApi
 
+    if Path(model.base.name).exists():
+        raise LikraError(
+            f"the base model is a folder or file of this machine ('{model.base.name}'), which "
+            "nobody else has: open the model with base=OWNER/NAME, the same on the hub, and push "
+            "that (`likra push --base OWNER/NAME`)"
+        )
     api = HfApi(token=token)
     with TemporaryDirectory(prefix="likra-") as scratch:
-        folder = save(model, Path(scratch) / name.rpartition("/")[2])
+        folder = save(model, Path(scratch) / "model", name)
         try:
             address = api.create_repo(name, private=private, exist_ok=True)
             api.upload_folder(repo_id=name, folder_path=folder, commit_message="Likra model")

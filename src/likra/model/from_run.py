@@ -14,11 +14,9 @@ from likra.model.evidence import FEWEST, choose
 from likra.model.parts import Parts, parts_of
 from likra.model.prompt import prompt_of
 from likra.report.modes import reported_scores
-from likra.scores.ratio import MODES
-from likra.scores.selection import CANDIDATES
-from likra.scores.table import HeadKey
+from likra.scores.selection import modes_of
 from likra.study.cells import recorded_head
-from likra.study.folder import Run, read_run, usable_path
+from likra.study.folder import read_run, usable_path
 from likra.study.prepare import open_task, rendering
 
 FOLDS = 5
@@ -44,6 +42,11 @@ def from_run(
     """
     run = read_run(folder)
     study = run.study
+    if study.num_fewshot:
+        raise LikraError(
+            f"'{folder}' was evaluated with {study.num_fewshot} examples before each question, and "
+            "a model asks without: run the study without examples"
+        )
     seed = _known("seed", seed, study.seeds, study.seeds[0], folder)
     n = _known("n", n, study.snapshots, study.snapshots[-1], folder)
     source = _known("source", source, study.negatives, study.negatives[0], folder)
@@ -56,40 +59,36 @@ def from_run(
         and key.n_train <= n
         and key.source in {None, source}
     }
+    # where a sampler's pair saw other questions than usual, it has a positive head of its own
+    for key in [key for key in kept if key.head == "positive" and key.source is not None]:
+        kept.pop(replace(key, source=None), None)
     scores = replace(scores, logprob=kept)
     count = len(scores.question_ids)
     if count < FEWEST:
         raise LikraError(
             f"'{folder}' has {count} evaluation questions, too few to choose a mode by"
         )
-    folders = {
-        head: run.head_folder(key)
-        for head in ("positive", "negative")
-        if (key := _key(run, head, n, seed, source)) in kept
-    }
-    for head in folders:
-        recorded_head(run, _key(run, head, n, seed, source))  # it is as it was trained
+    folders = {}
+    for key in kept:
+        if key.n_train == n and key.head in {"positive", "negative"}:
+            recorded_head(run, key)  # it is as it was trained
+            folders[key.head] = run.head_folder(key)
     if not folders:
         raise LikraError(f"'{folder}' has no positive or negative head of {n} questions")
     folds = np.array(folds_of(scores.question_ids, FOLDS, 0))
-    have = {"base", "prior", *folders}
-    modes = [mode for mode in CANDIDATES if {MODES[mode].positive, MODES[mode].negative} <= have]
-    chosen = choose(scores, folds, f"evaluation questions of {study.task}", modes)
+    how = f"evaluation questions of {study.task}"
+    chosen = choose(scores, folds, how, modes_of(folders))
     task = open_task(study, study.train_task or study.task, study.train_data or study.data)
     split = study.train_split or task.train_split or task.splits[0]
     chat = rendering(study, task)
     questions = list(task.questions(split, rendering=replace(chat, fewshot="per-question"))[:SHOWN])
     return parts_of(
         open_model(usable_path(study.model, folder), dtype=study.dtype),
-        prompt_of(task, questions, chat=chat.chat_template is not None),
+        prompt_of(task, questions, chat),
         folders,
         chosen,
         study.long_prompts == "truncate",
     )
-
-
-def _key(run: Run, head: str, n: int, seed: int, source: str) -> HeadKey:
-    return HeadKey(head, n, seed, source if head == "negative" else None)
 
 
 def _known(name: str, given: object, known: Sequence[object], default: object, folder: Path) -> Any:

@@ -25,6 +25,7 @@ from likra.errors import LikraError, unknown
 from likra.heads.lora import heads_on
 from likra.heads.sample import left_padded, padding_token
 from likra.model.parts import Parts
+from likra.model.prompt import Prompt
 from likra.model.rank import Ranked, chunks, rank_together
 from likra.model.terms import Prior, Term, head_of
 
@@ -130,6 +131,9 @@ def best_of(parts: Parts, questions: Sequence[Text], writing: Writing) -> list[l
     drawing = replace(writing, way="positive", do_sample=True)
     samples = write(parts, questions, drawing, writing.n)
     texts = [list(dict.fromkeys(text for text in own if text)) for own in samples]
+    if parts.prompt.style == "verbatim" and not parts.prompt.chat:
+        # an answer is put as it is there, and the space before it belongs to it
+        parts = replace(parts, prompt=Prompt("continuation"))
     asked = [(q, own) for q, own in zip(questions, texts, strict=True) if own]
     if writing.weight is not None and parts.negative is not None:
         parts = replace(parts, weight=writing.weight)

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from likra.data.formats import Text
-from likra.errors import LikraError
 from likra.heads.base import BaseModel, open_model
 from likra.model.evidence import Evidence, sentences
 from likra.model.explain import Explanation, explain
 from likra.model.folder import load, push, save
 from likra.model.generate import Way, Writing, generate_many, is_one
-from likra.model.parts import Parts
+from likra.model.parts import Parts, check_weight
 from likra.model.prompt import Prompt
 from likra.model.rank import Asked, Ranked, coverage, rank_many, score_pairs, threshold
 from likra.model.terms import Prior, Term, check_tokenizers, open_term
@@ -67,11 +66,10 @@ class Likra:
                 weight that is not a number of at least 0.
 
         """
-        if not np.isfinite(weight) or weight < 0:
-            raise LikraError(f"weight takes a number of at least 0, not {weight}")
+        check_weight(weight)
         opened = open_model(base) if isinstance(base, str) else base
         first = open_term(positive, opened)
-        second = None if negative is None else open_term(negative, opened or first.base)
+        second = None if negative is None else open_term(negative, opened, near=first.base)
         if second is not None:
             check_tokenizers(first, second)
         own_weight = 0.0 if second is None else float(weight)

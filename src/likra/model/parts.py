@@ -1,16 +1,29 @@
 """What a model is made of: a value, which is fitted, kept, opened and asked."""
 
+import shutil
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
+from tempfile import mkdtemp
 
+from likra.errors import LikraError
 from likra.heads.base import BaseModel
 from likra.heads.lora import Head
 from likra.model.evidence import Chosen
 from likra.model.prompt import Prompt
 from likra.model.terms import Term, Terms, open_term
 from likra.scores.ratio import MODES
+
+
+class HeldFolder:
+    """A temporary folder that goes when nothing holds it any more."""
+
+    def __init__(self) -> None:
+        self.path = Path(mkdtemp(prefix="likra-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -26,6 +39,7 @@ class Parts:
         truncate: whether prompts longer than the model's context are cut from the left.
         chosen: what `fit` chose and measured; None for a model that was put together by hand.
         heads: all heads that were trained, by name; the terms are some of them.
+        held: the temporary folder of the heads, if they have no other; it is there as long as this.
 
     """
 
@@ -38,6 +52,8 @@ class Parts:
     chosen: Chosen | None = None
     heads: Mapping[str, Head] = field(default_factory=dict)
 
+    held: object = field(default=None, repr=False, compare=False)
+
     @property
     def base(self) -> BaseModel:
         """The base model of the positive term."""
@@ -47,6 +63,17 @@ class Parts:
     def terms(self) -> Terms:
         """The positive term, and the negative one if there is one."""
         return Terms([self.positive, *([] if self.negative is None else [self.negative])])
+
+
+def check_weight(weight: float) -> None:
+    """Refuse what is no weight.
+
+    Raises:
+        LikraError: it is not a number of at least 0.
+
+    """
+    if not isfinite(weight) or weight < 0:
+        raise LikraError(f"weight takes a number of at least 0, not {weight}")
 
 
 def parts_of(

@@ -81,11 +81,16 @@ class Prompt:
         return Question(name, as_text(text), tuple(choices))
 
 
-def prompt_of(task: Task, questions: Sequence[Question], *, chat: bool) -> Prompt:
+def prompt_of(task: Task, questions: Sequence[Question], rendering: Rendering) -> Prompt:
     """The form in which a task puts its questions, as far as it is one of the known forms.
 
     A card of the harness may put them in any form; a question is then the whole of its prompt.
+
+    Raises:
+        LikraError: a card puts its questions as chats in a form of its own.
+
     """
+    chat = rendering.chat_template is not None
     if isinstance(task, FileTask):
         form = next(iter(task.tables.values())).format
         if form.name != "multiple choice":
@@ -94,13 +99,19 @@ def prompt_of(task: Task, questions: Sequence[Question], *, chat: bool) -> Promp
     asked = [(question, choice) for question in questions for choice in question.choices[:1]]
     for style in STYLES:
         form = bare_format(style)
-        if all(_is_rendered(question, choice, form) for question, choice in asked):
-            return Prompt(style)
-    return Prompt("continuation")
+        if all(_is_rendered(question, choice, form, rendering) for question, choice in asked):
+            return Prompt(style, chat)
+    if chat:
+        raise LikraError(
+            f"'{task.name}' puts its questions as chats in a form of its own, in which a model "
+            "could not ask a new one: leave out the chat template"
+        )
+    touch = all(choice.continuation == choice.text for _, choice in asked)
+    return Prompt("verbatim" if touch else "continuation")
 
 
-def _is_rendered(question: Question, choice: Choice, form: Format) -> bool:
-    own = candidate(question.stem, choice.text, choice.is_right, (), form, PLAIN)
+def _is_rendered(question: Question, choice: Choice, form: Format, rendering: Rendering) -> bool:
+    own = candidate(question.stem, choice.text, choice.is_right, (), form, rendering)
     return (own.context, own.continuation) == (choice.context, choice.continuation)
 
 

@@ -11,18 +11,18 @@ from likra.atomic import replacing
 from likra.data.asked import Asked, read_asked
 from likra.data.rows import BadRowError
 from likra.errors import LikraError
+from likra.model.folder import identity
 from likra.model.parts import Parts
 from likra.model.rank import CHUNK, Ranked, rank_many, threshold
 
 WRITABLE = (".jsonl", ".csv", ".parquet")
 
 
-def rank_file(  # noqa: PLR0913 - what is ranked, where to, and how
+def rank_file(
     parts: Parts,
     source: Path,
     output: Path,
     *,
-    inputs: str,
     columns: Mapping[str, str] | None = None,
     on_bad_row: str = "error",
     abstain: float | None = None,
@@ -38,7 +38,6 @@ def rank_file(  # noqa: PLR0913 - what is ranked, where to, and how
         source: the questions (`likra.data.asked.read_asked`).
         output: .jsonl, .csv or .parquet: id, prediction (null where it abstains), probability,
             and the ranked options with their scores.
-        inputs: what identifies the model, for resuming.
         columns: of the file, by role.
         on_bad_row: "error", or "skip" to leave bad rows out.
         abstain: as in `likra.model.likra.Likra.predict`.
@@ -53,11 +52,13 @@ def rank_file(  # noqa: PLR0913 - what is ranked, where to, and how
     """
     if output.suffix.lower() not in WRITABLE:
         raise LikraError(f"'{output}' has an unknown ending: known: {', '.join(WRITABLE)}")
+    if output.resolve() == source.resolve():
+        raise LikraError(f"'{output}' is the file of questions: give another output")
     least = 0.0 if abstain is None else threshold(parts, abstain)
     partial = output.with_name(f"{output.name}.partial")
     state = source.stat()
     header = {
-        "likra": [inputs, str(source.resolve()), state.st_size, state.st_mtime_ns],
+        "likra": [identity(parts), str(source.resolve()), state.st_size, state.st_mtime_ns],
         "settings": [dict(columns or {}), on_bad_row, abstain],
     }
     done = _rows_done(partial, header)
@@ -68,7 +69,7 @@ def rank_file(  # noqa: PLR0913 - what is ranked, where to, and how
         partial.write_text(json.dumps(header) + "\n", encoding="utf-8")
     rows = islice(read_asked(source, columns, on_bad_row), done, None)
     with partial.open("a", encoding="utf-8") as file:
-        for line in _ranked_lines(parts, rows, least, log):
+        for line in _ranked_lines(parts, rows, least, on_bad_row, log):
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             file.flush()
     count = _write(partial, output)
@@ -95,31 +96,39 @@ def _ranked_lines(
     parts: Parts,
     rows: Iterator[Asked | BadRowError],
     least: float,
+    on_bad_row: str,
     log: Callable[[str], None],
 ) -> Iterator[dict[str, Any] | None]:
     """A line for each row: null for one that was left out, so that lines and rows keep step."""
     while chunk := list(islice(rows, CHUNK)):
-        asked = [row for row in chunk if isinstance(row, Asked)]
-        ranked = iter(_ranked_by_name(parts, asked))
-        for row in chunk:
-            if isinstance(row, Asked):
-                yield as_row(row.name, next(ranked), least)
+        for row, found in zip(chunk, rank_rows(parts, chunk), strict=True):
+            if isinstance(row, Asked) and not isinstance(found, LikraError):
+                yield as_row(row.name, found, least)
+            elif on_bad_row == "error":
+                assert isinstance(found, LikraError)
+                raise found
             else:
-                log(f"left out {row}")
+                log(f"left out {found}")
                 yield None
 
 
-def _ranked_by_name(parts: Parts, asked: Sequence[Asked]) -> Iterator[list[Ranked]]:
-    """As `rank_many`; an error names the row."""
+def rank_rows(parts: Parts, rows: Sequence[Asked | BadRowError]) -> list[list[Ranked] | LikraError]:
+    """The ranking of each row, or what is wrong with it, with its name."""
+    asked = [row for row in rows if isinstance(row, Asked)]
     try:
-        yield from rank_many(parts, [(row.question, row.options) for row in asked])
+        together = iter(list(rank_many(parts, [(row.question, row.options) for row in asked])))
     except LikraError:
-        for row in asked:
-            try:
-                list(rank_many(parts, [(row.question, row.options)]))
-            except LikraError as error:
-                raise LikraError(f"{row.name}: {error}") from error
-        raise
+        return [_alone(parts, row) for row in rows]
+    return [next(together) if isinstance(row, Asked) else row for row in rows]
+
+
+def _alone(parts: Parts, row: Asked | BadRowError) -> list[Ranked] | LikraError:
+    if not isinstance(row, Asked):
+        return row
+    try:
+        return next(rank_many(parts, [(row.question, row.options)]))
+    except LikraError as error:
+        return LikraError(f"{row.name}: {error}")
 
 
 def as_row(name: str, ranked: Sequence[Ranked], least: float = 0.0) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
-from likra.heads.base import BaseModel, open_model
+from likra.heads.base import BaseModel, open_model, source_of
 from likra.heads.lora import Head
 from likra.heads.score import encode_questions
 from likra.heads.stamp import CONFIG
@@ -30,13 +30,21 @@ class Prior:
 Term = Head | Prior
 
 
-def open_term(term: Term | str | Path, base: BaseModel | None, **options: str | None) -> Term:
+def open_term(
+    term: Term | str | Path,
+    base: BaseModel | None,
+    *,
+    near: BaseModel | None = None,
+    **options: str | None,
+) -> Term:
     """A term by its name.
 
     Args:
         term: "base"; "prior", the base without the question; the folder of a PEFT adapter; or a
             model's folder, GGUF file or name.
-        base: the base model that "base", "prior" and adapters are of; an adapter names its own.
+        base: the base model that "base", "prior" and adapters are of.
+        near: without ``base``, that of the other term: it is that of "base" and "prior", and of an
+            adapter that names it.
         options: of `likra.heads.base.open_model`, for a model that is opened here.
 
     Raises:
@@ -47,11 +55,17 @@ def open_term(term: Term | str | Path, base: BaseModel | None, **options: str | 
         return term
     name = str(term)
     if name in {BASE, PRIOR}:
+        base = base or near
         if base is None:
             raise LikraError(f"'{name}' needs the base model: give base=")
         return Head(base) if name == BASE else Prior(base)
     if (Path(name) / CONFIG).is_file():
-        return Head(base or open_model(base_of(Path(name)), **options), Path(name))
+        if base is None:
+            own = base_of(Path(name))
+            is_near = near is not None and own in {near.name, source_of(near.name)}
+            base = near if is_near else open_model(own, **options)
+        assert base is not None
+        return Head(base, Path(name))
     return Head(open_model(name, **options))
 
 

@@ -3,7 +3,7 @@
 Needs no torch. The scores are of heads that were not trained on the questions.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,12 @@ from likra.scores.table import Scores
 # From the simplest to the one that needs most: of equally good ones the first is chosen.
 CANDIDATES = ("base", "pmi", "sft", "positive-base", "base-likra", "likra")
 WEIGHTS = tuple(round(0.1 * step, 1) for step in range(1, 13))
+
+
+def modes_of(heads: Iterable[str]) -> list[str]:
+    """The modes that heads of these names allow, from the simplest on."""
+    have = {"base", "prior", *heads}
+    return [mode for mode in CANDIDATES if {MODES[mode].positive, MODES[mode].negative} <= have]
 
 
 @dataclass(frozen=True)

@@ -268,12 +268,14 @@ def test_data_that_cannot_be_fitted(pocket, tmp_path, data, settings, message):
 CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
 
 
-def test_a_card_that_is_fitted_as_chats_is_asked_as_chats(pocket, tmp_path, monkeypatch):
+def test_what_is_fitted_as_chats_is_asked_as_chats(pocket, monkeypatch):
     monkeypatch.setattr(pocket.tokenizer, "chat_template", CHAT)
-    model = Likra.fit(pocket, "pocket", folds=2, modes=["base"], chat=True)
-    assert model.parts.prompt.chat
+    model = Likra.fit(pocket, ROWS[:16], folds=2, modes=["base", "likra"], chat=True)
+    assert model.parts.prompt == Prompt("question", chat=True)
     (choice,) = model.parts.prompt.question(pocket.tokenizer, TEST[0].stem, ["Lisbon"]).choices
     assert choice.context.startswith("<user>Question: ")
+    with pytest.raises(LikraError, match="as chats in a form of its own"):
+        Likra.fit(pocket, "pocket", chat=True)
     monkeypatch.setattr(pocket.tokenizer, "chat_template", None)
     with pytest.raises(LikraError, match="no chat template"):
         Likra.fit(pocket, "pocket", chat=True)

@@ -101,7 +101,7 @@ KINDS = ["llama", "mistral-window", "qwen3", "gemma3", "gpt2", "mamba"]
 def test_guided_is_the_ratio_among_plausible_tokens(kind, tmp_path):
     """Prompts of several lengths in one batch, caches, sliding windows: as without all of these."""
     model = tiny(kind, tmp_path)
-    found = model.generate(ASKED, alpha=0.05, max_new_tokens=STEPS)
+    found = model.generate(ASKED, way="guided", alpha=0.05, max_new_tokens=STEPS)
     assert found == [by_hand(model, question, 0.7, 0.05) for question in ASKED]
     assert found != model.generate(ASKED, way="positive", max_new_tokens=STEPS)
 
@@ -130,7 +130,7 @@ def test_a_step_costs_one_token_through_each_term(words, monkeypatch):
         return forward(self, input_ids=input_ids, **settings)
 
     monkeypatch.setattr(type(words.base.model), "forward", watching)
-    words.generate(ASKED[0], max_new_tokens=4, stop=None)
+    words.generate(ASKED[0], way="guided", max_new_tokens=4, stop=None)
     assert fed[:2] == [4, 4]
     assert set(fed[2:]) == {1}
 
@@ -142,23 +142,23 @@ def test_the_terms_may_be_the_base_without_the_question_or_another_model(words, 
         negative = Head(replace(words.base, name="other", model=other))
     positive = words.parts.positive
     model = Likra(positive, negative, 0.7, base=words.base, prompt=WORDS)
-    found = model.generate(ASKED, alpha=0.05, max_new_tokens=STEPS)
+    found = model.generate(ASKED, way="guided", alpha=0.05, max_new_tokens=STEPS)
     assert found == [by_hand(model, question, 0.7, 0.05) for question in ASKED]
 
 
 def test_without_weight_and_cut_off_it_is_greedy_decoding(words):
     alone = words.generate(ASKED, way="positive", max_new_tokens=STEPS)
-    assert words.generate(ASKED, weight=0, alpha=0, max_new_tokens=STEPS) == alone
-    assert words.generate(ASKED, alpha=1, max_new_tokens=STEPS) == alone
+    assert words.generate(ASKED, way="guided", weight=0, alpha=0, max_new_tokens=STEPS) == alone
+    assert words.generate(ASKED, way="guided", alpha=1, max_new_tokens=STEPS) == alone
     assert alone == [by_hand(words, question, 0, 0) for question in ASKED]
 
 
 def test_habits_of_a_checkpoint_play_no_part(words, monkeypatch):
-    plain = words.generate(ASKED, max_new_tokens=STEPS)
+    plain = words.generate(ASKED, way="guided", max_new_tokens=STEPS)
     config = words.base.model.generation_config
     for name, value in {"repetition_penalty": 9.0, "no_repeat_ngram_size": 1}.items():
         monkeypatch.setattr(config, name, value)
-    assert words.generate(ASKED, max_new_tokens=STEPS) == plain
+    assert words.generate(ASKED, way="guided", max_new_tokens=STEPS) == plain
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def generate(  # noqa: PLR0913, PLR0917 - an option each
             "finds plausible. best-of-n: n samples of the positive term, of which the model's "
             "ranking takes the best; n times the work. positive: the positive term alone.",
         ),
-    ] = "guided",
+    ] = "positive",
     n: Annotated[int, typer.Option("--n", help="Samples of best-of-n.")] = 8,
     alpha: Annotated[
         float,

@@ -56,7 +56,7 @@ class Writing:
 
     """
 
-    way: Way = "guided"
+    way: Way = "positive"
     n: int = 8
     alpha: float = 0.1
     weight: float | None = None

@@ -225,13 +225,13 @@ class Likra:
         return explain(self.parts, question, answer)
 
     @overload
-    def generate(self, question: str, *, way: Way = "guided", **settings: Any) -> str: ...
+    def generate(self, question: str, *, way: Way = "positive", **settings: Any) -> str: ...
     @overload
     def generate(
-        self, question: Sequence[Text], *, way: Way = "guided", **settings: Any
+        self, question: Sequence[Text], *, way: Way = "positive", **settings: Any
     ) -> Any: ...
     def generate(
-        self, question: Text | Sequence[Text], *, way: Way = "guided", **settings: Any
+        self, question: Text | Sequence[Text], *, way: Way = "positive", **settings: Any
     ) -> str | list[str]:
         """Write an answer; to a list of questions, a list of answers.
 

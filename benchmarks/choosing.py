@@ -19,6 +19,7 @@ from likra.model.evidence import choose
 from likra.report.modes import reported_scores
 from likra.scores.abstention import abstention_threshold
 from likra.scores.calibration import calibration, choice_probabilities
+from likra.scores.ratio import is_correct
 from likra.scores.selection import CANDIDATES, Ranking, ratio_of, values_of
 from likra.scores.table import Scores
 from likra.study.folder import Run, read_run
@@ -88,13 +89,10 @@ def measure(heads: Heads, chosen: np.ndarray) -> Measured:
     ranking = fitted.ranking
     accuracy = {}
     for name, own in {"chosen": ranking, **FIXED}.items():
-        values = values_of(ratio_of(scores, own, n), scores, own)
-        best = np.where(scores.exists, values, -np.inf).argmax(axis=1)
-        correct = np.take_along_axis(scores.is_right, best[:, None], axis=1)[:, 0]
+        correct = is_correct(ratio_of(scores, own, n), scores, own.metric)
         accuracy[name] = float(correct[~chosen].mean())
-        if name == "chosen":
-            kept = values, correct
-    values, correct = kept
+    correct = is_correct(ratio_of(scores, ranking, n), scores, ranking.metric)
+    values = values_of(ratio_of(scores, ranking, n), scores, ranking)
     before, after = (
         choice_probabilities(values, scores, t).max(axis=1) for t in (1.0, fitted.temperature)
     )

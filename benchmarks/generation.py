@@ -108,7 +108,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
     both = model(positive, negative, best_weight)
     settings = {"max_new_tokens": arguments.max_new_tokens, "seed": arguments.seed}
     found = {
-        (w, a): exact_match(both, held, weight=w, alpha=a, **settings).mean()
+        (w, a): exact_match(both, held, way="guided", weight=w, alpha=a, **settings).mean()
         for w in arguments.weights
         for a in arguments.alphas
     }
@@ -128,8 +128,10 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
         ("base, greedy", model("base"), {"way": "positive"}),
         ("positive head, greedy", both, {"way": "positive"}),
         (f"positive head of {arguments.passes} passes", model(longer), {"way": "positive"}),
-        (f"guided, w = {weight:g}, alpha = {alpha:g}", both, {"weight": weight, "alpha": alpha}),
-        ("guided, w = 1, alpha = 0.1", both, {"weight": 1.0, "alpha": 0.1}),
+        *(
+            (f"guided, w = {w:g}, alpha = {a:g}", both, {"way": "guided", "weight": w, "alpha": a})
+            for w, a in ((weight, alpha), (1.0, 0.1))
+        ),
         (
             f"best of {arguments.n} by the ratio, w = {best_weight:g}",
             both,

@@ -2,11 +2,13 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from likra.cli.options import pairs
 from likra.cli.terminal import log, print_table, quiet
 from likra.errors import LikraError
 
@@ -164,34 +166,17 @@ def _truncates(long_prompts: str) -> bool:
     return long_prompts == "truncate"
 
 
-def _pairs(columns: str | None) -> dict[str, str]:
-    pairs = [pair.partition("=") for pair in columns.split(",")] if columns else []
-    if not all(name and value for name, _, value in pairs):
-        raise LikraError(f"--columns takes pairs such as prompt=frage,answer=key, not '{columns}'")
-    return {name.strip(): value.strip() for name, _, value in pairs}
+def _pairs(columns: str | None) -> Mapping[str, str]:
+    return pairs("--columns", columns) if columns else {}
 
 
 def _show_fit(model: "Likra", output: Path) -> None:
-    from likra.report.style import mode_style
-    from likra.scores.ratio import MODES
+    from likra.model.card import HEADINGS, cells
 
     evidence = model.evidence
     if evidence is not None and evidence.modes:
-        print_table(
-            ["mode", "weight", "metric", "accuracy", "95% interval"],
-            [
-                [
-                    mode_style(row.mode).label,
-                    f"{row.weight:g}" if MODES[row.mode].weighted else "",
-                    row.metric,
-                    f"{row.accuracy.value:.3f}",
-                    f"{row.accuracy.low:.3f} to {row.accuracy.high:.3f}",
-                ]
-                for row in evidence.modes
-            ],
-            title=f"each mode at its best, {evidence.n_questions} questions ({evidence.how})",
-            numbers=True,
-        )
+        title = f"each mode at its best, {evidence.n_questions} questions ({evidence.how})"
+        print_table(HEADINGS, cells(evidence.modes), title=title, numbers=True)
     for line in model.findings:
         log(line)
     log(f"model  {output} (its card: {output / 'README.md'})")
@@ -368,10 +353,11 @@ def card(
     opened = _open(model, base)
     from likra.atomic import write_text
     from likra.model.card import card as card_of
+    from likra.model.folder import is_model
 
     text = card_of(opened.parts, Path(model).resolve().name)
     if write:
-        if not (Path(model) / "likra.json").is_file():
+        if not is_model(Path(model)):
             raise LikraError(f"--write is for a folder, and '{model}' is none")
         write_text(Path(model) / "README.md", text)
     log(text.rstrip())

@@ -104,7 +104,7 @@ def _value(key: str, given: Any) -> object:
     """The setting's value: several are separated by commas."""
     kind, option = _kind(setting_fields()[key].annotation), _flags(key)[0]
     if get_origin(kind) is dict:
-        return _pairs(option, given)
+        return pairs(option, given)
     if get_origin(kind) is not list:
         return given
     item = _kind(get_args(kind)[0])
@@ -114,11 +114,17 @@ def _value(key: str, given: Any) -> object:
         raise LikraError(f"{option} takes numbers such as 1,2,3, not '{given}'") from error
 
 
-def _pairs(option: str, text: str) -> Mapping[str, str]:
-    pairs = [pair.partition("=") for pair in text.split(",")]
-    if not all(name and value for name, _, value in pairs):
+def pairs(option: str, text: str) -> Mapping[str, str]:
+    """A text such as prompt=frage,answer=key, given to an option.
+
+    Raises:
+        LikraError: it is no list of pairs.
+
+    """
+    parts = [pair.partition("=") for pair in text.split(",")]
+    if not all(name and value for name, _, value in parts):
         raise LikraError(f"{option} takes pairs such as prompt=frage,answer=key, not '{text}'")
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    return {name.strip(): value.strip() for name, _, value in parts}
 
 
 def _set_values(settings: Sequence[str]) -> dict[str, object]:

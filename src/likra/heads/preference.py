@@ -1,6 +1,6 @@
 """Training one head on right and wrong answers together: the objectives on the forest."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, TrainingArguments
 
 from likra.engine.logprobs import answer_logprobs, token_logprobs
-from likra.engine.packing import LAYOUTS, PADDING, Batch, Forest, Padded
+from likra.engine.packing import LAYOUTS, PADDING, Batch
 from likra.errors import unknown
 from likra.heads.base import BaseModel, checked_layout
 from likra.heads.lora import fresh_head
@@ -24,6 +24,7 @@ from likra.heads.objectives import (
 )
 from likra.heads.settings import LoraSettings, TrainingSettings
 from likra.heads.train import (
+    PackedTrainer,
     StepTrainer,
     check_can_train,
     check_snapshots,
@@ -132,36 +133,24 @@ def _collate(layout: str, objective: Objective, batch: list[list[Any]]) -> dict[
     return dict(vars(LAYOUTS[layout](objective.pairs(batch))))
 
 
-class ObjectiveTrainer(StepTrainer):
-    """A trainer with the loss of an objective on a packed batch."""
+class ObjectiveTrainer(PackedTrainer):
+    """A trainer with the loss of an objective, averaged over questions."""
 
-    loss_is_scaled_for_ga = True  # compute_loss divides by the questions of the whole step
     objective: Objective
     beta: float
     reference: Reference
 
-    def get_batch_samples(
-        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
-    ) -> tuple[list[dict[str, Tensor]], Tensor]:
-        """The parts of the next optimizer step, and how many questions they hold."""
-        parts, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        count = sum(len(part["answers"]) // self.objective.n_kinds for part in parts)
-        return parts, torch.tensor(count, device=device)
+    def count(self, part: dict[str, Tensor]) -> int:
+        """The questions of a part."""
+        return len(part["answers"]) // self.objective.n_kinds
 
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Tensor | tuple[Tensor, Any]:
-        """This part's share of the mean loss over the questions of a step."""
+    def packed_loss(
+        self, model: PeftModel, batch: Batch, more: dict[str, Tensor], count: Tensor | int | None
+    ) -> Tensor:
+        """The objective's loss, without dropout anywhere in the model."""
         model.eval()
-        batch = (Forest if "depth" in inputs else Padded)(**inputs)
-        losses = self.objective.loss(self.answers(cast(PeftModel, model), batch), self.beta)
-        loss = losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
-        self.part_losses.append(loss.detach())
-        return (loss, {}) if return_outputs else loss
+        losses = self.objective.loss(self.answers(model, batch), self.beta)
+        return losses.sum() / (len(losses) if count is None else count)
 
     def answers(self, head: PeftModel, batch: Batch) -> Answers:
         """The log-probabilities of a batch, kind by kind."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +24,7 @@ from transformers import (
 
 from likra.atomic import write_text
 from likra.engine.logprobs import answer_loss
-from likra.engine.packing import LAYOUTS, PADDING, Forest, Padded
+from likra.engine.packing import LAYOUTS, PADDING, Batch, Forest, Padded
 from likra.engine.products import float32_products
 from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
@@ -161,25 +161,37 @@ class StepTrainer(Trainer):
         return float(total)
 
 
-class HeadTrainer(StepTrainer):
-    """A trainer with the loss on the answers of a packed batch.
+class PackedTrainer(StepTrainer):
+    """A trainer with a loss on packed batches, averaged over what `count` counts.
 
     Everything else (precision, accumulation) is the library's.
     """
 
-    loss_is_scaled_for_ga = True  # compute_loss divides by the tokens of the whole step
+    loss_is_scaled_for_ga = True  # compute_loss divides by the count of the whole step
+
+    def count(self, part: dict[str, Tensor]) -> int:
+        """What the loss of a part is averaged over: its answer tokens."""
+        return int((part["answers"] != PADDING).sum())
+
+    def packed_loss(
+        self, model: PeftModel, batch: Batch, more: dict[str, Tensor], count: Tensor | int | None
+    ) -> Tensor:
+        """The loss of a part, summed and divided by the count (None for the part's own).
+
+        ``more`` is what the collator has put beside the batch.
+        """
+        raise NotImplementedError
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Tensor]], Tensor]:
-        """The parts of the next optimizer step, and how many answer tokens they hold.
+        """The parts of the next optimizer step, and their count.
 
         The library counts the column ``labels``, less its first place in each row, which for
         answers alone is wrong.
         """
         parts, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        count = sum(int((part["answers"] != PADDING).sum()) for part in parts)
-        return parts, torch.tensor(count, device=device)
+        return parts, torch.tensor(sum(map(self.count, parts)), device=device)
 
     def compute_loss(
         self,
@@ -188,12 +200,25 @@ class HeadTrainer(StepTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
-        """This part's share of the mean negative log-probability per answer token, in nats."""
+        """This part's share of the loss of its step."""
         kind = Forest if "depth" in inputs else Padded
-        # a PeftModel has all attributes of its base
-        loss = answer_loss(cast(PreTrainedModel, model), kind(**inputs), num_items_in_batch)
+        names = {own.name for own in fields(kind)}
+        batch = kind(**{name: tensor for name, tensor in inputs.items() if name in names})
+        more = {name: tensor for name, tensor in inputs.items() if name not in names}
+        loss = self.packed_loss(cast(PeftModel, model), batch, more, num_items_in_batch)
         self.part_losses.append(loss.detach())
         return (loss, {}) if return_outputs else loss
+
+
+class HeadTrainer(PackedTrainer):
+    """A trainer with the mean negative log-probability per answer token, in nats."""
+
+    def packed_loss(
+        self, model: PeftModel, batch: Batch, more: dict[str, Tensor], count: Tensor | int | None
+    ) -> Tensor:
+        """See `likra.engine.logprobs.answer_loss`."""
+        # a PeftModel has all attributes of its base
+        return answer_loss(cast(PreTrainedModel, model), batch, count)
 
 
 @dataclass(eq=False)

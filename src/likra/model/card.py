@@ -97,14 +97,14 @@ def _evidence(model: Parts) -> list[str]:
             "questions. The best of several weights looks better than it is; the sentence above "
             "is free of that.",
             "",
-            table(evidence.modes),
+            markdown(HEADINGS, cells(evidence.modes)).rstrip(),
             "",
         ]
     if evidence.growth:
         lines += [
             "With fewer training questions:",
             "",
-            growth_table(evidence.growth),
+            growth_table(evidence.growth).rstrip(),
             "",
             f"![Accuracy by training questions]({CURVE})",
             "",
@@ -112,18 +112,21 @@ def _evidence(model: Parts) -> list[str]:
     return lines
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The modes of the evidence, as Markdown."""
-    body = [
+HEADINGS = ("mode", "weight", "metric", "accuracy", "95% interval")
+
+
+def cells(rows: Sequence[Row]) -> list[list[str]]:
+    """The modes of the evidence, row by row, under `HEADINGS`."""
+    return [
         [
             mode_style(row.mode).label,
             f"{row.weight:g}" if MODES[row.mode].weighted else "",
             row.metric,
-            f"{row.accuracy.value:.3f} [{row.accuracy.low:.3f}, {row.accuracy.high:.3f}]",
+            f"{row.accuracy.value:.3f}",
+            f"{row.accuracy.low:.3f} to {row.accuracy.high:.3f}",
         ]
         for row in rows
     ]
-    return markdown(["mode", "weight", "metric", "accuracy"], body)
 
 
 def growth_table(rows: Sequence[Row]) -> str:

@@ -1,6 +1,6 @@
 """Distillation: two terms and a weight, taught to one head, which is served at the cost of one."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -20,8 +20,6 @@ from likra.engine.packing import (
     LAYOUTS,
     PADDING,
     Batch,
-    Forest,
-    Padded,
     batch_indices,
     token_budget,
 )
@@ -33,8 +31,14 @@ from likra.heads.lora import Head, fresh_head, heads_on
 from likra.heads.score import encode_questions
 from likra.heads.settings import LoraSettings, TrainingSettings
 from likra.heads.stamp import CONFIG
-from likra.heads.train import StepTrainer, check_can_train, train_and_save, trainer_settings
-from likra.model.fit import SILENT, open_data, read_questions
+from likra.heads.train import (
+    PackedTrainer,
+    StepTrainer,
+    check_can_train,
+    train_and_save,
+    trainer_settings,
+)
+from likra.model.fit import open_data, read_questions
 from likra.model.generate import check_alpha, plausible
 from likra.model.parts import Parts, check_weight
 from likra.model.terms import Prior, Term, head_of
@@ -58,21 +62,14 @@ class Taught:
     probabilities: Tensor
 
 
-def distill(  # noqa: PLR0913 - its settings, each with a default
+def distill(
     parts: Parts,
     data: Any,
     output: Path,
     *,
-    weight: float | None = None,
-    beta: float = 1.0,
-    alpha: float = 0.1,
-    passes: int = 4,
-    seed: int = 0,
-    training: TrainingSettings | None = None,
-    lora: LoraSettings | None = None,
     columns: Mapping[str, str] | None = None,
     on_bad_row: str = "error",
-    log: Callable[[str], None] = SILENT,
+    **settings: Any,
 ) -> Parts:
     """Train one head whose next-token distribution is the combined one of the two terms.
 
@@ -81,43 +78,23 @@ def distill(  # noqa: PLR0913 - its settings, each with a default
         data: questions with answers, as for `likra.model.fit.fit`. The head learns along all
             answers of a question, right or wrong.
         output: the head's folder, a plain PEFT adapter.
-        weight: w; by default the model's own.
-        beta: how far the ratio moves the positive term.
-        alpha: the cut-off of plausible tokens.
-        passes: over the questions.
-        seed: of the head's initialisation.
-        training: learning rate and batch; a batch is so many questions.
-        lora: the shape of the head.
         columns: of a file, by role, where its names are others.
         on_bad_row: "error", or "skip" to leave out what cannot be used.
-        log: is given a line about each stage.
+        settings: see `distill_questions`.
 
     Returns:
         The head as a model of one term.
 
     Raises:
-        LikraError: a model of one term, data that cannot be used, or a folder that holds something
-            else.
+        LikraError: data that cannot be used; or see `distill_questions`.
 
     """
     task = open_data(data, columns=columns, on_bad_row=on_bad_row)
-    questions, _ = read_questions(parts.base, task, parts.prompt.chat)
-    log(f"data   {len(questions):,} questions")
-    return distill_questions(
-        parts,
-        questions,
-        output,
-        weight=weight,
-        beta=beta,
-        alpha=alpha,
-        passes=passes,
-        seed=seed,
-        training=training,
-        lora=lora,
-    )
+    questions, _ = read_questions(parts.base, task, parts.prompt.chat, on_bad_row)
+    return distill_questions(parts, questions, output, **settings)
 
 
-def distill_questions(  # noqa: PLR0913 - see `distill`
+def distill_questions(  # noqa: PLR0913 - its settings, each with a default
     parts: Parts,
     questions: Sequence[Question],
     output: Path,
@@ -131,7 +108,26 @@ def distill_questions(  # noqa: PLR0913 - see `distill`
     lora: LoraSettings | None = None,
     name: str | None = "distill",
 ) -> Parts:
-    """`distill` on questions that were read; ``name`` is shown with the progress."""
+    """`distill` on questions that were read.
+
+    Args:
+        parts: the model.
+        questions: the questions.
+        output: the head's folder.
+        weight: w; by default the model's own.
+        beta: how far the ratio moves the positive term.
+        alpha: the cut-off of plausible tokens.
+        passes: over the questions.
+        seed: of the head's initialisation.
+        training: learning rate and batch; a batch is so many questions.
+        lora: the shape of the head.
+        name: shown with the progress; None shows nothing.
+
+    Raises:
+        LikraError: a model of one term, a number out of its range, or a folder that holds
+            something else.
+
+    """
     if parts.negative is None:
         raise LikraError("a model of one term is one already: there is nothing to distill")
     check_alpha(alpha)
@@ -302,31 +298,13 @@ def _stacked(tensors: Sequence[Tensor]) -> Tensor:
     return pad_sequence(wide, batch_first=True)
 
 
-class DistillTrainer(StepTrainer):
-    """A trainer with the distillation loss on a packed batch."""
+class DistillTrainer(PackedTrainer):
+    """A trainer with the distillation loss per answer token, in nats."""
 
-    loss_is_scaled_for_ga = True  # compute_loss divides by the tokens of the whole step
-
-    def get_batch_samples(
-        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
-    ) -> tuple[list[dict[str, Tensor]], Tensor]:
-        """The parts of the next optimizer step, and how many answer tokens they hold."""
-        parts, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        count = sum(int((part["answers"] != PADDING).sum()) for part in parts)
-        return parts, torch.tensor(count, device=device)
-
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Tensor | tuple[Tensor, Any]:
-        """This part's share of the mean divergence per answer token, in nats."""
-        tokens, probabilities = inputs.pop("tokens"), inputs.pop("probabilities")
-        batch = (Forest if "depth" in inputs else Padded)(**inputs)
+    def packed_loss(
+        self, model: PeftModel, batch: Batch, more: dict[str, Tensor], count: Tensor | int | None
+    ) -> Tensor:
+        """See `distillation_loss`."""
         # a PeftModel has all attributes of its base
         head = cast(PreTrainedModel, model)
-        loss = distillation_loss(head, batch, tokens, probabilities, num_items_in_batch)
-        self.part_losses.append(loss.detach())
-        return (loss, {}) if return_outputs else loss
+        return distillation_loss(head, batch, more["tokens"], more["probabilities"], count)

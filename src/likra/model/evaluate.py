@@ -12,7 +12,7 @@ from likra.model.terms import Prior, Term, Terms
 from likra.questions import check_questions
 from likra.scores.curves import curve
 from likra.scores.selection import modes_of
-from likra.scores.table import BASE, PRIOR, HeadKey, combine, score_table
+from likra.scores.table import BASE, PRIOR, HeadKey, arranged
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,12 +59,7 @@ def evaluate(
     logprobs = Terms(list(terms.values())).logprobs(
         questions, truncate=model.truncate, name=f"evaluate {opened.name}"
     )
-    count = sum(len(question.choices) for question in questions)
-    tables = [
-        score_table(opened.name, split, questions, key, values, [0] * count, model.base.layout)
-        for key, values in zip(terms, logprobs, strict=True)
-    ]
-    scores = combine(tables)
+    scores = arranged(questions, dict(zip(terms, logprobs, strict=True)))
     modes = modes_of(heads)
     weight = model.weight or 1.0
     points = pd.DataFrame(curve(scores, opened.name, modes, [weight]))

@@ -1,7 +1,7 @@
 """What the questions say about each mode: the table, the choice, and the sentences."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from likra.scores.curves import question_intervals
 from likra.scores.ratio import MODES, is_correct
 from likra.scores.resampling import Estimate
 from likra.scores.selection import CANDIDATES, Ranking, Selection, ratio_of, select, values_of
-from likra.scores.table import HeadKey, Scores
+from likra.scores.table import Scores
 
 LEVELS = (0.05, 0.1, 0.2)  # of wrong answers, at which the evidence says how much is answered
 FEWEST = 20  # questions, to choose by
@@ -66,13 +66,9 @@ class Evidence:
     coverage: Mapping[str, float] = field(default_factory=dict)
     learned: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
-    def as_json(self) -> dict[str, Any]:
-        """JSON values."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Evidence":
-        """What `as_json` gave."""
+        """What `dataclasses.asdict` gave."""
 
         def estimate(value: Mapping[str, float] | None) -> Estimate | None:
             return None if value is None else Estimate(**value)
@@ -164,7 +160,7 @@ def choose(
 
 
 def _sizes(scores: Scores) -> list[int]:
-    return sorted({key.n_train for key in scores.logprob if isinstance(key, HeadKey)} - {0})
+    return sorted({key.n_train for key in scores.logprob} - {0})
 
 
 def _cross_fitted(

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,7 +17,7 @@ from likra.data.leakage import find_leaks
 from likra.data.load import Task, is_hub_name, load_task
 from likra.data.rendering import Rendering, chat_template_of
 from likra.data.splits import folds as folds_of
-from likra.engine.tokens import TokenPair
+from likra.engine.packing import Packed
 from likra.errors import LikraError
 from likra.heads.base import BaseModel, fingerprint, open_model
 from likra.heads.lora import Head
@@ -35,7 +36,7 @@ from likra.negatives.samplers import Material
 from likra.questions import Question, check_questions
 from likra.scores.ratio import MODES
 from likra.scores.selection import CANDIDATES, Ranking, modes_of
-from likra.scores.table import BASE, PRIOR, HeadKey, Scores, combine, score_table
+from likra.scores.table import BASE, PRIOR, HeadKey, Scores, arranged
 from likra.study.digests import digest_of, examples_digest, questions_digest
 from likra.study.examples import Example, paired_order
 
@@ -262,7 +263,6 @@ class _Fit:
                 "evaluation": questions_digest(self.asked),
             }
         )
-        self.pairs: dict[str, list[TokenPair]] = {}
 
     # ----------------------------------------------------------------------------------------
     # The stages
@@ -285,8 +285,7 @@ class _Fit:
             how = f"given for evaluation{self._leaks()}"
         else:
             scores, fold, learned = self._crossed(material, heads)
-            count = len(set(fold.tolist())) if scores is not None else 0
-            how = f"{count}-fold cross-validation"
+            how = f"{len(set(fold.tolist()))}-fold cross-validation"
             trained = self._final(examples)
         chosen = self._chosen(scores, fold, how, learned, heads)
         return parts_of(self.base, self.prompt, trained, chosen, self.settings.truncate)
@@ -356,17 +355,17 @@ class _Fit:
                 values[self._key(head, label)] = np.zeros(len(place))
         for fold, examples in enumerate(parts):
             asked = [q for q, own in zip(questions, number, strict=True) if own == fold]
+            packed = cache(partial(self._packed, asked))  # for both heads, if any is scored
             for head in heads:
                 name = f"fold {fold + 1} of {len(parts)}: {head}"
-                cell, own = f"fold={fold}.{head}", examples[head]
-                scored = self._scored(cell, name, head, own, sizes, asked)
+                scored = self._scored(name, head, examples[head], sizes, asked, packed)
                 for (label, _), logprobs in zip(sizes, scored, strict=True):
                     values[self._key(head, label)][place == fold] = logprobs
         learned = self._learned(values, heads, sizes[-1][0])
         kept = np.array([question.can_be_ranked for question in questions])
         if len(set(number[kept].tolist())) < 2:
             return None, number, learned
-        return self._table(questions, values).of(kept), number[kept], learned
+        return arranged(questions, values).of(kept), number[kept], learned
 
     def _on_evaluation(
         self, examples: Mapping[str, Sequence[Example]]
@@ -375,13 +374,13 @@ class _Fit:
         heads = [head for head in (POSITIVE, NEGATIVE) if examples[head]]
         sizes = self._sizes([examples], heads)
         values = self._untrained(self.asked)
+        packed = cache(partial(self._packed, self.asked))
         for head in heads:
-            scored = self._scored(
-                f"evaluation.{head}", head, head, examples[head], sizes, self.asked, keep=True
-            )
-            for (label, _), own in zip(sizes, scored, strict=True):
-                values[self._key(head, label)] = own
-        return self._final(examples), self._table(self.asked, values), {}
+            own = examples[head]
+            scored = self._scored(head, head, own, sizes, self.asked, packed, keep=True)
+            for (label, _), logprobs in zip(sizes, scored, strict=True):
+                values[self._key(head, label)] = logprobs
+        return self._final(examples), arranged(self.asked, values), {}
 
     def _final(self, examples: Mapping[str, Sequence[Example]]) -> dict[str, Path]:
         """The heads on all questions, by name."""
@@ -494,12 +493,12 @@ class _Fit:
 
     def _scored(
         self,
-        cell: str,
         name: str,
         head: str,
         examples: Sequence[Example],
         sizes: Sequence[tuple[int, float]],
         asked: Sequence[Question],
+        packed: Callable[[], Packed],
         *,
         keep: bool = False,
     ) -> list[np.ndarray]:
@@ -513,7 +512,7 @@ class _Fit:
             for _, part in sizes
         ]
         digest = digest_of([self._head_digest(head, examples), counts, questions_digest(asked)])
-        path = self.work / f"{cell}.json"
+        path = self.work / f"{name.replace(': ', '.')}.json"
         kept = _read_json(path, digest)
         if kept is None:
             with TemporaryDirectory(prefix="likra-") as scratch:
@@ -521,17 +520,16 @@ class _Fit:
                 if keep:
                     folders[counts[-1]] = self.work / head
                 self._train(head, examples, folders, name)
-                packed = self.base.pack(
-                    encode_questions(self.base, asked, truncate=self.settings.truncate)
-                )
-                kept = [
-                    score(
-                        Head(self.base, folders[n]), packed, name=f"score {name}"
-                    ).logprobs.tolist()
-                    for n in counts
-                ]
+                snapshots = [Head(self.base, folders[n]) for n in counts]
+                scored = [score(own, packed(), name=f"score {name}") for own in snapshots]
+                kept = [own.logprobs.tolist() for own in scored]
             _write_json(path, digest, kept)
         return [np.array(own) for own in kept]
+
+    def _packed(self, questions: Sequence[Question]) -> Packed:
+        return self.base.pack(
+            encode_questions(self.base, questions, truncate=self.settings.truncate)
+        )
 
     def _untrained(self, questions: Sequence[Question]) -> dict[HeadKey, np.ndarray]:
         """The base, and the base without the questions."""
@@ -540,11 +538,7 @@ class _Fit:
         kept = _read_json(path, digest)
         if kept is None:
             kept = [
-                score(
-                    Head(self.base),
-                    encode_questions(self.base, own, truncate=self.settings.truncate),
-                    name=f"score {name}",
-                ).logprobs.tolist()
+                score(Head(self.base), self._packed(own), name=f"score {name}").logprobs.tolist()
                 for name, own in (
                     ("base", questions),
                     ("answers alone", [without_prompt(question) for question in questions]),
@@ -556,13 +550,6 @@ class _Fit:
     def _key(self, head: str, n: int) -> HeadKey:
         source = self.settings.negatives if head == NEGATIVE else None
         return HeadKey(head, n, self.settings.seed, source)
-
-    def _table(self, questions: Sequence[Question], values: Mapping[HeadKey, np.ndarray]) -> Scores:
-        count = [0] * sum(len(question.choices) for question in questions)
-        return combine(
-            score_table("fit", "train", questions, key, own, count, self.base.layout)
-            for key, own in values.items()
-        )
 
     def _learned(
         self, values: Mapping[HeadKey, np.ndarray], heads: Sequence[str], n: int

@@ -6,8 +6,9 @@ Nothing in it is executed: weights are safetensors, and the rest is JSON and tex
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,9 +22,9 @@ from likra.heads.lora import Head
 from likra.heads.stamp import CONFIG, WEIGHTS
 from likra.model.card import CURVE, card, draw_curve
 from likra.model.evidence import Chosen, Evidence
-from likra.model.parts import Parts, check_weight
+from likra.model.parts import Parts, check_weight, term_named
 from likra.model.prompt import Prompt
-from likra.model.terms import BASE, PRIOR, Prior, Term, open_term
+from likra.model.terms import BASE, PRIOR, Prior
 from likra.scores.ratio import MODES
 from likra.scores.selection import CANDIDATES, Ranking
 
@@ -85,7 +86,7 @@ def _content(model: Parts, heads: dict[str, Head]) -> dict[str, Any]:
         "prompt": asdict(model.prompt),
         "per_character": model.per_character,
         "truncate": model.truncate,
-        "fit": _chosen_as_json(model.chosen),
+        "fit": None if model.chosen is None else asdict(model.chosen),
     }
 
 
@@ -129,19 +130,6 @@ def _digest(folder: Path) -> str:
     except OSError as error:
         raise LikraError(f"cannot read the head in '{folder}': {error}") from error
     return digest.hexdigest()
-
-
-def _chosen_as_json(chosen: Chosen | None) -> dict[str, Any] | None:
-    if chosen is None:
-        return None
-    return {
-        "ranking": asdict(chosen.ranking),
-        "temperature": chosen.temperature,
-        "confidence": chosen.confidence,
-        "correct": chosen.correct,
-        "inputs": chosen.inputs,
-        "evidence": chosen.evidence.as_json(),
-    }
 
 
 def _chosen_from_json(values: Mapping[str, Any] | None) -> Chosen | None:
@@ -233,58 +221,63 @@ def load(
     """Open a model: see `likra.model.likra.Likra.from_pretrained`."""
     folder = _local(str(name))
     content = read(folder)
-    try:
-        return _opened(folder, content, base, mode, weight, dtype, device)
-    except (KeyError, TypeError, ValueError) as error:
-        raise LikraError(
-            f"cannot read '{folder / FILE}': {type(error).__name__}: {error}"
-        ) from error
-
-
-def _opened(
-    folder: Path,
-    content: Mapping[str, Any],
-    base: BaseModel | str | None,
-    mode: str | None,
-    weight: float | None,
-    dtype: str | None,
-    device: str | None,
-) -> Parts:
-    check_heads(folder, content)
-    if not isinstance(base, BaseModel):
-        base = open_model(base or content["base"]["name"], dtype=dtype, device=device)
-    check_base(base, folder, content["base"]["fingerprint"])
-    heads = {name: Head(base, folder / name) for name in content["heads"]}
-    chosen = _chosen_from_json(content["fit"])
-    positive, negative = content["positive"], content["negative"]
-    own_weight = content["weight"]
-    if chosen is not None and mode == chosen.ranking.mode:
-        mode = None
-    if weight is not None:
+    with _readable(folder / FILE):
+        check_heads(folder, content)
+        if not isinstance(base, BaseModel):
+            base = open_model(base or content["base"]["name"], dtype=dtype, device=device)
+        check_base(base, folder, content["base"]["fingerprint"])
+        kept = _kept(folder, content, base)
+    if mode is not None and (kept.chosen is None or mode != kept.chosen.ranking.mode):
+        kept = _in_mode(kept, mode, folder)
+    if weight is not None and weight != kept.weight:
         check_weight(weight)
-    if mode is not None:
-        if mode not in CANDIDATES:
-            raise unknown("mode", mode, CANDIDATES)
-        terms = MODES[mode]
-        lacking = {terms.positive, terms.negative} - {BASE, PRIOR, *heads}
-        if lacking:
-            raise LikraError(f"mode {mode} needs a {lacking.pop()} head, and '{folder}' has none")
-        positive, negative = terms.positive, terms.negative if terms.weighted else None
-        own_weight = own_weight or 1.0
-        chosen = None  # what was calibrated is another mode
+        if kept.negative is None:
+            raise LikraError("the model has no negative term that a weight could be of: give mode=")
+        kept = replace(kept, weight=weight, chosen=None)  # another weight was calibrated
+    return kept
 
-    def term(name: str) -> Term:
-        return heads[name] if name in heads else open_term(name, base)
 
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """What is wrong with the content of a file becomes one clear error."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise LikraError(f"cannot read '{path}': {type(error).__name__}: {error}") from error
+
+
+def _kept(folder: Path, content: Mapping[str, Any], base: BaseModel) -> Parts:
+    """The parts as they were saved."""
+    heads = {name: Head(base, folder / name) for name in content["heads"]}
+    negative = content["negative"]
     return Parts(
-        term(positive),
-        None if negative is None else term(negative),
-        own_weight if weight is None else weight,
+        term_named(content["positive"], heads, base),
+        None if negative is None else term_named(negative, heads, base),
+        content["weight"],
         prompt=Prompt(**content["prompt"]),
-        per_character=content["per_character"] and mode is None,
+        per_character=content["per_character"],
         truncate=content["truncate"],
-        chosen=chosen if weight in {None, own_weight} or negative is None else None,
+        chosen=_chosen_from_json(content["fit"]),
         heads=heads,
+    )
+
+
+def _in_mode(kept: Parts, mode: str, folder: Path) -> Parts:
+    """The same heads in another mode, which nothing was calibrated for."""
+    if mode not in CANDIDATES:
+        raise unknown("mode", mode, CANDIDATES)
+    terms = MODES[mode]
+    lacking = {terms.positive, terms.negative} - {BASE, PRIOR, *kept.heads}
+    if lacking:
+        raise LikraError(f"mode {mode} needs a {lacking.pop()} head, and '{folder}' has none")
+    negative = term_named(terms.negative, kept.heads, kept.base) if terms.weighted else None
+    return replace(
+        kept,
+        positive=term_named(terms.positive, kept.heads, kept.base),
+        negative=negative,
+        weight=0.0 if negative is None else kept.weight or 1.0,
+        per_character=False,
+        chosen=None,
     )
 
 

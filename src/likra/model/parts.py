@@ -86,13 +86,9 @@ def parts_of(
     """The parts that were chosen, of trained heads by their names."""
     heads = {name: Head(base, folder) for name, folder in folders.items()}
     mode = MODES[chosen.ranking.mode]
-
-    def term(name: str) -> Term:
-        return heads[name] if name in heads else open_term(name, base)
-
     return Parts(
-        term(mode.positive),
-        term(mode.negative) if mode.weighted else None,
+        term_named(mode.positive, heads, base),
+        term_named(mode.negative, heads, base) if mode.weighted else None,
         chosen.ranking.weight,
         prompt,
         chosen.ranking.is_normalised,
@@ -100,3 +96,8 @@ def parts_of(
         chosen,
         heads,
     )
+
+
+def term_named(name: str, heads: Mapping[str, Head], base: BaseModel) -> Term:
+    """One of the heads, "base" or "prior"."""
+    return heads[name] if name in heads else open_term(name, base)

@@ -265,6 +265,32 @@ def combine(tables: Iterable[pa.Table]) -> Scores:
     return Scores(ids, exists, is_right, _filled(reference, "n_chars", place, exists, 1.0), logprob)
 
 
+def arranged(questions: Sequence[Question], logprob: Mapping[HeadKey, np.ndarray]) -> Scores:
+    """The scores of heads on questions, of arrays that are in no table.
+
+    Args:
+        questions: at least one.
+        logprob: by head, [choices of all questions], nats.
+
+    """
+    counts = [len(question.choices) for question in questions]
+    exists = np.arange(max(counts)) < np.array(counts)[:, None]
+    choices = [choice for question in questions for choice in question.choices]
+
+    def filled(values: Any, padding: float) -> np.ndarray:
+        array = np.full(exists.shape, padding, dtype=np.float64)
+        array[exists] = values
+        return array
+
+    return Scores(
+        tuple(question.id for question in questions),
+        exists,
+        filled([choice.is_right for choice in choices], 0.0).astype(bool),
+        filled([len(choice.text) for choice in choices], 1.0),
+        {key: filled(values, 0.0) for key, values in logprob.items()},
+    )
+
+
 def key_of(table: pa.Table) -> HeadKey:
     """Whose scores a table holds, as its first row says."""
     row = table.select(["head", "n_train", "seed", "source"]).slice(0, 1).to_pylist()[0]

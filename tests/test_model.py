@@ -448,6 +448,8 @@ def test_the_chosen_mode_keeps_its_calibration_and_another_has_none(folder, pock
     assert Likra.from_pretrained(folder, base=pocket, weight=0.123).parts.chosen is None
     with pytest.raises(LikraError, match="weight takes a number"):
         Likra.from_pretrained(folder, base=pocket, weight=float("nan"))
+    with pytest.raises(LikraError, match="no negative term that a weight could be of"):
+        Likra.from_pretrained(folder, base=pocket, mode="sft", weight=0.5)
 
 
 def test_push_uploads_the_folder(model, monkeypatch):

@@ -12,6 +12,7 @@ from likra.errors import LikraError
 from likra.scores.table import (
     BASE,
     HeadKey,
+    arranged,
     combine,
     file_name,
     read_scores,
@@ -54,6 +55,20 @@ def test_what_is_written_is_read(tmp_path):
     assert again["n_chars"].to_pylist() == [3, 3, 5, 3, 3]
     assert again["n_bytes"].to_pylist() == [3, 3, 5, 5, 3]  # of 'ünö'
     assert [path.name for path in tmp_path.iterdir()] == ["base.parquet"]
+
+
+def test_arrays_are_arranged_as_tables_are_combined():
+    values = {BASE: np.arange(5) - 9.5, HeadKey("positive", 8, 0): np.arange(5) * -2.0}
+    tables = [
+        score_table("t", "test", QUESTIONS, key, own, [1] * 5, "forest")
+        for key, own in values.items()
+    ]
+    expected, found = combine(tables), arranged(QUESTIONS, values)
+    assert found.question_ids == expected.question_ids
+    for name in ("exists", "is_right", "n_chars"):
+        assert (getattr(found, name) == getattr(expected, name)).all(), name
+    assert found.logprob.keys() == expected.logprob.keys()
+    assert all((found.logprob[key] == expected.logprob[key]).all() for key in values)
 
 
 def test_combine_pads_questions_with_fewer_choices():

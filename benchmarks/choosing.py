@@ -9,7 +9,7 @@ they are measured. It needs no model, only the tables of a run:
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from likra.report.modes import reported_scores
 from likra.scores.abstention import abstention_threshold
 from likra.scores.calibration import calibration, choice_probabilities
 from likra.scores.ratio import is_correct
-from likra.scores.selection import CANDIDATES, Ranking, ratio_of, values_of
+from likra.scores.selection import CANDIDATES, Ranking, ratio_of, scores_of_pair, values_of
 from likra.scores.table import Scores
 from likra.study.folder import Run, read_run
 
@@ -41,24 +41,8 @@ def heads_of(run: Run, n: int | None) -> list[Heads]:
     """The heads of each seed, trained on n questions; by default on as many as there are."""
     scores = reported_scores(run)
     n = run.study.snapshots[-1] if n is None else n
-    names = {"base", "prior", "positive", "negative"}
-    return [
-        Heads(
-            replace(
-                scores,
-                logprob={
-                    key: values
-                    for key, values in scores.logprob.items()
-                    if key.head in names
-                    and key.seed in {None, seed}
-                    and key.n_train in {0, n}
-                    and key.source in {None, run.study.negatives[0]}
-                },
-            ),
-            n,
-        )
-        for seed in run.study.seeds
-    ]
+    source = run.study.negatives[0]
+    return [Heads(scores_of_pair(scores, seed, source, n), n) for seed in run.study.seeds]
 
 
 def splits(count: int, size: int) -> Iterator[np.ndarray]:

@@ -419,7 +419,7 @@ def test_what_is_taught_keeps_to_the_plausible_tokens():
     found = combine(positive, negative, weight=1.0, beta=1.0, alpha=0.1)[0]
     raw = torch.tensor([0.6**2 / 0.9, 0.3**2 / 0.05, 0.09**2 / 0.04, 0])
     assert found.tolist() == pytest.approx((raw / raw.sum()).tolist())
-    alone = combine(positive, None, weight=1.0, beta=1.0, alpha=0.0)[0]
+    alone = combine(positive, negative, weight=1.0, beta=0.0, alpha=0.0)[0]
     assert alone.tolist() == pytest.approx(positive[0].exp().tolist())
 
 

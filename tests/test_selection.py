@@ -1,6 +1,6 @@
 """Choosing how to rank, folds, and answering only where it is sure."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -11,7 +11,14 @@ from likra.data.splits import folds
 from likra.errors import LikraError
 from likra.model.evidence import Evidence, choose, sentences
 from likra.scores.abstention import abstention_threshold
-from likra.scores.selection import CANDIDATES, Ranking, ratio_of, select, values_of
+from likra.scores.selection import (
+    CANDIDATES,
+    Ranking,
+    ratio_of,
+    scores_of_pair,
+    select,
+    values_of,
+)
 from likra.scores.table import BASE, PRIOR, HeadKey, Scores
 
 POSITIVE, NEGATIVE = HeadKey("positive", 32, 0), HeadKey("negative", 32, 0, "random_choice")
@@ -106,6 +113,23 @@ def test_a_way_to_rank_is_the_formula():
         assert found == pytest.approx(expected)
         divided = expected / scores.n_chars if ranking.is_normalised else expected
         assert values_of(found, scores, ranking) == pytest.approx(divided)
+
+
+def test_the_scores_of_one_pair_hold_its_own_positive_head():
+    base = made_up()
+    values = base.logprob[BASE]
+    others = [
+        HeadKey("positive", 32, 1),
+        HeadKey("positive", 64, 0),
+        HeadKey("negative", 32, 0, "hardest"),
+        HeadKey("dpo", 32, 0, "random_choice"),
+    ]
+    study = replace(base, logprob=base.logprob | dict.fromkeys(others, values))
+    assert scores_of_pair(study, 0, "random_choice", 32).logprob.keys() == base.logprob.keys()
+    own = HeadKey("positive", 32, 0, "random_choice")
+    with_own = replace(study, logprob=study.logprob | {own: values})
+    expected = base.logprob.keys() - {POSITIVE} | {own}
+    assert scores_of_pair(with_own, 0, "random_choice", 32).logprob.keys() == expected
 
 
 def test_what_cannot_be_chosen():

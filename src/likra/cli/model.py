@@ -136,7 +136,8 @@ def fit(  # noqa: PLR0913 - one parameter for each option
         )
     except ValidationError as error:
         (first, *_) = error.errors()
-        raise LikraError(f"{first['loc'][0]} takes another value: {first['msg']}") from error
+        name, reason = first["loc"][0], first["msg"].lower()
+        raise LikraError(f"{name} is {first['input']}: {reason}") from error
     _show_fit(
         Likra.fit(
             model,

@@ -184,8 +184,7 @@ def teach(
         LikraError: an answer that is longer than the context of the negative term.
 
     """
-    terms = [parts.positive] if parts.negative is None else [parts.positive, parts.negative]
-    base = parts.base
+    base, terms = parts.base, parts.terms.terms
     layout = checked_layout(base, pairs).layout
     taught: dict[int, Taught] = {}
     with (
@@ -196,11 +195,10 @@ def teach(
     ):
         for indices in batch_indices(pairs, layout, token_budget(base.device.type)):
             own = [pairs[index] for index in indices]
-            positive, *others = (
+            positive, negative = (
                 logprobs_along(use(place), term, own) for place, term in enumerate(terms)
             )
-            negative = others[0].to(positive.device) if others else None
-            combined = combine(positive, negative, parts.weight, beta, alpha)
+            combined = combine(positive, negative.to(positive.device), parts.weight, beta, alpha)
             lengths = [len(pair.continuation) for pair in own]
             for index, rows in zip(indices, combined.split(lengths), strict=True):
                 taught[index] = Taught(pairs[index], *_kept(rows))
@@ -227,19 +225,15 @@ def logprobs_along(model: PreTrainedModel, term: Term, pairs: Sequence[TokenPair
     return answer_logits(model, batch)[places].log_softmax(-1)
 
 
-def combine(
-    positive: Tensor, negative: Tensor | None, weight: float, beta: float, alpha: float
-) -> Tensor:
+def combine(positive: Tensor, negative: Tensor, weight: float, beta: float, alpha: float) -> Tensor:
     """``softmax(log p+ + beta (log p+ - w log p-))`` over the plausible tokens, 0 elsewhere.
 
     [..., vocabulary], from log-probabilities likewise.
     """
-    value = positive
-    if negative is not None:
-        # of one tokenizer; but a model may have places in its vocabulary for no token at all
-        width = min(positive.shape[-1], negative.shape[-1])
-        positive = positive[..., :width]
-        value = positive + beta * (positive - weight * negative[..., :width])
+    # of one tokenizer; but a model may have places in its vocabulary for no token at all
+    width = min(positive.shape[-1], negative.shape[-1])
+    positive = positive[..., :width]
+    value = positive + beta * (positive - weight * negative[..., :width])
     return value.masked_fill(~plausible(positive, alpha), -inf).softmax(-1)
 
 

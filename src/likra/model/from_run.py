@@ -14,7 +14,7 @@ from likra.model.evidence import FEWEST, choose
 from likra.model.parts import Parts, parts_of
 from likra.model.prompt import prompt_of
 from likra.report.modes import reported_scores
-from likra.scores.selection import modes_of
+from likra.scores.selection import modes_of, scores_of_pair
 from likra.study.cells import recorded_head
 from likra.study.folder import read_run, usable_path
 from likra.study.prepare import open_task, rendering
@@ -50,26 +50,14 @@ def from_run(
     seed = _known("seed", seed, study.seeds, study.seeds[0], folder)
     n = _known("n", n, study.snapshots, study.snapshots[-1], folder)
     source = _known("source", source, study.negatives, study.negatives[0], folder)
-    scores = reported_scores(run)
-    kept = {
-        key: values
-        for key, values in scores.logprob.items()
-        if key.head in {"base", "prior", "positive", "negative"}
-        and key.seed in {None, seed}
-        and key.n_train <= n
-        and key.source in {None, source}
-    }
-    # where a sampler's pair saw other questions than usual, it has a positive head of its own
-    for key in [key for key in kept if key.head == "positive" and key.source is not None]:
-        kept.pop(replace(key, source=None), None)
-    scores = replace(scores, logprob=kept)
+    scores = scores_of_pair(reported_scores(run), seed, source, n)
     count = len(scores.question_ids)
     if count < FEWEST:
         raise LikraError(
             f"'{folder}' has {count} evaluation questions, too few to choose a mode by"
         )
     folders = {}
-    for key in kept:
+    for key in scores.logprob:
         if key.n_train == n and key.head in {"positive", "negative"}:
             recorded_head(run, key)  # it is as it was trained
             folders[key.head] = run.head_folder(key)

@@ -4,7 +4,7 @@ Needs no torch. The scores are of heads that were not trained on the questions.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,25 @@ def modes_of(heads: Iterable[str]) -> list[str]:
     """The modes that heads of these names allow, from the simplest on."""
     have = {"base", "prior", *heads}
     return [mode for mode in CANDIDATES if {MODES[mode].positive, MODES[mode].negative} <= have]
+
+
+def scores_of_pair(scores: Scores, seed: int, source: str, n: int) -> Scores:
+    """The scores of a study that belong to one pair of heads, trained on up to n questions.
+
+    Those of the base and of the base without the questions are among them. Where the sampler's
+    pair saw other questions than usual, it has a positive head of its own, in place of the usual.
+    """
+    kept = {
+        key: values
+        for key, values in scores.logprob.items()
+        if key.head in {"base", "prior", "positive", "negative"}
+        and key.seed in {None, seed}
+        and key.source in {None, source}
+        and key.n_train <= n
+    }
+    for key in [key for key in kept if key.head == "positive" and key.source is not None]:
+        kept.pop(replace(key, source=None), None)
+    return replace(scores, logprob=kept)
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def test_texts_that_look_like_markup_are_shown_as_they_are(folder):
         (["fit", "x.jsonl", "-o", "m", "--long-prompts", "cut"], "--long-prompts takes error or"),
         (
             ["fit", "x.jsonl", "-o", "m", "--batch-size", "0"],
-            "batch_size is 0: input should be greater than or equal to 1",
+            "batch_size is 0: input should be",
         ),
         (["rank", "m"], "give one question"),
         (["rank", "m", "-q", "a"], "no model in 'm'"),

@@ -24,7 +24,15 @@ from likra.report.grid import write_grid
 from likra.report.html import accuracy_rows, payload
 from likra.report.modes import ModeScores
 from likra.report.results import write_results
-from likra.report.sentences import best_snapshot, factor, findings, headline, p_value, signed
+from likra.report.sentences import (
+    accuracies,
+    best_snapshot,
+    factor,
+    findings,
+    headline,
+    p_value,
+    signed,
+)
 from likra.report.style import STYLES, mode_style, source_text
 from likra.report.tables import as_csv, as_latex, as_markdown
 from likra.scores.curves import curve
@@ -348,6 +356,31 @@ def test_p_at_the_chosen_n_is_corrected_for_the_choice(tmp_path, snapshots, time
     assert ("Bonferroni" in (tmp_path / "report.html").read_text()) == (times > 1)
     row["p_value"] = 0.9
     assert f"(p = {min(1, 0.9 * times):.2f}" in findings(run.study, data)[0]
+
+
+def test_likra_is_put_beside_the_strongest_of_the_other_modes(tmp_path):
+    others = ["positive-base", "dpo", "dpo-reward"]
+    run = made_up(tmp_path, seeds=[0], modes=["base", "sft", "likra", "base-likra", *others])
+    data = report_data(run.study, *curves(run), {})
+    n = best_snapshot(data)
+    best = max(others, key=lambda mode: accuracies(data, mode)[n][0])
+    likra, other = (accuracies(data, mode)[n][0] for mode in ("likra", best))
+    sentence = next(line for line in findings(run.study, data) if "strongest other mode" in line)
+    assert sentence.startswith(f"Likra and {best}, ")
+    assert f" {100 * (likra - other):+.1f} points ".replace("-", "\u2212") in sentence
+    (row,) = [
+        c
+        for c in data["comparisons"]
+        if c["second"] == best and c["n"] == n and c["source"] == "random_choice"
+    ]
+    assert f"(p {p_value(min(1.0, 2 * row['p_value']), equals=True)}, corrected" in sentence
+
+
+def test_without_another_mode_there_is_no_sentence_of_one(tmp_path):
+    run = made_up(tmp_path, seeds=[0], modes=["base", "sft", "likra", "base-likra"])
+    assert "other mode" not in " ".join(
+        findings(run.study, report_data(run.study, *curves(run), {}))
+    )
 
 
 ROWS = [

@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from likra.report.analysis import ReportData
-from likra.report.comparisons import Efficiency
+from likra.report.comparisons import Comparison, Efficiency
 from likra.report.curves import Interval, first_by_n
 from likra.report.style import source_text
 from likra.study.config import Study
+
+# Modes that are no rival of Likra: SFT has a sentence of its own, the base and parts of Likra too.
+OWN = frozenset({"likra", "base-likra", "negative", "base", "sft"})
 
 
 def accuracies(data: ReportData, mode: str) -> dict[int, Interval]:
@@ -62,7 +65,7 @@ def headline(study: Study, data: ReportData) -> str:
 def findings(study: Study, data: ReportData) -> list[str]:
     """Further sentences; one that the data has nothing for is left out."""
     n = best_snapshot(data) or study.snapshots[-1]
-    difference = _difference(study, data, n)
+    difference = [*_difference(study, data, n), *_strongest_other(study, data, n)]
     likra = accuracies(data, "likra")
     if n in likra and likra[n][1] <= data["chance"]:
         doubt = (
@@ -74,18 +77,41 @@ def findings(study: Study, data: ReportData) -> list[str]:
 
 
 def _difference(study: Study, data: ReportData, n: int) -> list[str]:
-    wanted = {"first": "likra", "second": "sft", "source": study.negatives[0], "n": n}
-    row = next((r for r in data["comparisons"] if wanted.items() <= r.items()), None)
+    row = _against(study, data, "sft", n)
     if row is None:
         return []
-    tries = len(shared_snapshots(data))  # n is where they differ most: Bonferroni
-    p = p_value(min(1.0, tries * row["p_value"]), equals=True)
-    note = ", corrected for the choice of n" if tries > 1 else ""
     return [
         f"On the same questions, Likra and SFT differ by {signed(row['difference'])} at n = {n} "
-        f"(p {p}{note}): Likra is better on {row['first_better']} questions, SFT on "
+        f"({_corrected(data, row)}): Likra is better on {row['first_better']} questions, SFT on "
         f"{row['second_better']}."
     ]
+
+
+def _strongest_other(study: Study, data: ReportData, n: int) -> list[str]:
+    """Likra beside the best of the other methods: a lead over SFT alone may be no lead."""
+    others = [mode for mode in study.modes if mode not in OWN]
+    compared = [row for mode in others if (row := _against(study, data, mode, n)) is not None]
+    if not compared:
+        return []
+    best = min(compared, key=lambda row: row["difference"][0])
+    which = "the strongest other mode here" if len(compared) > 1 else "the other mode here"
+    return [
+        f"Likra and {best['second']}, {which}, differ by {signed(best['difference'])} at n = {n} "
+        f"({_corrected(data, best)})."
+    ]
+
+
+def _against(study: Study, data: ReportData, other: str, n: int) -> Comparison | None:
+    """Likra compared with another mode at n, with the first sampler of negatives."""
+    wanted = {"first": "likra", "second": other, "source": study.negatives[0], "n": n}
+    return next((row for row in data["comparisons"] if wanted.items() <= row.items()), None)
+
+
+def _corrected(data: ReportData, row: Comparison) -> str:
+    """The p-value of a comparison at the n where Likra and SFT differ most: Bonferroni."""
+    tries = max(1, len(shared_snapshots(data)))
+    p = p_value(min(1.0, tries * row["p_value"]), equals=True)
+    return f"p {p}{', corrected for the choice of n' if tries > 1 else ''}"
 
 
 def _negatives_alone(study: Study, data: ReportData, n: int) -> list[str]:

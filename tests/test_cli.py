@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -69,6 +70,25 @@ def test_run_then_run_again_then_plot(tmp_path):
     assert set(curve["mode"]) == {"base", "likra"}
     assert set(curve[curve["mode"] == "likra"].weight) == {0.25, 0.45}
     assert likra("plot", "out", cwd=tmp_path).stdout == other.stdout  # the run keeps them
+
+
+def test_a_log_has_a_line_for_each_cell_and_a_quiet_run_only_the_results(tmp_path):
+    """No progress but theirs, and the results are the same."""
+    options = ["pocket", *TINY, "--modes", "base,sft", "--eval-questions", "20"]
+    told = likra("run", *options, "-o", "told", cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    shown = [re.sub(", about .* left", "", line) for line in told.stderr.splitlines()]
+    assert shown == [
+        "done   1 of 3 cells: scored base",
+        "done   2 of 3 cells: trained positive, seed 0, n = 8",
+        "done   3 of 3 cells: scored positive.seed=0.n=8",
+    ]
+    quiet = likra("run", *options, "--quiet", "-o", "quiet", cwd=tmp_path)
+    assert not quiet.stderr
+    results = quiet.stdout.replace("quiet/", "told/")
+    assert told.stdout.endswith(results)
+    assert "task   pocket" in told.stdout.removesuffix(results)
+    assert results.startswith("acc on pocket, weight 1.0: mean")
 
 
 @pytest.mark.slow
@@ -360,7 +380,8 @@ def test_a_stopped_command_says_so_and_leaves_no_temporary_folder(tmp_path, numb
 OPTIONS = {
     "run": "model task data train-task train-data columns seeds snapshots negatives modes weight "
     "metric num-fewshot fewshot eval-fraction eval-questions on-leakage on-bad-row "
-    "apply-chat-template no-chat-template allow-code lr batch-size long-prompts dtype set output",
+    "apply-chat-template no-chat-template allow-code lr batch-size long-prompts dtype set output "
+    "quiet",
     "plan": "model task data train-task train-data columns seeds snapshots negatives modes weight "
     "metric num-fewshot fewshot eval-fraction eval-questions on-leakage on-bad-row "
     "apply-chat-template no-chat-template allow-code lr batch-size long-prompts dtype set output "

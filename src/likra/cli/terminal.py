@@ -5,12 +5,15 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+
+from likra.progress import hidden
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +38,19 @@ def quiet() -> None:
     datasets.utils.logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+
+
+@contextmanager
+def silent() -> Iterator[Callable[[str], None]]:
+    """Show neither progress nor warnings; what it yields takes the lines for the user, unseen."""
+    logger = logging.getLogger("likra")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with hidden():
+            yield lambda line: None
+    finally:
+        logger.setLevel(level)
 
 
 def print_table(

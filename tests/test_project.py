@@ -17,6 +17,7 @@ LAYERS = [
     "text",
     "atomic",
     "progress",
+    "hub",
     "questions",
     "data",
     "negatives",

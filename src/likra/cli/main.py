@@ -12,9 +12,8 @@ from likra.cli.generate import generate
 from likra.cli.model import card, explain, fit, push, rank
 from likra.cli.studies import compare, pack, plan, plot, run, train, verdict
 from likra.cli.tasks import negatives, tasks_app
+from likra.cli.terminal import INTERRUPTED, TERMINATED, StoppedError
 from likra.errors import LikraError
-
-INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM  # exit codes
 
 CONTINUE = {"fit", "run", "train", "rank", "eval"}  # commands that find what is done
 
@@ -63,10 +62,20 @@ def main() -> None:
         _fail(f"cannot read or write{where}: {error.strerror or error}")
     except SystemExit as stop:  # typer turns KeyboardInterrupt into exit code 130
         if stop.code in {INTERRUPTED, TERMINATED}:
-            continues = CONTINUE & set(sys.argv[1:2])
-            how = ": the same command continues where this one stopped" if continues else ""
-            typer.echo(f"\nstopped{how}", err=True)
+            _say_stopped(stop)
         raise
+
+
+def _say_stopped(stop: SystemExit) -> None:
+    """Say how to go on."""
+    line = "stopped"
+    if CONTINUE & set(sys.argv[1:2]):
+        line += ": the same command continues where this one stopped"
+    if isinstance(stop, StoppedError):
+        line += f", in '{stop.folder}'"
+    if sys.stderr.isatty():  # after a bar, or the terminal's own ^C
+        line = f"\n{line}"
+    typer.echo(line, err=True)
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from likra.cli.options import Output, with_settings
-from likra.cli.terminal import log, print_table, quiet, show_grid, show_run, silent
+from likra.cli.terminal import log, print_table, quiet, results_in, show_grid, show_run, silent
 from likra.errors import LikraError, unknown
 from likra.study.config import (
     AnalysisSettings,
@@ -60,14 +60,15 @@ def run(
     Your own right and wrong answers: likra run answers.jsonl
     """
     chosen = _chosen(study, overrides)
-    quiet()
-    from likra.report.results import run_grid, run_study
+    folder = output or Path("runs") / chosen.name
+    with results_in(folder), silent() if only_results else nullcontext(log) as told:
+        quiet()
+        from likra.report.results import run_grid, run_study
 
-    with silent() if only_results else nullcontext(log) as told:
         if chosen.models or chosen.tasks:
-            show_grid(chosen, *run_grid(chosen, output, told))
+            show_grid(chosen, *run_grid(chosen, folder, told))
         else:
-            show_run(*run_study(chosen, output, told))
+            show_run(*run_study(chosen, folder, told))
 
 
 @with_study_settings
@@ -131,10 +132,12 @@ def train(
         raise unknown("choice of heads", heads, modes)
     settings = {"name": "train", "seeds": [seed], "modes": modes[heads]}
     study = parse_study(replaced(settings, overrides), "the options")
-    quiet()
-    from likra.study.run import train_heads
+    with results_in(output):
+        quiet()
+        from likra.study.run import train_heads
 
-    for folder in train_heads(study, output, log):
+        folders = train_heads(study, output, log)
+    for folder in folders:
         log(f"head   {folder}")
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +16,8 @@ import typer
 
 from likra.progress import hidden
 
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM  # exit codes
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -25,6 +28,27 @@ if TYPE_CHECKING:
 def log(line: str) -> None:
     """Print a line for the user."""
     typer.echo(line)
+
+
+class StoppedError(SystemExit):
+    """A command was stopped; what it has done is in a folder."""
+
+    def __init__(self, code: int, folder: Path) -> None:
+        super().__init__(code)
+        self.folder = folder
+
+
+@contextmanager
+def results_in(folder: Path) -> Iterator[None]:
+    """Let a signal that stops the work name the folder of what is done."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise StoppedError(INTERRUPTED, folder) from stop
+    except SystemExit as stop:
+        if stop.code != TERMINATED:
+            raise
+        raise StoppedError(TERMINATED, folder) from stop
 
 
 def quiet() -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import typer
 from test_tasks import CARD, row, write_jsonl
+from typer.testing import CliRunner
 
 import likra as likra_package
 from likra.cli import main as cli
@@ -415,6 +416,26 @@ def test_the_options_of_a_command(name):
         if flag.startswith("--")
     }
     assert flags == set(OPTIONS[name].split())
+
+
+HELP = [[], *([name] for name in ("fit", "rank", "explain", "generate", "card", "push"))]
+HELP += [name.split() for name in OPTIONS if name != "eval"]  # the harness's own help follows
+
+
+@pytest.mark.parametrize("arguments", HELP, ids=" ".join)
+def test_help_at_80_columns_cuts_nothing(arguments, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = CliRunner().invoke(cli.app, [*arguments, "--help"]).output
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    command = command_of(" ".join(arguments))
+    words = text.replace("\n", " ").replace(",", " ").split()
+    for option in command.params:
+        if option.param_type_name == "option":
+            assert {*option.opts, *option.secondary_opts} <= set(words)
+    said = " ".join(text.split())
+    for child in getattr(command, "commands", {}).values():
+        assert " ".join(child.help.partition("\n")[0].split()) in said
 
 
 def test_the_help_of_an_option_is_the_settings_description():

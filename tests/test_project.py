@@ -17,6 +17,7 @@ LAYERS = [
     "text",
     "atomic",
     "progress",
+    "hub",
     "questions",
     "data",
     "negatives",
@@ -114,3 +115,14 @@ def test_every_public_name_is_there_and_described():
         assert getattr(likra, name).__doc__, name
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         likra.nonsense  # noqa: B018
+
+
+def test_dir_lists_the_public_names():
+    """Those that are not imported yet, too, and nothing else that the module needs itself."""
+    names = subprocess.run(
+        [sys.executable, "-c", "import likra; print(*dir(likra))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert names == sorted([*likra.__all__, "__version__"])

@@ -82,3 +82,7 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(f"likra.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'likra' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

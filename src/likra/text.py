@@ -1,4 +1,4 @@
-"""Text: normalisation, common beginnings, one line of an error; seeded shuffles."""
+"""Text: normalisation, common beginnings, one line of an error; a time; seeded shuffles."""
 
 import random
 import re
@@ -53,3 +53,11 @@ def one_line(error: BaseException) -> str:
     while error.__cause__ is not None:  # datasets wraps it
         error = error.__cause__
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+def duration(seconds: float) -> str:
+    """A time in words, such as "53 min"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"

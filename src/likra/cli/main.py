@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -12,36 +13,44 @@ from likra.cli.generate import generate
 from likra.cli.model import card, explain, fit, push, rank
 from likra.cli.studies import compare, pack, plan, plot, run, train, verdict
 from likra.cli.tasks import negatives, tasks_app
+from likra.cli.terminal import INTERRUPTED, TERMINATED, StoppedError
 from likra.errors import LikraError
-
-INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM  # exit codes
 
 CONTINUE = {"fit", "run", "train", "rank", "eval"}  # commands that find what is done
 
 app = typer.Typer(
     name="likra",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its tables cut long names of options at 80 columns
     help="Learn from wrong answers as well as right ones: two LoRA heads on one frozen language "
     "model, and candidates ranked by the likelihood ratio L+ - w L- (arXiv:2503.14391).",
     epilog="Start with: likra run pocket",
 )
+
+
+def _first_line(command: Callable[..., None]) -> str:
+    """What the list of commands says of one; by default it would be cut."""
+    return (command.__doc__ or "").partition("\n")[0]
+
+
 MODEL_COMMANDS = (fit, rank, explain, generate, card, push)
 STUDY_COMMANDS = (run, plan, train, plot, compare, verdict, pack)
 for command in (*MODEL_COMMANDS, *STUDY_COMMANDS):
-    app.command()(command)
+    app.command(short_help=_first_line(command))(command)
 app.command(
     name="eval",
+    short_help=_first_line(evaluate),
     add_help_option=False,  # the help of the harness follows that of this command
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )(evaluate)
 app.add_typer(tasks_app, name="tasks")
-app.command()(negatives)
+app.command(short_help=_first_line(negatives))(negatives)
 
 
 @app.callback(invoke_without_command=True)
-def _version(
+def _alone(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
     if version:
@@ -49,6 +58,8 @@ def _version(
 
         typer.echo(__version__)
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def main() -> None:
@@ -63,10 +74,20 @@ def main() -> None:
         _fail(f"cannot read or write{where}: {error.strerror or error}")
     except SystemExit as stop:  # typer turns KeyboardInterrupt into exit code 130
         if stop.code in {INTERRUPTED, TERMINATED}:
-            continues = CONTINUE & set(sys.argv[1:2])
-            how = ": the same command continues where this one stopped" if continues else ""
-            typer.echo(f"\nstopped{how}", err=True)
+            _say_stopped(stop)
         raise
+
+
+def _say_stopped(stop: SystemExit) -> None:
+    """Say how to go on."""
+    line = "stopped"
+    if CONTINUE & set(sys.argv[1:2]):
+        line += ": the same command continues where this one stopped"
+    if isinstance(stop, StoppedError):
+        line += f", in '{stop.folder}'"
+    if sys.stderr.isatty():  # after a bar, or the terminal's own ^C
+        line = f"\n{line}"
+    typer.echo(line, err=True)
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from likra.cli.options import pairs
-from likra.cli.terminal import log, print_table, quiet
+from likra.cli.terminal import log, print_table, quiet, results_in
 from likra.errors import LikraError
 
 if TYPE_CHECKING:
@@ -138,8 +138,8 @@ def fit(  # noqa: PLR0913 - one parameter for each option
         (first, *_) = error.errors()
         name, reason = first["loc"][0], first["msg"].lower()
         raise LikraError(f"{name} is {first['input']}: {reason}") from error
-    _show_fit(
-        Likra.fit(
+    with results_in(output):
+        fitted = Likra.fit(
             model,
             data,
             output,
@@ -156,9 +156,8 @@ def fit(  # noqa: PLR0913 - one parameter for each option
             truncate=_truncates(long_prompts),
             dtype=dtype,
             log=log,
-        ),
-        output,
-    )
+        )
+    _show_fit(fitted, output)
 
 
 def _truncates(long_prompts: str) -> bool:

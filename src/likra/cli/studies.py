@@ -1,5 +1,6 @@
 """The commands that run studies and draw their results."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +8,7 @@ from typing import Annotated
 import typer
 
 from likra.cli.options import Output, with_settings
-from likra.cli.terminal import log, print_table, quiet, show_grid, show_run
+from likra.cli.terminal import log, print_table, quiet, results_in, show_grid, show_run, silent
 from likra.errors import LikraError, unknown
 from likra.study.config import (
     AnalysisSettings,
@@ -43,7 +44,14 @@ def _chosen(study: str | None, overrides: Overrides) -> Study:
 
 
 @with_study_settings
-def run(overrides: Overrides, study: StudyName = None, output: Output = None) -> None:
+def run(
+    overrides: Overrides,
+    study: StudyName = None,
+    output: Output = None,
+    only_results: Annotated[
+        bool, typer.Option("--quiet", help="Print the results and errors alone.")
+    ] = False,
+) -> None:
     """Run a study: train both heads for each seed and sampler, score them, and draw the curves.
 
     Writes heads, scores, curve.csv, summary.json, figures and report.html to the results' folder.
@@ -52,13 +60,15 @@ def run(overrides: Overrides, study: StudyName = None, output: Output = None) ->
     Your own right and wrong answers: likra run answers.jsonl
     """
     chosen = _chosen(study, overrides)
-    quiet()
-    from likra.report.results import run_grid, run_study
+    folder = output or Path("runs") / chosen.name
+    with results_in(folder), silent() if only_results else nullcontext(log) as told:
+        quiet()
+        from likra.report.results import run_grid, run_study
 
-    if chosen.models or chosen.tasks:
-        show_grid(chosen, *run_grid(chosen, output, log))
-    else:
-        show_run(*run_study(chosen, output, log))
+        if chosen.models or chosen.tasks:
+            show_grid(chosen, *run_grid(chosen, folder, told))
+        else:
+            show_run(*run_study(chosen, folder, told))
 
 
 @with_study_settings
@@ -122,10 +132,12 @@ def train(
         raise unknown("choice of heads", heads, modes)
     settings = {"name": "train", "seeds": [seed], "modes": modes[heads]}
     study = parse_study(replaced(settings, overrides), "the options")
-    quiet()
-    from likra.study.run import train_heads
+    with results_in(output):
+        quiet()
+        from likra.study.run import train_heads
 
-    for folder in train_heads(study, output, log):
+        folders = train_heads(study, output, log)
+    for folder in folders:
         log(f"head   {folder}")
 
 

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from likra.questions import Question
 
 tasks_app = typer.Typer(
-    invoke_without_command=True, help="Task cards: list them, or show the questions of a task."
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    help="Task cards: list them, or show the questions of a task.",
 )
 
 
@@ -51,7 +53,7 @@ def show(
         typer.Option("--model", "-m", help="Also show the tokens of this model's tokenizer."),
     ] = None,
 ) -> None:
-    """Show questions as a model sees them, with the right and the wrong choices marked."""
+    """Show questions as a model sees them, with right and wrong marked."""
     quiet()
     chosen = {"task": name, **overrides} | ({"model": model} if model else {})
     study = parse_study(replaced({"name": "show"}, chosen), f"task '{name}'")

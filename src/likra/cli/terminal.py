@@ -3,14 +3,20 @@
 import json
 import logging
 import os
+import signal
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+
+from likra.progress import hidden
+
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM  # exit codes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +30,27 @@ def log(line: str) -> None:
     typer.echo(line)
 
 
+class StoppedError(SystemExit):
+    """A command was stopped; what it has done is in a folder."""
+
+    def __init__(self, code: int, folder: Path) -> None:
+        super().__init__(code)
+        self.folder = folder
+
+
+@contextmanager
+def results_in(folder: Path) -> Iterator[None]:
+    """Let a signal that stops the work name the folder of what is done."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise StoppedError(INTERRUPTED, folder) from stop
+    except SystemExit as stop:
+        if stop.code != TERMINATED:
+            raise
+        raise StoppedError(TERMINATED, folder) from stop
+
+
 def quiet() -> None:
     """Turn off the messages and progress bars of libraries; their errors are still shown."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -35,6 +62,19 @@ def quiet() -> None:
     datasets.utils.logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+
+
+@contextmanager
+def silent() -> Iterator[Callable[[str], None]]:
+    """Show neither progress nor warnings; what it yields takes the lines for the user, unseen."""
+    logger = logging.getLogger("likra")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with hidden():
+            yield lambda line: None
+    finally:
+        logger.setLevel(level)
 
 
 def print_table(

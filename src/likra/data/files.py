@@ -16,6 +16,7 @@ from likra.data.row_table import Table, read_table
 from likra.data.rows import READABLE, BadRowError, Row, read_rows
 from likra.data.splits import HELD_OUT, TRAIN, hold_out
 from likra.errors import LikraError, unknown
+from likra.hub import hub_or_cache, reason
 from likra.questions import Question
 from likra.text import comparable, one_line, shuffled
 
@@ -242,11 +243,12 @@ def open_hub(
 
     path, _, configuration = name.partition(":")
     try:
-        data = datasets.load_dataset(path, configuration or None)
+        with hub_or_cache():
+            data = datasets.load_dataset(path, configuration or None)
     except Exception as error:  # the hub, the network, the files: many types
         raise LikraError(
             f"unknown task '{name}': it is not a file here, and cannot be loaded from the "
-            f"Hugging Face hub ({one_line(error)[:160]})"
+            f"Hugging Face hub ({reason(error)})"
         ) from error
 
     def rows(split: str) -> Iterator[Row]:

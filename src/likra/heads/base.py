@@ -6,7 +6,7 @@ import json
 import logging
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +28,7 @@ from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
 from likra.heads.checkpoint import load_complete
 from likra.heads.gguf import SMOLLM2, gguf_file, plain_folder
+from likra.hub import hub_or_cache, reason
 
 POCKET = Path(__file__).parent.parent / "pocket" / "model"
 # More threads do not speed up a small model: on a busy machine they wait for one another, and with
@@ -173,7 +174,9 @@ def source_of(name: str) -> str:
 def _opening(name: str) -> Iterator[str]:
     """Where a model is; what fails in reading it becomes one clear error."""
     try:
-        yield source_of(name)
+        source = source_of(name)
+        with nullcontext() if Path(source).exists() else hub_or_cache():
+            yield source
     except LikraError:
         raise
     except Exception as error:  # the hub, the folder, the config or the weights: many types
@@ -214,7 +217,7 @@ def cannot_open(name: str, error: Exception) -> LikraError:
     near = "did you mean 'pocket'? " if resembles_pocket else ""
     return LikraError(
         f"unknown model '{name}': {near}it is neither a local folder or GGUF file "
-        f"nor found on the Hugging Face hub ({text[:160]})"
+        f"nor found on the Hugging Face hub ({reason(error)})"
     )
 
 

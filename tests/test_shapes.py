@@ -6,6 +6,8 @@ import pytest
 
 from likra.data.load import load_task
 from likra.errors import LikraError
+from likra.study.config import parse_study
+from likra.study.prepare import open_task
 
 ASKED = "Question: Which?\nAnswer:"
 LABELLED = [{"label": "A", "text": "x"}, {"label": "B", "text": "y"}]
@@ -95,6 +97,17 @@ SHAPES = {
         ("Question: a\n\nWhich?\nAnswer:", [" y"], [" x"]),
         {"columns": {"prompt": "article+question"}},
     ),
+    "Social IQa": (
+        {"context": "c", "question": "Which?", "answerA": "x", "answerB": "y", "answerC": "z"}
+        | {"label": "2"},
+        ("Question: c\n\nWhich?\nAnswer:", [" y"], [" x", " z"]),
+        {"answer_base": 1},
+    ),
+    "WinoGrande": (
+        {"sentence": "The _ is.", "option1": "x", "option2": "y", "answer": "2"},
+        ("Question: The _ is.\nAnswer:", [" y"], [" x"]),
+        {"answer_base": 1},
+    ),
     "inspect": (
         {"input": "Which?", "choices": ["x", "y"], "target": ["B"]},
         ("Which?", [" y"], [" x"]),
@@ -172,3 +185,23 @@ def test_usual_answers_come_before_sets_of_columns(tmp_path):
     row = {"prompt": "p", "completion": " c", "instruction": "i", "output": "o"}
     (question,) = load_task(written(tmp_path / "a.jsonl", row)).questions("train")
     assert (question.choices[0].context, question.choices[0].continuation) == ("p", " c")
+
+
+def test_a_file_that_counts_otherwise_names_the_option(tmp_path):
+    row = {"sentence": "The _ is.", "option1": "x", "option2": "y", "answer": "2"}
+    name = written(tmp_path / "a.jsonl", row)
+    with pytest.raises(LikraError, match="seems to count from 1: set --answer-base 1"):
+        load_task(name)
+    name = written(tmp_path / "b.jsonl", row | {"answer": 0})
+    with pytest.raises(LikraError, match="count from 0: leave out --answer-base 1"):
+        load_task(name, answer_base=1)
+    with pytest.raises(LikraError, match="not a file: --answer-base is for files"):
+        load_task("pocket", answer_base=1)
+
+
+def test_a_study_counts_from_one(tmp_path):
+    row = {"sentence": "The _ is.", "option1": "x", "option2": "y", "answer": "2"}
+    name = written(tmp_path / "a.jsonl", row)
+    study = parse_study({"name": "x", "task": name, "answer_base": 1})
+    (question,) = open_task(study, name, None).questions("train")
+    assert question.right[0].text == "y"

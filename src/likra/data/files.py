@@ -180,7 +180,10 @@ def is_data_file(name: str) -> bool:
 
 
 def open_files(
-    name: str, mapping: Mapping[str, str] | None = None, on_bad_row: str = "error"
+    name: str,
+    mapping: Mapping[str, str] | None = None,
+    on_bad_row: str = "error",
+    answer_base: int = 0,
 ) -> FileTask:
     """Open a data file, or a folder with ``train.jsonl``, ``test.jsonl`` and the like.
 
@@ -202,7 +205,7 @@ def open_files(
                 yield f"{file.name}, {place}", row
 
     splits = {split: (", ".join(map(str, own)), rows(own)) for split, own in by_split.items()}
-    return _open(name, splits, mapping, on_bad_row, decodes=decodes)
+    return _open(name, splits, mapping, on_bad_row, answer_base, decodes=decodes)
 
 
 _SPLITS = {"dev": "validation", "val": "validation", "valid": "validation", "eval": "validation"}
@@ -230,7 +233,10 @@ def _folder_files(folder: Path) -> dict[str, list[Path]]:
 
 
 def open_hub(
-    name: str, mapping: Mapping[str, str] | None = None, on_bad_row: str = "error"
+    name: str,
+    mapping: Mapping[str, str] | None = None,
+    on_bad_row: str = "error",
+    answer_base: int = 0,
 ) -> FileTask:
     """Open a data set of the hub, ``OWNER/NAME`` or ``OWNER/NAME:CONFIGURATION``.
 
@@ -255,7 +261,7 @@ def open_hub(
 
     called = _without_collisions(list(data))
     splits = {called[split]: (f"{name} {split}", rows(split)) for split in data}
-    return _open(name, splits, mapping, on_bad_row)
+    return _open(name, splits, mapping, on_bad_row, answer_base)
 
 
 def open_rows(
@@ -263,6 +269,7 @@ def open_rows(
     mapping: Mapping[str, str] | None = None,
     on_bad_row: str = "error",
     name: str = "data",
+    answer_base: int = 0,
 ) -> FileTask:
     """Open rows in memory, such as a list of dictionaries or a `datasets.Dataset`.
 
@@ -280,7 +287,7 @@ def open_rows(
                 )
             yield f"{name}, row {number}", dict(row)
 
-    return _open(name, {TRAIN: (name, numbered())}, mapping, on_bad_row)
+    return _open(name, {TRAIN: (name, numbered())}, mapping, on_bad_row, answer_base)
 
 
 def _without_collisions(splits: list[str]) -> dict[str, str]:
@@ -302,12 +309,15 @@ def _open(
     splits: Mapping[str, tuple[str, Iterator[Row]]],
     mapping: Mapping[str, str] | None,
     on_bad_row: str,
+    answer_base: int,
     *,
     decodes: bool = False,
 ) -> FileTask:
     """A task of the rows of each split, which have a name for messages."""
     tables = {
-        split: read_table(source, rows, mapping or {}, on_bad_row, decodes=decodes)
+        split: read_table(
+            source, rows, mapping or {}, on_bad_row, decodes=decodes, answer_base=answer_base
+        )
         for split, (source, rows) in splits.items()
     }
     notes = [note for split, table in tables.items() for note in _notes(splits[split][0], table)]

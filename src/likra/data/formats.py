@@ -64,6 +64,7 @@ class Format:
         columns: the file's column for each role.
         seen: the columns of the first row.
         decodes: whether lists and messages are JSON in a field, as in CSV.
+        answer_base: the number of the first choice.
 
     """
 
@@ -76,6 +77,7 @@ class Format:
     columns: Mapping[str, str] = field(default_factory=dict)
     seen: frozenset[str] = frozenset()
     decodes: bool = False
+    answer_base: int = 0
 
     @property
     def asks(self) -> bool:
@@ -143,6 +145,7 @@ def recognise(
     *,
     decodes: bool = False,
     asks: bool = False,
+    answer_base: int = 0,
 ) -> Format:
     """The format of a file with this first row.
 
@@ -164,7 +167,10 @@ def recognise(
             # of a preference either may be missing in the first row
             named = {**{role: role for role in form.one_of}, **by_role}
             columns = {role: named[role] for role in roles if role in named}
-            found = replace(form, columns=columns, seen=frozenset(names), decodes=decodes)
+            seen = frozenset(names)
+            found = replace(
+                form, columns=columns, seen=seen, decodes=decodes, answer_base=answer_base
+            )
             if "answer" in columns and "answer" not in mapping and isinstance(first, Mapping):
                 return _with_answer(found, first)
             return found
@@ -258,7 +264,7 @@ def _choice(form: Format, row: Mapping[str, Any]) -> tuple[Text, Labelled]:
         if value not in choices.texts:
             value = _decoded(form, value)
         listed = value if isinstance(value, list) else [value]
-        right = {_place(item, choices, column) for item in listed}
+        right = {_place(item, choices, column, form.answer_base) for item in listed}
     return prompt, [(text, place in right) for place, text in enumerate(choices.texts)]
 
 
@@ -317,8 +323,8 @@ def _is_missing(value: object) -> bool:
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
-def _place(value: object, choices: _Choices, column: str) -> int:
-    """An answer given by its label, else by its text, letter or index from 0."""
+def _place(value: object, choices: _Choices, column: str, base: int = 0) -> int:
+    """An answer given by its label, else by its text, letter or number, counted from the base."""
     texts, labels, is_counted = choices
     if isinstance(value, bool) or _is_missing(value):
         raise BadRowError(f"'{column}' matches no choice", f"{value!r}")
@@ -332,27 +338,30 @@ def _place(value: object, choices: _Choices, column: str) -> int:
     places |= {letters.index(text)} if text in letters else set()
     is_number = is_counted and re.fullmatch(r"-?\d{1,9}", text)
     number = int(text) if is_number else None
-    places |= {number} if number is not None and 0 <= number < len(texts) else set()
+    if number is not None and 0 <= number - base < len(texts):
+        places.add(number - base)
     if len(places) == 1:
         return places.pop()
     if places:
         raise BadRowError(f"'{column}' is ambiguous", f"'{text:.60}'")
     if number is not None:
-        raise _out_of_range(number, len(texts), column)
+        raise _out_of_range(number, len(texts), column, base)
     if labels is not None:
         raise BadRowError(f"'{column}' matches no choice", f"'{text:.60}' ({', '.join(labels)})")
     known = f"{letters[0]} to {letters[-1]}" if letters else "none"
     raise BadRowError(f"'{column}' matches no choice", f"'{text:.60}' ({known}, or a text)")
 
 
-def _out_of_range(number: int, count: int, column: str) -> LikraError:
-    if number == count:
+def _out_of_range(number: int, count: int, column: str, base: int) -> LikraError:
+    other = 1 - base
+    if number == (count if other else 0):
+        option = "set --answer-base 1" if other else "leave out --answer-base 1"
         return LikraError(
-            f"'{column}' is {number}, and there are {number} choices: answers are counted from 0 "
-            "here, and this file seems to count from 1"
+            f"'{column}' is {number}, and there are {count} choices: answers are counted from "
+            f"{base} here, and this file seems to count from {other}: {option}"
         )
     return BadRowError(
-        f"'{column}' is out of range", f"{number}, and the {count} choices are counted from 0"
+        f"'{column}' is out of range", f"{number}, and the {count} choices are counted from {base}"
     )
 
 

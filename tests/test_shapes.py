@@ -1,7 +1,11 @@
 """The shapes in which public data sets come: each is read as it is, told by its columns."""
 
+import bz2
+import gzip
 import json
+import lzma
 
+import pyarrow as pa
 import pytest
 
 from likra.data.load import load_task
@@ -205,3 +209,44 @@ def test_a_study_counts_from_one(tmp_path):
     study = parse_study({"name": "x", "task": name, "answer_base": 1})
     (question,) = open_task(study, name, None).questions("train")
     assert question.right[0].text == "y"
+
+
+def zstandard(content: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(content)
+    return sink.getvalue().to_pybytes()
+
+
+COMPRESSORS = {
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": zstandard,
+}
+
+
+@pytest.mark.parametrize("ending", COMPRESSORS)
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "tsv"])
+def test_compressed_files(tmp_path, kind, ending):
+    rows = [{"question": f"Which of {n}?", "A": "x", "B": "y", "answer": "B"} for n in range(9)]
+    between = "," if kind == "csv" else "\t"
+    table = [between.join(rows[0]), *(between.join(row.values()) for row in rows)]
+    lines = [json.dumps(row) for row in rows] if kind == "jsonl" else table
+    text = json.dumps(rows) if kind == "json" else "\n".join(lines)
+    path = tmp_path / f"train.{kind}.{ending}"
+    path.write_bytes(COMPRESSORS[ending](text.encode()))
+    for name in (str(path), str(tmp_path)):
+        questions = load_task(name).questions("train")
+        assert [question.stem for question in questions] == [row["question"] for row in rows]
+        assert {question.right[0].text for question in questions} == {"y"}
+
+
+@pytest.mark.parametrize("ending", COMPRESSORS)
+def test_a_broken_compressed_file(tmp_path, ending):
+    content = COMPRESSORS[ending](b'{"prompt": "p", "chosen": "a", "rejected": "b"}\n')
+    for broken in (content[: len(content) // 2], b"nonsense"):
+        path = tmp_path / f"a.jsonl.{ending}"
+        path.write_bytes(broken)
+        with pytest.raises(LikraError, match="cannot be decompressed|no usable row"):
+            load_task(str(path))

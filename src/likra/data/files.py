@@ -13,7 +13,7 @@ from likra.data.harness import FEWSHOT_SEED
 from likra.data.prompts import as_text, candidate
 from likra.data.rendering import PLAIN, Rendering
 from likra.data.row_table import Table, read_table
-from likra.data.rows import READABLE, BadRowError, Row, read_rows
+from likra.data.rows import COMPRESSED, READABLE, BadRowError, Row, kind_of, read_rows
 from likra.data.splits import HELD_OUT, TRAIN, hold_out
 from likra.errors import LikraError, unknown
 from likra.questions import Question
@@ -176,7 +176,7 @@ def is_data_file(name: str) -> bool:
     """Whether a name is that of a data file or folder; a card's name is not (./NAME is)."""
     if name in card_names():
         return False
-    return Path(name).is_dir() or Path(name).suffix.lower() in (*READABLE, ".gz", ".zip", ".zst")
+    return Path(name).is_dir() or Path(name).suffix.lower() in (*READABLE, *COMPRESSED, ".zip")
 
 
 def open_files(
@@ -192,12 +192,10 @@ def open_files(
 
     """
     path = Path(name)
-    if path.suffix.lower() in {".gz", ".zip", ".zst"}:
-        raise LikraError(f"'{name}' is compressed: decompress it")
+    if path.suffix.lower() == ".zip":
+        raise LikraError(f"'{name}' is an archive: unpack it")
     by_split = _folder_files(path) if path.is_dir() else {TRAIN: [path]}
-    decodes = all(
-        file.suffix.lower() in {".csv", ".tsv"} for own in by_split.values() for file in own
-    )
+    decodes = all(kind_of(file) in {".csv", ".tsv"} for own in by_split.values() for file in own)
 
     def rows(own: list[Path]) -> Iterator[Row]:
         for file in own:
@@ -215,16 +213,17 @@ def _folder_files(folder: Path) -> dict[str, list[Path]]:
     """The data files of a folder by split; none is skipped."""
     files: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in READABLE or path.name.startswith("."):
+        if kind_of(path) not in READABLE or path.name.startswith("."):
             continue
-        stem = re.sub(r"-\d+-of-\d+$", "", path.stem).lower()
+        whole = path.stem if path.suffix.lower() not in COMPRESSED else Path(path.stem).stem
+        stem = re.sub(r"-\d+-of-\d+$", "", whole).lower()
         split = _SPLITS.get(_usual(stem), _usual(stem))
         if split not in {TRAIN, "validation", "test"}:
             raise LikraError(
                 f"'{path}' belongs to no split: files in a folder are named train, validation or "
                 "test"
             )
-        if files.get(split) and "-of-" not in path.stem:
+        if files.get(split) and "-of-" not in whole:
             raise LikraError(f"'{folder}' has two files for '{split}': the second is {path.name}")
         files.setdefault(split, []).append(path)
     if not files:

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -250,3 +251,26 @@ def test_a_broken_compressed_file(tmp_path, ending):
         path.write_bytes(broken)
         with pytest.raises(LikraError, match="cannot be decompressed|no usable row"):
             load_task(str(path))
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (
+            {"question": "q", "choices": ["x"]},
+            "For multiple choice it lacks, .* answer \\(answer, ",
+        ),
+        ({"prompt": "p", "text": "t"}, "such as --columns completion=MINE"),
+        ({"n": 1}, "such as --columns "),
+    ],
+)
+def test_columns_of_no_format(tmp_path, row, words):
+    with pytest.raises(LikraError, match=words) as raised:
+        load_task(written(tmp_path / "a.jsonl", row))
+    assert f"it has columns {', '.join(row)}. Expected: " in str(raised.value)
+
+
+def test_every_shape_is_documented():
+    text = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+    for name in SHAPES:
+        assert f"| {name} |" in text, name

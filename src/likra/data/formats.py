@@ -194,11 +194,20 @@ def _with_answer(form: Format, row: Mapping[str, Any]) -> Format:
 def _no_format(
     names: list[str], by_role: Mapping[str, str], where: str, *, asks: bool = False
 ) -> str:
+    """What the columns are, what is expected, what the nearest format lacks, what to type."""
     wanted = {_ASKED.name: "prompt or question, and choices"} if asks else _WANTED
     expected = "; ".join(f"{name}: {columns}" for name, columns in wanted.items())
+    lacking = {
+        form.name: [role for role in (*form.needed, *form.one_of[:1]) if role not in by_role]
+        for form in ((_ASKED,) if asks else (_FORMATS[3], _FORMATS[2], _FORMATS[0]))
+    }
+    nearest = min(lacking, key=lambda name: len(lacking[name]))
+    usual = "; ".join(f"{role} ({', '.join(ROLES[role])})" for role in lacking[nearest])
+    option = ",".join(f"{role}=MINE" for role in lacking[nearest])
     return (
-        f"{where} matches no format: it has {shown(names)}. Expected: {expected}. "
-        f"Name your columns with --columns prompt=MINE,{'choices' if asks else 'chosen'}=MINE"
+        f"{where} matches no format: it has {shown(names)}. Expected: {expected}. For "
+        f"{nearest} it lacks, by its usual names: {usual}. "
+        f"Name your columns, such as --columns {option}"
     )
 
 

@@ -260,8 +260,8 @@ def test_a_broken_compressed_file(tmp_path, ending):
             {"question": "q", "choices": ["x"]},
             "For multiple choice it lacks, .* answer \\(answer, ",
         ),
-        ({"prompt": "p", "text": "t"}, "such as --columns completion=MINE"),
-        ({"n": 1}, "such as --columns "),
+        ({"prompt": "p", "text": "t"}, "such as --columns chosen=MINE"),
+        ({"n": 1}, "such as --columns prompt=MINE,chosen=MINE"),
     ],
 )
 def test_columns_of_no_format(tmp_path, row, words):

@@ -197,9 +197,14 @@ def _no_format(
     """What the columns are, what is expected, what the nearest format lacks, what to type."""
     wanted = {_ASKED.name: "prompt or question, and choices"} if asks else _WANTED
     expected = "; ".join(f"{name}: {columns}" for name, columns in wanted.items())
+    forms = [_ASKED] if asks else [_FORMATS[3], _FORMATS[0], _FORMATS[2]]
     lacking = {
-        form.name: [role for role in (*form.needed, *form.one_of[:1]) if role not in by_role]
-        for form in ((_ASKED,) if asks else (_FORMATS[3], _FORMATS[2], _FORMATS[0]))
+        form.name: [
+            role
+            for role in dict.fromkeys(("prompt", *form.needed, *form.one_of[:1]))
+            if role not in by_role
+        ]
+        for form in forms
     }
     nearest = min(lacking, key=lambda name: len(lacking[name]))
     usual = "; ".join(f"{role} ({', '.join(ROLES[role])})" for role in lacking[nearest])

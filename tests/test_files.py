@@ -622,7 +622,7 @@ def test_splits_of_the_hub_that_would_be_one(tmp_path, monkeypatch):
         ("a.jsonl", "ü".encode("utf-16"), "is UTF-16: save it as UTF-8"),
         ("a.csv", b"prompt,chosen,rejected\n", "contains no usable row"),
         ("a.csv", b"\xef\xbb\xbf", "is empty"),
-        ("a.jsonl.gz", b"x", "is compressed: decompress it"),
+        ("a.jsonl.gz", b"x", "cannot be decompressed: "),
         ("a.csv", b"prompt,prompt\nx,y\n", "duplicate column name"),
         ("a.csv", b"prompt,chosen,rejected\nx,y\n", "line 2: wrong number of fields"),
         ("a.csv", b'prompt,chosen,rejected\nx,"y,z\n', "line 2: broken CSV"),

@@ -31,6 +31,10 @@ ColumnsOption = Annotated[
     str | None,
     typer.Option(metavar="ROLE=NAME,...", help="Your file's own column names, by role."),
 ]
+AnswerBaseOption = Annotated[
+    int,
+    typer.Option(min=0, max=1, help="The number of the first choice, where answers are numbers."),
+]
 BadRowOption = Annotated[
     str, typer.Option(help="What to do with rows that cannot be used: error, or skip.")
 ]
@@ -78,6 +82,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option
     ] = None,
     columns: ColumnsOption = None,
     on_bad_row: BadRowOption = "error",
+    answer_base: AnswerBaseOption = 0,
     chat: Annotated[
         bool | None,
         typer.Option("--chat/--no-chat", help="Put questions as turns of a chat, or as text."),
@@ -152,6 +157,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option
             source=source,
             columns=_pairs(columns),
             on_bad_row=on_bad_row,
+            answer_base=answer_base,
             chat=chat,
             truncate=_truncates(long_prompts),
             dtype=dtype,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from likra.data.formats import Format, Text, recognise
-from likra.data.rows import BadRowError, read_rows
+from likra.data.rows import BadRowError, kind_of, read_rows
 from likra.errors import LikraError
 
 
@@ -42,7 +42,7 @@ def read_asked(
     if on_bad_row not in {"error", "skip"}:
         raise LikraError(f"on_bad_row takes error or skip, not '{on_bad_row}'")
     form: Format | None = None
-    decodes = path.suffix.lower() in {".csv", ".tsv"}
+    decodes = kind_of(path) in {".csv", ".tsv"}
     for place, row in read_rows(path):
         try:
             if isinstance(row, BadRowError):

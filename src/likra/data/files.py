@@ -13,7 +13,7 @@ from likra.data.harness import FEWSHOT_SEED
 from likra.data.prompts import as_text, candidate
 from likra.data.rendering import PLAIN, Rendering
 from likra.data.row_table import Table, read_table
-from likra.data.rows import READABLE, BadRowError, Row, read_rows
+from likra.data.rows import COMPRESSED, READABLE, BadRowError, Row, kind_of, read_rows
 from likra.data.splits import HELD_OUT, TRAIN, hold_out
 from likra.errors import LikraError, unknown
 from likra.hub import hub_or_cache, reason
@@ -177,11 +177,14 @@ def is_data_file(name: str) -> bool:
     """Whether a name is that of a data file or folder; a card's name is not (./NAME is)."""
     if name in card_names():
         return False
-    return Path(name).is_dir() or Path(name).suffix.lower() in (*READABLE, ".gz", ".zip", ".zst")
+    return Path(name).is_dir() or Path(name).suffix.lower() in (*READABLE, *COMPRESSED, ".zip")
 
 
 def open_files(
-    name: str, mapping: Mapping[str, str] | None = None, on_bad_row: str = "error"
+    name: str,
+    mapping: Mapping[str, str] | None = None,
+    on_bad_row: str = "error",
+    answer_base: int = 0,
 ) -> FileTask:
     """Open a data file, or a folder with ``train.jsonl``, ``test.jsonl`` and the like.
 
@@ -190,12 +193,10 @@ def open_files(
 
     """
     path = Path(name)
-    if path.suffix.lower() in {".gz", ".zip", ".zst"}:
-        raise LikraError(f"'{name}' is compressed: decompress it")
+    if path.suffix.lower() == ".zip":
+        raise LikraError(f"'{name}' is an archive: unpack it")
     by_split = _folder_files(path) if path.is_dir() else {TRAIN: [path]}
-    decodes = all(
-        file.suffix.lower() in {".csv", ".tsv"} for own in by_split.values() for file in own
-    )
+    decodes = all(kind_of(file) in {".csv", ".tsv"} for own in by_split.values() for file in own)
 
     def rows(own: list[Path]) -> Iterator[Row]:
         for file in own:
@@ -203,7 +204,7 @@ def open_files(
                 yield f"{file.name}, {place}", row
 
     splits = {split: (", ".join(map(str, own)), rows(own)) for split, own in by_split.items()}
-    return _open(name, splits, mapping, on_bad_row, decodes=decodes)
+    return _open(name, splits, mapping, on_bad_row, answer_base, decodes=decodes)
 
 
 _SPLITS = {"dev": "validation", "val": "validation", "valid": "validation", "eval": "validation"}
@@ -213,16 +214,17 @@ def _folder_files(folder: Path) -> dict[str, list[Path]]:
     """The data files of a folder by split; none is skipped."""
     files: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in READABLE or path.name.startswith("."):
+        if kind_of(path) not in READABLE or path.name.startswith("."):
             continue
-        stem = re.sub(r"-\d+-of-\d+$", "", path.stem).lower()
+        whole = path.stem if path.suffix.lower() not in COMPRESSED else Path(path.stem).stem
+        stem = re.sub(r"-\d+-of-\d+$", "", whole).lower()
         split = _SPLITS.get(_usual(stem), _usual(stem))
         if split not in {TRAIN, "validation", "test"}:
             raise LikraError(
                 f"'{path}' belongs to no split: files in a folder are named train, validation or "
                 "test"
             )
-        if files.get(split) and "-of-" not in path.stem:
+        if files.get(split) and "-of-" not in whole:
             raise LikraError(f"'{folder}' has two files for '{split}': the second is {path.name}")
         files.setdefault(split, []).append(path)
     if not files:
@@ -231,7 +233,10 @@ def _folder_files(folder: Path) -> dict[str, list[Path]]:
 
 
 def open_hub(
-    name: str, mapping: Mapping[str, str] | None = None, on_bad_row: str = "error"
+    name: str,
+    mapping: Mapping[str, str] | None = None,
+    on_bad_row: str = "error",
+    answer_base: int = 0,
 ) -> FileTask:
     """Open a data set of the hub, ``OWNER/NAME`` or ``OWNER/NAME:CONFIGURATION``.
 
@@ -257,7 +262,7 @@ def open_hub(
 
     called = _without_collisions(list(data))
     splits = {called[split]: (f"{name} {split}", rows(split)) for split in data}
-    return _open(name, splits, mapping, on_bad_row)
+    return _open(name, splits, mapping, on_bad_row, answer_base)
 
 
 def open_rows(
@@ -265,6 +270,7 @@ def open_rows(
     mapping: Mapping[str, str] | None = None,
     on_bad_row: str = "error",
     name: str = "data",
+    answer_base: int = 0,
 ) -> FileTask:
     """Open rows in memory, such as a list of dictionaries or a `datasets.Dataset`.
 
@@ -282,7 +288,7 @@ def open_rows(
                 )
             yield f"{name}, row {number}", dict(row)
 
-    return _open(name, {TRAIN: (name, numbered())}, mapping, on_bad_row)
+    return _open(name, {TRAIN: (name, numbered())}, mapping, on_bad_row, answer_base)
 
 
 def _without_collisions(splits: list[str]) -> dict[str, str]:
@@ -304,12 +310,15 @@ def _open(
     splits: Mapping[str, tuple[str, Iterator[Row]]],
     mapping: Mapping[str, str] | None,
     on_bad_row: str,
+    answer_base: int,
     *,
     decodes: bool = False,
 ) -> FileTask:
     """A task of the rows of each split, which have a name for messages."""
     tables = {
-        split: read_table(source, rows, mapping or {}, on_bad_row, decodes=decodes)
+        split: read_table(
+            source, rows, mapping or {}, on_bad_row, decodes=decodes, answer_base=answer_base
+        )
         for split, (source, rows) in splits.items()
     }
     notes = [note for split, table in tables.items() for note in _notes(splits[split][0], table)]

@@ -1,7 +1,7 @@
 """The forms in which people have right and wrong answers, recognised by their columns.
 
 TRL's preference, unpaired preference and prompt-completion, each plain or as chat messages
-(huggingface.co/docs/trl/dataset_formats), and multiple choice.
+(huggingface.co/docs/trl/dataset_formats), multiple choice, and chats.
 """
 
 import json
@@ -9,33 +9,35 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
+from likra.data.columns import (
+    CONTINUED,
+    ROLES,
+    SET_OFF,
+    USUAL,
+    columns_by_role,
+    has,
+    names_of,
+    parts,
+    shown,
+    value_of,
+)
 from likra.data.rows import MAX_FIELD, BadRowError
-from likra.errors import LikraError, unknown
+from likra.errors import LikraError
 from likra.text import common_length
 
 Messages = list[dict[str, str]]
 Text = str | Messages
 Labelled = list[tuple[Text, bool]]  # answers, with whether each is right
 
-# What a column may be for, and the names by which it is recognised.
-ROLES: dict[str, tuple[str, ...]] = {
-    "id": ("id", "question_id", "qID", "prompt_id"),
-    "prompt": ("prompt", "question"),
-    "chosen": ("chosen",),
-    "rejected": ("rejected",),
-    "completion": ("completion",),
-    "choices": ("choices", "answers", "options"),
-    "answer": ("answer", "gold", "label", "answerKey", "correct"),
-    "label": ("label",),
+_WANTED = {
+    "preference": "prompt, chosen, rejected (one of the two may be missing)",
+    "unpaired preference": "prompt, completion, label",
+    "prompt-completion": "prompt, completion",
+    "multiple choice": "prompt or question, choices, answer",
+    "chat": "messages",
 }
-_USUAL = {name for names in ROLES.values() for name in names} - set(ROLES["id"])
-WANTED = (
-    "preference (prompt, chosen, rejected; one of the two may be missing), "
-    "unpaired preference (prompt, completion, label), prompt-completion (prompt, completion), "
-    "multiple choice (prompt or question, choices, answer)"
-)
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,12 @@ class Format:
         read: the prompt and the answers of a row.
         needed: the roles that columns must have.
         one_of: the roles of which one is needed.
+        optional: the roles that columns may have.
         groups: whether rows with the same prompt are answers to one question.
         columns: the file's column for each role.
         seen: the columns of the first row.
         decodes: whether lists and messages are JSON in a field, as in CSV.
+        answer_base: the number of the first choice.
 
     """
 
@@ -68,15 +72,26 @@ class Format:
     read: Callable[["Format", Mapping[str, Any]], tuple[Text, Labelled]]
     needed: tuple[str, ...] = ()
     one_of: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ("id", "prompt")
     groups: bool = False
     columns: Mapping[str, str] = field(default_factory=dict)
     seen: frozenset[str] = frozenset()
     decodes: bool = False
+    answer_base: int = 0
 
     @property
     def asks(self) -> bool:
         """Whether the prompt is a bare question, to be put as ``Question: ...``, ``Answer:``."""
-        return self.name == "multiple choice" and self.columns["prompt"] != "prompt"
+        return self.name == "multiple choice" and self._first_of_prompt not in CONTINUED
+
+    @property
+    def sets_off(self) -> bool:
+        """Whether a space sets answers off from the prompt."""
+        return self.name == "multiple choice" or self._first_of_prompt in SET_OFF
+
+    @property
+    def _first_of_prompt(self) -> str:
+        return parts(self.columns.get("prompt", "prompt"))[0]
 
     def parse(self, row: Mapping[str, Any]) -> Example:
         """A row as an example.
@@ -95,22 +110,22 @@ class Format:
             raise BadRowError("no answers")
         if any(_is_blank(text) for text, _ in answers):
             raise BadRowError("empty answer")
-        identity = row.get(self.columns["id"]) if "id" in self.columns else None
+        identity = value_of(row, self.columns["id"]) if "id" in self.columns else None
         return Example("" if identity is None else str(identity), prompt, answers)
 
     def _check_columns(self, row: Mapping[str, Any]) -> None:
         for role, column in self.columns.items():
-            for name in column.split("+"):
-                if name not in row and role not in {"id", "chosen", "rejected"}:
-                    raise BadRowError(f"no column '{name}'", f"it has {_shown(row)}")
-                if _length(row.get(name)) > MAX_FIELD:
+            for name in parts(column):
+                if not has(row, name) and role not in {"id", "chosen", "rejected"}:
+                    raise BadRowError(f"no column '{name}'", f"it has {shown(row)}")
+                if _length(value_of(row, name)) > MAX_FIELD:
                     raise BadRowError(
                         f"more than {MAX_FIELD:,} characters in '{name}'", "is a quote missing?"
                     )
         # a label, say, that only later rows have would be passed over
-        used = {name for column in self.columns.values() for name in column.split("+")}
+        used = {name for column in self.columns.values() for name in parts(column)}
         for name in row:
-            if name not in self.seen and name not in used and name in _USUAL:
+            if name not in self.seen and name not in used and name in USUAL:
                 raise BadRowError(f"a column '{name}', which the first row lacks")
 
 
@@ -124,16 +139,18 @@ def _length(value: object) -> int:
 
 
 def recognise(
-    columns: Iterable[str],
+    first: Iterable[str] | Mapping[str, Any],
     mapping: Mapping[str, str],
     where: str,
     *,
     decodes: bool = False,
     asks: bool = False,
+    answer_base: int = 0,
 ) -> Format:
-    """The format of a file with these columns.
+    """The format of a file with this first row.
 
-    ``mapping`` has the user's own names by role, with ``A+B+C`` for choices in several columns;
+    ``first`` may be no more than the names of the columns. ``mapping`` has the user's own names by
+    role, with ``A+B+C`` for a role in several columns and ``question.stem`` for a nested one;
     ``where`` names the file in messages. With ``asks``, of questions with options to rank, whose
     answers need not be known.
 
@@ -141,50 +158,62 @@ def recognise(
         LikraError: an unknown role, a missing column, or columns that match no format.
 
     """
-    names = list(columns)
-    by_role = _columns_by_role(names, mapping, where)
+    names = names_of(first)
+    by_role = columns_by_role(names, mapping, where)
     for form in (_ASKED,) if asks else _FORMATS:
         needed = all(role in by_role for role in form.needed)
         if needed and (not form.one_of or any(role in by_role for role in form.one_of)):
-            roles = dict.fromkeys(("id", "prompt", *form.needed, *form.one_of))
+            roles = dict.fromkeys((*form.optional, *form.needed, *form.one_of))
             # of a preference either may be missing in the first row
             named = {**{role: role for role in form.one_of}, **by_role}
-            columns_of = {role: named[role] for role in roles if role in named}
-            return replace(form, columns=columns_of, seen=frozenset(names), decodes=decodes)
-    raise LikraError(
-        f"{where} matches no format: it has {_shown(names)}. "
-        f"Expected: {'prompt or question, and choices' if asks else WANTED}. "
-        f"Name your columns with --columns prompt=MINE,{'choices' if asks else 'chosen'}=MINE"
+            columns = {role: named[role] for role in roles if role in named}
+            seen = frozenset(names)
+            found = replace(
+                form, columns=columns, seen=seen, decodes=decodes, answer_base=answer_base
+            )
+            if "answer" in columns and "answer" not in mapping and isinstance(first, Mapping):
+                return _with_answer(found, first)
+            return found
+    raise LikraError(_no_format(names, by_role, where, asks=asks))
+
+
+def _with_answer(form: Format, row: Mapping[str, Any]) -> Format:
+    """Of several columns that may be the answer, the first that fits the choices."""
+    taken = {name for role, column in form.columns.items() for name in parts(column)}
+    others = [name for name in ROLES["answer"] if name in row and name not in taken]
+    for name in (form.columns["answer"], *others):
+        tried = replace(form, columns={**form.columns, "answer": name})
+        try:
+            tried.parse(row)
+        except LikraError:
+            continue
+        return tried
+    return form
+
+
+def _no_format(
+    names: list[str], by_role: Mapping[str, str], where: str, *, asks: bool = False
+) -> str:
+    """What the columns are, what is expected, what the nearest format lacks, what to type."""
+    wanted = {_ASKED.name: "prompt or question, and choices"} if asks else _WANTED
+    expected = "; ".join(f"{name}: {columns}" for name, columns in wanted.items())
+    forms = [_ASKED] if asks else [_FORMATS[3], _FORMATS[0], _FORMATS[2]]
+    lacking = {
+        form.name: [
+            role
+            for role in dict.fromkeys(("prompt", *form.needed, *form.one_of[:1]))
+            if role not in by_role
+        ]
+        for form in forms
+    }
+    nearest = min(lacking, key=lambda name: len(lacking[name]))
+    usual = "; ".join(f"{role} ({', '.join(ROLES[role])})" for role in lacking[nearest])
+    option = ",".join(f"{role}=MINE" for role in lacking[nearest])
+    return (
+        f"{where} matches no format: it has {shown(names)}. Expected: {expected}. For "
+        f"{nearest} it lacks, by its usual names: {usual}. "
+        f"Name your columns, such as --columns {option}"
     )
-
-
-def _columns_by_role(names: list[str], mapping: Mapping[str, str], where: str) -> dict[str, str]:
-    """The user's column of each role, and the usual names for the other roles."""
-    for role, named in mapping.items():
-        if role not in ROLES:
-            raise unknown("role of a column", role, ROLES)
-        for column in named.split("+"):
-            if column not in names:
-                raise LikraError(
-                    f"{where} has no column '{column}' (for {role}): it has {_shown(names)}"
-                )
-    # a column that the user gave a role has no other
-    given = {name for named in mapping.values() for name in named.split("+")}
-    free = [name for name in names if name not in given]
-    by_role = dict(mapping)
-    for role, usual in ROLES.items():
-        own = next((name for name in usual if name in free), None)
-        if role not in by_role and own is not None:
-            by_role[role] = own
-    letters = [name for name in "ABCDEFGHIJ" if name in free]
-    if "choices" not in by_role and letters[:2] == ["A", "B"]:
-        by_role["choices"] = "+".join(letters)
-    return by_role
-
-
-def _shown(columns: Iterable[str]) -> str:
-    names = [str(column) for column in columns]
-    return f"columns {', '.join(names)}" if names else "no columns"
 
 
 # --------------------------------------------------------------------------------------------
@@ -220,45 +249,79 @@ def _completion(form: Format, row: Mapping[str, Any]) -> tuple[Text, Labelled]:
     prompt = _text_of(form, row, "prompt")
     answer = _text_of(form, row, "completion")
     label = form.columns.get("label")
-    return prompt, [(answer, label is None or _truth(row[label], label))]
+    return prompt, [(answer, label is None or _truth(value_of(row, label), label))]
+
+
+def _conversation(form: Format, row: Mapping[str, Any]) -> tuple[Text, Labelled]:
+    """The last turn of the assistant is the answer; what follows it is left out."""
+    column = form.columns["messages"]
+    turns = _text(form, value_of(row, column), column)
+    if isinstance(turns, str):
+        raise BadRowError(f"'{column}' is not a list of chat messages", f"{turns!r:.60}")
+    last = max((n for n, turn in enumerate(turns) if turn["role"] == "assistant"), default=0)
+    if not last:
+        raise BadRowError("no turn of the assistant after another", f"in '{column}'")
+    return turns[:last], [(turns[last : last + 1], True)]
 
 
 def _choice(form: Format, row: Mapping[str, Any]) -> tuple[Text, Labelled]:
     prompt = _text_of(form, row, "prompt")
     if not isinstance(prompt, str):
         raise BadRowError("chat messages with choices", "write them as chosen and rejected")
-    texts, labels = _choices(form, row)
+    choices = _choices(form, row)
     column = form.columns["answer"]
-    value = row[column]
-    if value not in texts:
-        value = _decoded(form, value)
-    listed = value if isinstance(value, list) else [value]
-    right = {_place(item, texts, labels, column) for item in listed}
-    return prompt, [(text, place in right) for place, text in enumerate(texts)]
+    value = value_of(row, column)
+    own = parts(form.columns["choices"])
+    if len(own) > 1 and column in own:
+        right = {own.index(column)}
+    else:
+        if value not in choices.texts:
+            value = _decoded(form, value)
+        listed = value if isinstance(value, list) else [value]
+        right = {_place(item, choices, column, form.answer_base) for item in listed}
+    return prompt, [(text, place in right) for place, text in enumerate(choices.texts)]
 
 
 def _asked(form: Format, row: Mapping[str, Any]) -> tuple[Text, Labelled]:
-    return _text_of(form, row, "prompt"), [(text, False) for text in _choices(form, row)[0]]
+    return _text_of(form, row, "prompt"), [(text, False) for text in _choices(form, row).texts]
 
 
-def _choices(form: Format, row: Mapping[str, Any]) -> tuple[list[str], list[str] | None]:
-    """The texts of the choices, and their labels where they have some of their own."""
+class _Choices(NamedTuple):
+    """The texts of the choices, their labels if they have some, and whether they are counted."""
+
+    texts: list[str]
+    labels: list[str] | None = None
+    is_counted: bool = True
+
+
+def _choices(form: Format, row: Mapping[str, Any]) -> _Choices:
     column = form.columns["choices"]
-    if "+" in column:
-        names = column.split("+")
-        values = [row[name] for name in names]
-        while values and _is_missing(values[-1]):  # a question may have fewer choices
-            values.pop()
-        texts = _plain_texts(values, column)
-        return texts, names[: len(texts)] if all(len(name) == 1 for name in names) else None
-    value = _decoded(form, row[column])
+    names = parts(column)
+    if len(names) > 1:
+        are_letters = all(len(name) == 1 for name in names)
+        return _lettered(names, [value_of(row, n) for n in names], column, are_letters=are_letters)
+    value = _decoded(form, value_of(row, column))
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        value = {key: [item.get(key) for item in value] for key in ("text", "label")}
     if not isinstance(value, dict):
-        return _plain_texts(value, column), None
+        return _Choices(_plain_texts(value, column))
+    if value and not value.keys() & {"text", "label"}:
+        return _lettered([*value], [*value.values()], column)
     texts = _plain_texts(value.get("text"), column)
     labels = _plain_texts(value.get("label"), column)
     if len(texts) != len(labels) or len(set(labels)) != len(labels):
         raise BadRowError(f"'{column}' needs one label for each text", f"{value!r:.60}")
-    return texts, labels
+    return _Choices(texts, labels, is_counted=False)
+
+
+def _lettered(
+    names: list[str], values: list[Any], column: str, *, are_letters: bool = True
+) -> _Choices:
+    """Choices with a name each; a question may have fewer than others."""
+    while values and _is_missing(values[-1]):
+        values.pop()
+    texts = _plain_texts(values, column)
+    return _Choices(texts, names[: len(texts)] if are_letters else None)
 
 
 def _plain_texts(value: object, column: str) -> list[str]:
@@ -274,44 +337,59 @@ def _is_missing(value: object) -> bool:
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
-def _place(value: object, texts: list[str], labels: list[str] | None, column: str) -> int:
-    """An answer given by its label; where choices have none, by text, letter or index from 0."""
+def _place(value: object, choices: _Choices, column: str, base: int = 0) -> int:
+    """An answer given by its label, else by its text, letter or number, counted from the base."""
+    texts, labels, is_counted = choices
     if isinstance(value, bool) or _is_missing(value):
         raise BadRowError(f"'{column}' matches no choice", f"{value!r}")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = str(value).strip()
-    if labels is not None:
-        if text in labels:
-            return labels.index(text)
-        if texts.count(text) == 1:
-            return texts.index(text)
-        raise BadRowError(f"'{column}' matches no choice", f"'{text:.60}' ({', '.join(labels)})")
+    if labels is not None and text in labels:
+        return labels.index(text)
     places = {place for place, choice in enumerate(texts) if choice.strip() == text}
-    letters = [chr(ord("A") + place) for place in range(len(texts))]
+    letters = [chr(ord("A") + place) for place in range(len(texts))] if labels is None else labels
     places |= {letters.index(text)} if text in letters else set()
-    number = int(text) if re.fullmatch(r"-?\d{1,9}", text) else None
-    places |= {number} if number is not None and 0 <= number < len(texts) else set()
+    is_number = is_counted and re.fullmatch(r"-?\d{1,9}", text)
+    number = int(text) if is_number else None
+    if number is not None and 0 <= number - base < len(texts):
+        places.add(number - base)
     if len(places) == 1:
         return places.pop()
     if places:
         raise BadRowError(f"'{column}' is ambiguous", f"'{text:.60}'")
-    if number == len(texts):
-        raise LikraError(
-            f"'{column}' is {number}, and there are {number} choices: answers are counted from 0 "
-            "here, and this file seems to count from 1"
-        )
     if number is not None:
-        raise BadRowError(
-            f"'{column}' is out of range",
-            f"{number}, and the {len(texts)} choices are counted from 0",
-        )
+        raise _out_of_range(number, len(texts), column, base)
+    if labels is not None:
+        raise BadRowError(f"'{column}' matches no choice", f"'{text:.60}' ({', '.join(labels)})")
     known = f"{letters[0]} to {letters[-1]}" if letters else "none"
     raise BadRowError(f"'{column}' matches no choice", f"'{text:.60}' ({known}, or a text)")
 
 
+def _out_of_range(number: int, count: int, column: str, base: int) -> LikraError:
+    other = 1 - base
+    if number == (count if other else 0):
+        option = "set --answer-base 1" if other else "leave out --answer-base 1"
+        return LikraError(
+            f"'{column}' is {number}, and there are {count} choices: answers are counted from "
+            f"{base} here, and this file seems to count from {other}: {option}"
+        )
+    return BadRowError(
+        f"'{column}' is out of range", f"{number}, and the {count} choices are counted from {base}"
+    )
+
+
 def _text_of(form: Format, row: Mapping[str, Any], role: str) -> Text:
-    return _text(form, row[form.columns[role]], form.columns[role])
+    """The text in the role's column, or those in its columns, with blank lines between them."""
+    column = form.columns[role]
+    names = parts(column)
+    if len(names) == 1:
+        return _text(form, value_of(row, column), column)
+    values = [value for name in names if not _is_missing(value := value_of(row, name))]
+    texts = [_text(form, value, column) for value in values]
+    if not all(isinstance(text, str) for text in texts):
+        raise BadRowError(f"'{column}' is not made of texts")
+    return "\n\n".join(str(text) for text in texts)
 
 
 def _text(form: Format, value: Any, column: str) -> Text:
@@ -322,18 +400,37 @@ def _text(form: Format, value: Any, column: str) -> Text:
     if isinstance(value, dict) and "content" in value:
         value = [value]
     if isinstance(value, list) and value and all(_is_message(item) for item in value):
-        return [{"role": str(m["role"]), "content": m["content"]} for m in value]
+        return [_message(item) for item in value]
     raise BadRowError(f"'{column}' is neither a text nor chat messages", f"{value!r:.60}")
 
 
 def _is_message(value: object) -> bool:
-    return isinstance(value, dict) and "role" in value and isinstance(value.get("content"), str)
+    if not isinstance(value, dict):
+        return False
+    if "role" in value:
+        return isinstance(value.get("content"), str)
+    return value.get("from") in _SHAREGPT and isinstance(value.get("value"), str)
+
+
+# Who speaks in ShareGPT's form, and the role that this is.
+_SHAREGPT = {"system": "system", "human": "user", "user": "user"} | dict.fromkeys(
+    ("gpt", "chatgpt", "assistant", "model"), "assistant"
+)
+
+
+def _message(value: Mapping[str, Any]) -> dict[str, str]:
+    if "role" in value:
+        return {"role": str(value["role"]), "content": value["content"]}
+    return {"role": _SHAREGPT[value["from"]], "content": value["value"]}
 
 
 def _texts(form: Format, row: Mapping[str, Any], role: str) -> list[Text]:
-    """No answer, one, or a list of several."""
-    column = form.columns[role]
-    value = _decoded(form, row.get(column), "[{", '["')
+    """No answer, one, or several: a list, or columns."""
+    return [text for name in parts(form.columns[role]) for text in _listed(form, row, name)]
+
+
+def _listed(form: Format, row: Mapping[str, Any], column: str) -> list[Text]:
+    value = _decoded(form, value_of(row, column), "[{", '["')
     if _is_missing(value) or value == []:
         return []
     if isinstance(value, list) and not any(_is_message(item) for item in value):
@@ -385,6 +482,7 @@ _FORMATS = (
     Format("unpaired preference", _completion, ("prompt", "completion", "label"), groups=True),
     Format("prompt-completion", _completion, ("prompt", "completion"), groups=True),
     Format("multiple choice", _choice, ("prompt", "choices", "answer")),
+    Format("chat", _conversation, ("messages",), optional=("id",), groups=True),
 )
 _ASKED = Format("questions with options", _asked, ("prompt", "choices"))
 

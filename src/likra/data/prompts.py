@@ -1,5 +1,6 @@
 """Prompt and answer of a data file as the two strings that are scored."""
 
+import re
 from collections.abc import Sequence
 
 from likra.data.formats import Format, Text
@@ -51,14 +52,21 @@ def _as_chat(
 
 
 def _context(prompt: Text, form: Format) -> str:
-    return f"Question: {prompt}\nAnswer:" if form.asks else str(prompt)
+    return f"Question: {_bare(str(prompt))}\nAnswer:" if form.asks else str(prompt)
+
+
+def _bare(question: str) -> str:
+    """A question without the words that will be put around it."""
+    if re.match(r"question:", question, re.IGNORECASE):
+        return re.sub(r"(?i)^question:[ \t]*|\s*\banswer:\s*$", "", question)
+    return question
 
 
 def _continuation(prompt: Text, answer: Text, form: Format) -> str:
-    """In TRL's formats the texts touch as they are; choices are set off by a space."""
+    """In TRL's formats the texts touch as they are; in others answers are set off by a space."""
     prompt, answer = str(prompt), str(answer)
     apart = form.asks or not (prompt[-1:].isspace() or answer[:1].isspace())
-    return f" {answer}" if form.name == "multiple choice" and apart else answer
+    return f" {answer}" if form.sets_off and apart else answer
 
 
 def _messages(text: Text, role: str, form: Format) -> list[dict[str, str]]:

@@ -94,6 +94,7 @@ def read_table(
     on_bad_row: str = "error",
     *,
     decodes: bool = False,
+    answer_base: int = 0,
 ) -> Table:
     """Read rows into a table.
 
@@ -103,12 +104,13 @@ def read_table(
         mapping: the user's columns by role.
         on_bad_row: "error", or "skip" to leave bad rows out and count them.
         decodes: see `likra.data.formats.Format`.
+        answer_base: the number of the first choice.
 
     Raises:
         LikraError: no row, no format that fits, or a bad row.
 
     """
-    reader = _Reader(name, mapping, on_bad_row, decodes)
+    reader = _Reader(name, mapping, on_bad_row, decodes, answer_base)
     handle, path = tempfile.mkstemp(prefix="likra-", suffix=".arrow")
     os.close(handle)
     try:
@@ -130,6 +132,7 @@ class _Reader:
     mapping: Mapping[str, str]
     on_bad_row: str
     decodes: bool
+    answer_base: int = 0
     format: Format | None = None
     ids: dict[bytes, bytes] = field(default_factory=dict)  # to the prompt that has it
     n_rows: int = 0
@@ -176,7 +179,13 @@ class _Reader:
         if isinstance(row, BadRowError):
             raise row
         if self.format is None:
-            self.format = recognise(row, self.mapping, f"'{self.name}'", decodes=self.decodes)
+            self.format = recognise(
+                row,
+                self.mapping,
+                f"'{self.name}'",
+                decodes=self.decodes,
+                answer_base=self.answer_base,
+            )
         example = self.format.parse(row)
         self._check_row(example)  # a row that is left out must not have its answers noted
         return self._new_answers(example)

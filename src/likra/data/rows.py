@@ -1,15 +1,22 @@
 """Rows of data files, one at a time; each fault is reported with its file and line."""
 
+import bz2
 import csv
+import gzip
+import io
 import json
+import lzma
 import sys
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from likra.errors import LikraError
+from likra.text import one_line
 
 READABLE = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 MAX_FIELD = 1_000_000  # characters; more is a missing quote, not an answer
 BATCH = 1024
 
@@ -27,7 +34,7 @@ Row = tuple[str, dict[str, Any] | BadRowError]
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a JSONL, JSON, CSV, TSV or Parquet file.
+    """The rows of a JSONL, JSON, CSV, TSV or Parquet file; all but Parquet may be compressed.
 
     UTF-8 with or without a byte-order mark, any line ends. All but JSON is read as a stream.
 
@@ -35,24 +42,52 @@ def read_rows(path: Path) -> Iterator[Row]:
         LikraError: the file cannot be read at all.
 
     """
-    kind = path.suffix.lower()
+    kind = kind_of(path)
     if kind not in READABLE:
-        raise LikraError(f"'{path}' has an unknown ending: known: {', '.join(READABLE)}")
+        raise LikraError(
+            f"'{path}' has an unknown ending: known: {', '.join(READABLE)}; all but .parquet may "
+            f"be compressed ({', '.join(COMPRESSED)})"
+        )
     if path.is_dir():
         raise LikraError(f"'{path}' is a folder, not a file")
     if not path.is_file():
         raise LikraError(f"file not found: '{path}'")
     if path.stat().st_size == 0:
         raise LikraError(f"'{path}' is empty")
-    with path.open("rb") as file:
-        if file.read(2) in {b"\xff\xfe", b"\xfe\xff"}:  # no Parquet file begins so
-            raise LikraError(f"'{path}' is UTF-16: save it as UTF-8")
     readers = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}
-    yield from readers.get(kind, _csv)(path)
+    try:
+        with _opened(path) as file:
+            if file.read(2) in {b"\xff\xfe", b"\xfe\xff"}:  # no Parquet file begins so
+                raise LikraError(f"'{path}' is UTF-16: save it as UTF-8")
+        yield from readers.get(kind, _csv)(path)
+    except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+        if path.suffix.lower() not in COMPRESSED:
+            raise
+        raise LikraError(f"'{path}' cannot be decompressed: {one_line(error)}") from error
+
+
+def kind_of(path: Path) -> str:
+    """The ending that tells how a file is read: that of the file in it, if it is compressed."""
+    kind = path.suffix.lower()
+    if kind not in COMPRESSED:
+        return kind
+    inner = Path(path.stem).suffix.lower()
+    return inner if inner != ".parquet" else f"{inner}{kind}"
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A file to read bytes from, decompressed."""
+    if path.suffix.lower() == ".zst":
+        import pyarrow as pa
+
+        stream = pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
+        return cast("BinaryIO", io.BufferedReader(stream))
+    openers: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    return cast("BinaryIO", openers.get(path.suffix.lower(), open)(path, "rb"))
 
 
 def _jsonl(path: Path) -> Iterator[Row]:
-    with path.open("rb") as file:
+    with _opened(path) as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 yield f"line {number}", _parsed(line, "utf-8-sig" if number == 1 else "utf-8")
@@ -96,7 +131,8 @@ def _whole(value: object) -> dict[str, Any] | BadRowError:
 
 def _json(path: Path) -> Iterator[Row]:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        with _opened(path) as file:
+            text = file.read().decode("utf-8-sig")
         value = json.loads(text, object_pairs_hook=_unique)
     except UnicodeDecodeError as error:
         raise LikraError(f"'{path}' is not UTF-8 (byte {error.start + 1})") from error
@@ -124,10 +160,10 @@ def _csv(path: Path) -> Iterator[Row]:
     line = 1
     try:
         # bytes that are no UTF-8 become lone surrogates, so that their row can be named
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        with _decoded(path) as file:
             first = file.readline()
-            file.seek(0)
-            delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=first.count)
+        delimiter = "\t" if kind_of(path) == ".tsv" else max(",;\t", key=first.count)
+        with _decoded(path) as file:
             reader = csv.reader(file, delimiter=delimiter, strict=True)
             header = next(reader, None)
             if header is None:
@@ -143,6 +179,12 @@ def _csv(path: Path) -> Iterator[Row]:
         raise LikraError(f"'{path}', line {line}: broken CSV: {error}") from error
     finally:
         csv.field_size_limit(limit)
+
+
+def _decoded(path: Path) -> io.TextIOWrapper:
+    return io.TextIOWrapper(
+        _opened(path), encoding="utf-8-sig", errors="surrogateescape", newline=""
+    )
 
 
 def _record(header: list[str], fields: list[str]) -> dict[str, Any] | BadRowError:

@@ -69,6 +69,7 @@ def distill(
     *,
     columns: Mapping[str, str] | None = None,
     on_bad_row: str = "error",
+    answer_base: int = 0,
     **settings: Any,
 ) -> Parts:
     """Train one head whose next-token distribution is the combined one of the two terms.
@@ -80,6 +81,7 @@ def distill(
         output: the head's folder, a plain PEFT adapter.
         columns: of a file, by role, where its names are others.
         on_bad_row: "error", or "skip" to leave out what cannot be used.
+        answer_base: of a file: 1 if its answers are counted from 1.
         settings: see `distill_questions`.
 
     Returns:
@@ -89,7 +91,7 @@ def distill(
         LikraError: data that cannot be used; or see `distill_questions`.
 
     """
-    task = open_data(data, columns=columns, on_bad_row=on_bad_row)
+    task = open_data(data, columns=columns, on_bad_row=on_bad_row, answer_base=answer_base)
     questions, _ = read_questions(parts.base, task, parts.prompt.chat, on_bad_row)
     return distill_questions(parts, questions, output, **settings)
 

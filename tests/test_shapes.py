@@ -1,0 +1,276 @@
+"""The shapes in which public data sets come: each is read as it is, told by its columns."""
+
+import bz2
+import gzip
+import json
+import lzma
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from likra.data.load import load_task
+from likra.errors import LikraError
+from likra.study.config import parse_study
+from likra.study.prepare import open_task
+
+ASKED = "Question: Which?\nAnswer:"
+LABELLED = [{"label": "A", "text": "x"}, {"label": "B", "text": "y"}]
+SPEAKERS = [("human", "Hi"), ("gpt", "Yes?"), ("human", "Which?"), ("gpt", "y"), ("human", "Ah")]
+TURNS = [
+    {"role": "assistant" if who == "gpt" else "user", "content": text} for who, text in SPEAKERS
+]
+
+# Name in the documentation: rows, settings, and prompt, right and wrong answers of the first row.
+SHAPES = {
+    "AQuA-RAT": (
+        {"question": "Which?", "options": ["A)x", "B)y"], "rationale": "r", "correct": "B"},
+        (ASKED, [" B)y"], [" A)x"]),
+    ),
+    "ARC, CommonsenseQA (raw)": (
+        {"id": "1", "question": {"stem": "Which?", "choices": LABELLED}, "answerKey": "B"},
+        (ASKED, [" y"], [" x"]),
+    ),
+    "ARC, CommonsenseQA, QASC (hub)": (
+        {
+            "question": "Which?",
+            "choices": {"text": ["x", "y"], "label": ["A", "B"]},
+            "answerKey": "B",
+        },
+        (ASKED, [" y"], [" x"]),
+    ),
+    "OpenBookQA": (
+        {"question_stem": "Which?", "choices": LABELLED, "answerKey": "B"},
+        (ASKED, [" y"], [" x"]),
+    ),
+    "MMLU": (
+        {"question": "Which?", "subject": "s", "choices": ["x", "y"], "answer": 1},
+        (ASKED, [" y"], [" x"]),
+    ),
+    "MMLU (columns A to D)": (
+        {"question": "Which?", "A": "x", "B": "y", "answer": 1},
+        (ASKED, [" y"], [" x"]),
+    ),
+    "MMLU-Pro": (
+        {"question": "Which?", "options": ["x", "y"], "answer": "B", "answer_index": 1},
+        (ASKED, [" y"], [" x"]),
+    ),
+    "MedMCQA": (
+        {"id": "1", "question": "Which?", "opa": "x", "opb": "y", "opc": "z", "cop": 1},
+        (ASKED, [" y"], [" x", " z"]),
+    ),
+    "MedQA": (
+        {"question": "Which?", "answer": "y", "options": {"A": "x", "B": "y"}, "answer_idx": "B"},
+        (ASKED, [" y"], [" x"]),
+    ),
+    "SciQ": (
+        {"question": "Which?", "distractor1": "x", "distractor2": "z", "correct_answer": "2"},
+        (ASKED, [" 2"], [" x", " z"]),
+    ),
+    "GPQA": (
+        {
+            "Question": "Which?",
+            "Correct Answer": "y",
+            "Incorrect Answer 1": "x",
+            "Incorrect Answer 2": "z",
+        },
+        (ASKED, [" y"], [" x", " z"]),
+    ),
+    "PIQA": (
+        {"goal": "Which?", "sol1": "x", "sol2": "y", "label": 1},
+        (ASKED, [" y"], [" x"]),
+    ),
+    "COPA": (
+        {"premise": "p", "choice1": "x", "choice2": "y", "question": "effect", "label": 1},
+        ("Question: p\n\neffect\nAnswer:", [" y"], [" x"]),
+    ),
+    "HellaSwag": (
+        {"ind": 4, "ctx_a": "a", "ctx_b": "b", "ctx": "a b", "endings": ["x", "y"], "label": "1"},
+        ("a b", [" y"], [" x"]),
+    ),
+    "SWAG": (
+        {"sent1": "a", "sent2": "b", "startphrase": "a b", "ending0": "x", "ending1": "y"}
+        | {"label": 1},
+        ("a b", [" y"], [" x"]),
+    ),
+    "LogiQA": (
+        {"context": "c", "query": "Which?", "options": ["x", "y"], "correct_option": 1},
+        ("Question: c\n\nWhich?\nAnswer:", [" y"], [" x"]),
+    ),
+    "RACE": (
+        {"article": "a", "question": "Which?", "options": ["x", "y"], "answer": "B"},
+        ("Question: a\n\nWhich?\nAnswer:", [" y"], [" x"]),
+        {"columns": {"prompt": "article+question"}},
+    ),
+    "Social IQa": (
+        {"context": "c", "question": "Which?", "answerA": "x", "answerB": "y", "answerC": "z"}
+        | {"label": "2"},
+        ("Question: c\n\nWhich?\nAnswer:", [" y"], [" x", " z"]),
+        {"answer_base": 1},
+    ),
+    "WinoGrande": (
+        {"sentence": "The _ is.", "option1": "x", "option2": "y", "answer": "2"},
+        ("Question: The _ is.\nAnswer:", [" y"], [" x"]),
+        {"answer_base": 1},
+    ),
+    "inspect": (
+        {"input": "Which?", "choices": ["x", "y"], "target": ["B"]},
+        ("Which?", [" y"], [" x"]),
+    ),
+    "lm_eval's query": (
+        {"query": "Question: Which?\nAnswer:", "choices": ["x", "y"], "gold": 1},
+        (ASKED, [" y"], [" x"]),
+    ),
+    "sentence-transformers": (
+        {"anchor": "Which?", "positive": "y", "negative": "x"},
+        ("Which?", [" y"], [" x"]),
+    ),
+    "sentence-transformers, several": (
+        {"anchor": "Which?", "positive": "y", "negative_1": "x", "negative_2": "z"},
+        ("Which?", [" y"], [" x", " z"]),
+    ),
+    "Alpaca": (
+        {"instruction": "Choose.", "input": "x or y", "output": "y"},
+        ("Choose.\n\nx or y", [" y"], []),
+    ),
+    "Alpaca without input": ({"instruction": "Choose.", "output": "y"}, ("Choose.", [" y"], [])),
+    "messages": ({"messages": TURNS}, (TURNS[:3], [TURNS[3:4]], [])),
+    "ShareGPT": (
+        {"conversations": [{"from": who, "value": text} for who, text in SPEAKERS]},
+        (TURNS[:3], [TURNS[3:4]], []),
+    ),
+}
+
+
+def written(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected", "options"),
+    [(*shape, {})[:3] for shape in SHAPES.values()],
+    ids=SHAPES,
+)
+def test_a_public_data_set_is_read_as_it_comes(tmp_path, row, expected, options):
+    task = load_task(written(tmp_path / "a.jsonl", row), **options)
+    if task.needs_chat_template:
+        entry = task.tables["train"][0]
+        answers = [[text for text, own in entry.answers if own is right] for right in (True, False)]
+        assert (entry.prompt, *answers) == expected
+        return
+    (question,) = task.questions("train")
+    (context,) = {choice.context for choice in question.choices}
+    answers = [[c.continuation for c in own] for own in (question.right, question.wrong)]
+    assert (context, *answers) == expected
+
+
+def test_of_an_answer_in_two_columns_the_one_that_fits_is_taken(tmp_path):
+    row = {"question": "Which?", "options": ["x", "y"], "answer": "y it is", "answer_idx": 1}
+    task = load_task(written(tmp_path / "a.jsonl", row))
+    assert "answer=answer_idx" in task.notes[0]
+    assert [choice.text for choice in task.questions("train")[0].right] == ["y"]
+
+
+def test_a_text_that_is_another_choices_number_is_ambiguous(tmp_path):
+    row = {"question": "Which?", "A": "1", "B": "0", "answer": 1}
+    with pytest.raises(LikraError, match="line 1: 'answer' is ambiguous: '1'"):
+        load_task(written(tmp_path / "a.jsonl", row))
+
+
+def test_a_nested_column_by_name(tmp_path):
+    row = {"q": {"stem": "Which?", "of": {"it": ["x", "y"]}}, "answer": 0}
+    columns = {"prompt": "q.stem", "choices": "q.of.it"}
+    (question,) = load_task(written(tmp_path / "a.jsonl", row), columns=columns).questions("train")
+    assert question.choices[0].context == ASKED
+    assert question.right[0].text == "x"
+
+
+def test_usual_answers_come_before_sets_of_columns(tmp_path):
+    row = {"prompt": "p", "completion": " c", "instruction": "i", "output": "o"}
+    (question,) = load_task(written(tmp_path / "a.jsonl", row)).questions("train")
+    assert (question.choices[0].context, question.choices[0].continuation) == ("p", " c")
+
+
+def test_a_file_that_counts_otherwise_names_the_option(tmp_path):
+    row = {"sentence": "The _ is.", "option1": "x", "option2": "y", "answer": "2"}
+    name = written(tmp_path / "a.jsonl", row)
+    with pytest.raises(LikraError, match="seems to count from 1: set --answer-base 1"):
+        load_task(name)
+    name = written(tmp_path / "b.jsonl", row | {"answer": 0})
+    with pytest.raises(LikraError, match="count from 0: leave out --answer-base 1"):
+        load_task(name, answer_base=1)
+    with pytest.raises(LikraError, match="not a file: --answer-base is for files"):
+        load_task("pocket", answer_base=1)
+
+
+def test_a_study_counts_from_one(tmp_path):
+    row = {"sentence": "The _ is.", "option1": "x", "option2": "y", "answer": "2"}
+    name = written(tmp_path / "a.jsonl", row)
+    study = parse_study({"name": "x", "task": name, "answer_base": 1})
+    (question,) = open_task(study, name, None).questions("train")
+    assert question.right[0].text == "y"
+
+
+def zstandard(content: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(content)
+    return sink.getvalue().to_pybytes()
+
+
+COMPRESSORS = {
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": zstandard,
+}
+
+
+@pytest.mark.parametrize("ending", COMPRESSORS)
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "tsv"])
+def test_compressed_files(tmp_path, kind, ending):
+    rows = [{"question": f"Which of {n}?", "A": "x", "B": "y", "answer": "B"} for n in range(9)]
+    between = "," if kind == "csv" else "\t"
+    table = [between.join(rows[0]), *(between.join(row.values()) for row in rows)]
+    lines = [json.dumps(row) for row in rows] if kind == "jsonl" else table
+    text = json.dumps(rows) if kind == "json" else "\n".join(lines)
+    path = tmp_path / f"train.{kind}.{ending}"
+    path.write_bytes(COMPRESSORS[ending](text.encode()))
+    for name in (str(path), str(tmp_path)):
+        questions = load_task(name).questions("train")
+        assert [question.stem for question in questions] == [row["question"] for row in rows]
+        assert {question.right[0].text for question in questions} == {"y"}
+
+
+@pytest.mark.parametrize("ending", COMPRESSORS)
+def test_a_broken_compressed_file(tmp_path, ending):
+    content = COMPRESSORS[ending](b'{"prompt": "p", "chosen": "a", "rejected": "b"}\n')
+    for broken in (content[: len(content) // 2], b"nonsense"):
+        path = tmp_path / f"a.jsonl.{ending}"
+        path.write_bytes(broken)
+        with pytest.raises(LikraError, match="cannot be decompressed|no usable row"):
+            load_task(str(path))
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (
+            {"question": "q", "choices": ["x"]},
+            "For multiple choice it lacks, .* answer \\(answer, ",
+        ),
+        ({"prompt": "p", "text": "t"}, "such as --columns chosen=MINE"),
+        ({"n": 1}, "such as --columns prompt=MINE,chosen=MINE"),
+    ],
+)
+def test_columns_of_no_format(tmp_path, row, words):
+    with pytest.raises(LikraError, match=words) as raised:
+        load_task(written(tmp_path / "a.jsonl", row))
+    assert f"it has columns {', '.join(row)}. Expected: " in str(raised.value)
+
+
+def test_every_shape_is_documented():
+    text = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+    for name in SHAPES:
+        assert f"| {name} |" in text, name

@@ -3,6 +3,7 @@
 import pytest
 from huggingface_hub import constants
 
+from likra.data.documents import configurable_task
 from likra.data.files import open_hub
 from likra.errors import LikraError
 from likra.heads.base import open_model, open_tokenizer
@@ -10,7 +11,13 @@ from likra.hub import hub_or_cache
 from likra.model.folder import load
 from likra.study.digests import model_digest
 
-OPENERS = [open_model, open_tokenizer, load, model_digest, open_hub]
+
+def open_card(name: str) -> object:
+    """A card whose data are on the hub."""
+    return configurable_task({"task": "a", "dataset_path": name, "test_split": "test"})
+
+
+OPENERS = [open_model, open_tokenizer, load, model_digest, open_hub, open_card]
 
 
 @pytest.fixture

@@ -3,12 +3,13 @@
 import functools
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from likra.data.card import data_files
 from likra.data.rendering import Rendering
 from likra.errors import LikraError
+from likra.hub import hub_or_cache, reason
 from likra.questions import Choice, Question, check_question
 from likra.text import common_length, one_line
 
@@ -66,23 +67,31 @@ def configurable_task(config: Config) -> "ConfigurableTask":
     training = config.get("training_split")
     if training and not (config.get("test_split") or config.get("validation_split")):
         config = {**config, "test_split": training, "fewshot_split": training}
+    is_local = _is_local(config)
     bars = datasets.utils.logging.is_progress_bar_enabled()
     datasets.utils.logging.disable_progress_bar()
     eval_logger.addFilter(_is_no_advice)
     try:
-        with sandboxed_templates():
+        with sandboxed_templates(), nullcontext() if is_local else hub_or_cache():
             return ConfigurableTask(config=dict(config))
     except Exception as error:  # whatever the data set's reader or the card's templates raise
         hint = f"{config.get('dataset_path')}: with --data FOLDER it is read from local files"
         local = [file for own in data_files(config).values() for file in own if "://" not in file]
         source = ", ".join(local) or hint
+        why = one_line(error) if is_local else reason(error)
         raise LikraError(
-            f"cannot open the data of task '{config['task']}' ({source}): {one_line(error)}"
+            f"cannot open the data of task '{config['task']}' ({source}): {why}"
         ) from error
     finally:
         eval_logger.removeFilter(_is_no_advice)
         if bars:
             datasets.utils.logging.enable_progress_bar()
+
+
+def _is_local(config: Config) -> bool:
+    """Whether the data are files here, or what a function makes of them."""
+    files = [file for own in data_files(config).values() for file in own]
+    return "custom_dataset" in config or bool(files and all("://" not in file for file in files))
 
 
 def _is_no_advice(record: logging.LogRecord) -> bool:

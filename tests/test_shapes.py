@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from likra.data.asked import read_asked
 from likra.data.load import load_task
 from likra.errors import LikraError
 from likra.study.config import parse_study
@@ -274,3 +275,27 @@ def test_every_shape_is_documented():
     text = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
     for name in SHAPES:
         assert f"| {name} |" in text, name
+
+
+NUMBERS = {"prompt": "0", "choices": "1+2+3", "answer": "4"}
+
+
+@pytest.mark.parametrize("header", ["", "0,1,2,3,4\n"])
+@pytest.mark.parametrize("answer", ["B", "1", "y"])
+def test_a_file_without_a_header_has_its_columns_by_number(tmp_path, header, answer):
+    path = tmp_path / "a.csv"
+    path.write_text(f'{header}Which?,x,y,z,{answer}\n"Who, then?",u,v,w,A\n')
+    first, second = load_task(str(path), columns=NUMBERS).questions("train")
+    assert (first.choices[0].context, first.right[0].text) == (ASKED, "y")
+    assert (second.stem, second.right[0].text) == ("Who, then?", "u")
+    (row, _) = read_asked(path, {"prompt": "0", "choices": "1+2+3"})
+    assert (row.name, row.options) == ("line 2" if header else "line 1", ("x", "y", "z"))
+
+
+def test_without_a_header_and_without_numbers_the_option_is_said(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("Which?,x,y,B\nWho?,u,v,A\n")
+    with pytest.raises(LikraError, match=r"without a header.*--columns prompt=0,choices=1\+2\+3"):
+        load_task(str(path))
+    with pytest.raises(LikraError, match="has no column '9'"):
+        load_task(str(path), columns={"prompt": "0", "choices": "1+2", "answer": "9"})

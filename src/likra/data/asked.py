@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from likra.data.columns import are_numbers
 from likra.data.formats import Format, Text, recognise
 from likra.data.rows import BadRowError, kind_of, read_rows
 from likra.errors import LikraError
@@ -43,7 +44,7 @@ def read_asked(
         raise LikraError(f"on_bad_row takes error or skip, not '{on_bad_row}'")
     form: Format | None = None
     decodes = kind_of(path) in {".csv", ".tsv"}
-    for place, row in read_rows(path):
+    for place, row in read_rows(path, by_number=are_numbers(mapping)):
         try:
             if isinstance(row, BadRowError):
                 raise row

@@ -134,6 +134,12 @@ def _numbered(column: str) -> Iterator[str]:
         yield from (part.replace("*", str(n)) for n in range(1, 10)) if "*" in part else (part,)
 
 
+def are_numbers(mapping: Mapping[str, str] | None) -> bool:
+    """Whether the user names columns by their numbers, as in a file without a header."""
+    named = [name for column in (mapping or {}).values() for name in parts(column)]
+    return bool(named) and all(name.isdecimal() for name in named)
+
+
 def parts(column: str) -> list[str]:
     """The columns of a role, one or several."""
     return column.split("+")

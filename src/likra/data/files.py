@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from likra.data.card import card_names
+from likra.data.columns import are_numbers
 from likra.data.formats import Text
 from likra.data.harness import FEWSHOT_SEED
 from likra.data.prompts import as_text, candidate
@@ -200,7 +201,7 @@ def open_files(
 
     def rows(own: list[Path]) -> Iterator[Row]:
         for file in own:
-            for place, row in read_rows(file):
+            for place, row in read_rows(file, by_number=are_numbers(mapping)):
                 yield f"{file.name}, {place}", row
 
     splits = {split: (", ".join(map(str, own)), rows(own)) for split, own in by_split.items()}

@@ -174,7 +174,13 @@ def recognise(
             if "answer" in columns and "answer" not in mapping and isinstance(first, Mapping):
                 return _with_answer(found, first)
             return found
-    raise LikraError(_no_format(names, by_role, where, asks=asks))
+    without_header = (
+        "; or, of a file without a header, by their numbers: --columns prompt=0,choices=1+2+3"
+        f"{'' if asks else ',answer=4'}"
+    )
+    raise LikraError(
+        f"{_no_format(names, by_role, where, asks=asks)}{without_header if decodes else ''}"
+    )
 
 
 def _with_answer(form: Format, row: Mapping[str, Any]) -> Format:
@@ -298,7 +304,7 @@ def _choices(form: Format, row: Mapping[str, Any]) -> _Choices:
     column = form.columns["choices"]
     names = parts(column)
     if len(names) > 1:
-        are_letters = all(len(name) == 1 for name in names)
+        are_letters = all(len(name) == 1 and name.isalpha() for name in names)
         return _lettered(names, [value_of(row, n) for n in names], column, are_letters=are_letters)
     value = _decoded(form, value_of(row, column))
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):

@@ -9,6 +9,7 @@ import lzma
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -33,10 +34,11 @@ class BadRowError(LikraError):
 Row = tuple[str, dict[str, Any] | BadRowError]
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path, *, by_number: bool = False) -> Iterator[Row]:
     """The rows of a JSONL, JSON, CSV, TSV or Parquet file; all but Parquet may be compressed.
 
     UTF-8 with or without a byte-order mark, any line ends. All but JSON is read as a stream.
+    With ``by_number`` a CSV or TSV has no header: its columns are called 0, 1 and so on.
 
     Raises:
         LikraError: the file cannot be read at all.
@@ -59,7 +61,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         with _opened(path) as file:
             if file.read(2) in {b"\xff\xfe", b"\xfe\xff"}:  # no Parquet file begins so
                 raise LikraError(f"'{path}' is UTF-16: save it as UTF-8")
-        yield from readers.get(kind, _csv)(path)
+        yield from readers.get(kind, partial(_csv, by_number=by_number))(path)
     except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
         if path.suffix.lower() not in COMPRESSED:
             raise
@@ -155,7 +157,7 @@ def _json(path: Path) -> Iterator[Row]:
         yield f"row {number}", _whole(row)
 
 
-def _csv(path: Path) -> Iterator[Row]:
+def _csv(path: Path, *, by_number: bool) -> Iterator[Row]:
     limit = csv.field_size_limit(sys.maxsize)
     line = 1
     try:
@@ -168,6 +170,10 @@ def _csv(path: Path) -> Iterator[Row]:
             header = next(reader, None)
             if header is None:
                 raise LikraError(f"'{path}' is empty")
+            numbers = [str(number) for number in range(len(header))]
+            if by_number and header != numbers:
+                yield f"line {line}", _record(numbers, header)
+                header = numbers
             if len(set(header)) != len(header):
                 raise LikraError(f"'{path}': duplicate column name: {', '.join(header)}")
             line = reader.line_num + 1

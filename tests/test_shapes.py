@@ -6,6 +6,7 @@ import json
 import lzma
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pytest
 
@@ -299,3 +300,36 @@ def test_without_a_header_and_without_numbers_the_option_is_said(tmp_path):
         load_task(str(path))
     with pytest.raises(LikraError, match="has no column '9'"):
         load_task(str(path), columns={"prompt": "0", "choices": "1+2", "answer": "9"})
+
+
+def saved(folder: Path) -> datasets.DatasetDict:
+    rows = [
+        {"question": f"Which of {n}?", "choices": ["x", "y"], "answer": n % 2} for n in range(3)
+    ]
+    data = datasets.DatasetDict(
+        train=datasets.Dataset.from_list(rows[:2]), test=datasets.Dataset.from_list(rows[2:])
+    )
+    data.save_to_disk(folder)
+    return data
+
+
+def test_a_folder_that_datasets_has_saved(tmp_path):
+    saved(tmp_path / "all" / "main")
+    task = load_task(str(tmp_path / "all" / "main"))
+    assert (task.splits, task.eval_split) == (["test", "train"], "test")
+    assert [question.right[0].text for question in task.questions("train")] == ["x", "y"]
+    alone = load_task(str(tmp_path / "all" / "main" / "test"))
+    assert [question.stem for question in alone.questions("train")] == ["Which of 2?"]
+    with pytest.raises(LikraError, match="has the configurations main: name one, such as .*main"):
+        load_task(str(tmp_path / "all"))
+
+
+def test_a_damaged_folder_that_datasets_has_saved(tmp_path):
+    saved(tmp_path / "main")
+    for arrow in (tmp_path / "main" / "train").glob("*.arrow"):
+        arrow.write_bytes(b"nonsense")
+    with pytest.raises(LikraError, match=r"cannot read '.*train'"):
+        load_task(str(tmp_path / "main"))
+    (tmp_path / "main" / "train" / "state.json").write_text("{")
+    with pytest.raises(LikraError, match=r"cannot read '.*train'"):
+        load_task(str(tmp_path / "main"))

@@ -196,6 +196,8 @@ def open_files(
     path = Path(name)
     if path.suffix.lower() == ".zip":
         raise LikraError(f"'{name}' is an archive: unpack it")
+    if saved := _saved_splits(path):
+        return _open_saved(name, saved, mapping, on_bad_row, answer_base)
     by_split = _folder_files(path) if path.is_dir() else {TRAIN: [path]}
     decodes = all(kind_of(file) in {".csv", ".tsv"} for own in by_split.values() for file in own)
 
@@ -208,6 +210,49 @@ def open_files(
     return _open(name, splits, mapping, on_bad_row, answer_base, decodes=decodes)
 
 
+def _saved_splits(path: Path) -> dict[str, Path]:
+    """The splits of a folder that the library `datasets` has saved, as `save_to_disk` does.
+
+    Raises:
+        LikraError: it holds several configurations, of which one is to be named.
+
+    """
+    if (path / _SAVED).is_file():
+        return {TRAIN: path}
+    inner = [own for own in sorted(path.iterdir()) if own.is_dir()] if path.is_dir() else []
+    splits = {own.name: own for own in inner if (own / _SAVED).is_file()}
+    configurations = [own.name for own in inner if list(own.glob(f"*/{_SAVED}"))]
+    if configurations and not splits:
+        raise LikraError(
+            f"'{path}' has the configurations {', '.join(configurations)}: name one, such as "
+            f"{path / configurations[0]}"
+        )
+    return splits
+
+
+def _open_saved(
+    name: str,
+    saved: Mapping[str, Path],
+    mapping: Mapping[str, str] | None,
+    on_bad_row: str,
+    answer_base: int,
+) -> FileTask:
+    import datasets
+
+    def rows(split: str) -> Iterator[Row]:
+        try:
+            data = datasets.load_from_disk(str(saved[split]))
+        except Exception as error:  # broken JSON, missing or damaged Arrow files: many types
+            raise LikraError(f"cannot read '{saved[split]}': {one_line(error)}") from error
+        for number, row in enumerate(data, start=1):
+            yield f"{saved[split]}, row {number}", row
+
+    called = _without_collisions(list(saved))
+    splits = {called[split]: (str(path), rows(split)) for split, path in saved.items()}
+    return _open(name, splits, mapping, on_bad_row, answer_base)
+
+
+_SAVED = "state.json"  # of the library `datasets`, in the folder of each split
 _SPLITS = {"dev": "validation", "val": "validation", "valid": "validation", "eval": "validation"}
 
 

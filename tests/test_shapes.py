@@ -163,6 +163,7 @@ def test_a_public_data_set_is_read_as_it_comes(tmp_path, row, expected, options)
         return
     (question,) = task.questions("train")
     (context,) = {choice.context for choice in question.choices}
+    assert ("put as 'Question: ... Answer:'" in task.notes[0]) == context.startswith("Question: ")
     answers = [[c.continuation for c in own] for own in (question.right, question.wrong)]
     assert (context, *answers) == expected
 

@@ -376,7 +376,8 @@ def _notes(source: str, table: Table) -> list[str]:
         column if role == column else f"{role}={column}"
         for role, column in table.format.columns.items()
     )
-    notes = [f"'{source}': {table.format.name} ({columns}), {len(table):,} questions"]
+    form = ", each put as 'Question: ... Answer:'" if table.format.asks else ""
+    notes = [f"'{source}': {table.format.name} ({columns}), {len(table):,} questions{form}"]
     if table.dropped:
         kinds = ", ".join(f"{kind}: {count:,}" for kind, count in table.dropped.most_common())
         total = sum(table.dropped.values())

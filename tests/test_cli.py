@@ -245,6 +245,16 @@ def test_tasks_lists_cards_and_shows_questions(tmp_path):
     assert shown.stdout.count("  wrong  ' ") == 3
     assert "tokens + " in shown.stdout
     assert_refused(likra("tasks", "show", "pokcet", cwd=tmp_path), "did you mean 'pocket'?")
+
+
+def test_answers_are_counted_from_where_the_option_says(tmp_path):
+    row = {"question": "Which?", "choices": ["x", "y"], "answer": 1}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    for base, right in (("0", "y"), ("1", "x")):
+        shown = likra("tasks", "show", "a.jsonl", "--answer-base", base, cwd=tmp_path)
+        assert f"right  ' {right}'" in shown.stdout
+    refused = likra("tasks", "show", "a.jsonl", "--answer-base", "2", cwd=tmp_path)
+    assert_refused(refused, "'answer_base': input should be less than or equal to 1, not 2")
     assert not list(tmp_path.iterdir())
 
 

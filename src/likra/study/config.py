@@ -54,8 +54,8 @@ class CellSettings(Settings):
     columns: dict[str, str] = {}
     """Your file's own column names, such as prompt=frage,choices=A+B+C,answer=key; roles: id,
     prompt, chosen, rejected, completion, label, choices, answer, messages."""
-    answer_base: Literal[0, 1] = 0
-    """The number of the first choice in your file, where answers are numbers."""
+    answer_base: Annotated[int, Field(ge=0, le=1)] = 0
+    """The number of the first choice in your file, where answers are numbers: 0 or 1."""
     train_split: str | None = None
     """Split to train on; by default the task's training split."""
     eval_split: str | None = None

@@ -101,9 +101,11 @@ def _show_task(study: Study, split: str | None, count: int, *, tokens: bool) -> 
     split = split or task.eval_split or task.train_split or task.splits[0]
     questions = task.questions(split, study.num_fewshot, rendering(study, task))
     shown = [questions[number] for number in range(min(count, len(questions)))]
-    yield f"{task.name}: splits {', '.join(task.splits)}; trained on {task.train_split or 'none'}, "
     evaluated = task.eval_split or "what a run holds out"
-    yield f"evaluated on {evaluated}. {split}: {len(questions):,} questions."
+    yield (
+        f"{task.name}: splits {', '.join(task.splits)}; trained on {task.train_split or 'none'}, "
+        f"evaluated on {evaluated}. {split}: {len(questions):,} questions."
+    )
     yield from task.notes
     tokenizer = open_tokenizer(study.model) if tokens else None
     for question in shown:

@@ -245,6 +245,7 @@ def test_tasks_lists_cards_and_shows_questions(tmp_path):
     assert shown.stdout.count("  wrong  ' ") == 3
     assert "tokens + " in shown.stdout
     assert_refused(likra("tasks", "show", "pokcet", cwd=tmp_path), "did you mean 'pocket'?")
+    assert not list(tmp_path.iterdir())
 
 
 def test_answers_are_counted_from_where_the_option_says(tmp_path):
@@ -256,7 +257,6 @@ def test_answers_are_counted_from_where_the_option_says(tmp_path):
     refused = likra("tasks", "show", "a.jsonl", "--answer-base", "2", cwd=tmp_path)
     assert refused.returncode == 2
     assert "'answer_base': input should be less than or equal to 1, not 2" in refused.stderr
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

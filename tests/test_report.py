@@ -358,29 +358,29 @@ def test_p_at_the_chosen_n_is_corrected_for_the_choice(tmp_path, snapshots, time
     assert f"(p = {min(1, 0.9 * times):.2f}" in findings(run.study, data)[0]
 
 
-def test_likra_is_put_beside_the_strongest_of_the_other_modes(tmp_path):
-    others = ["positive-base", "dpo", "dpo-reward"]
-    run = made_up(tmp_path, seeds=[0], modes=["base", "sft", "likra", "base-likra", *others])
+def test_likra_is_put_beside_the_strongest_rival(tmp_path):
+    rivals = ["positive-base", "dpo", "dpo-reward"]
+    run = made_up(tmp_path, seeds=[0], modes=["base", "sft", "likra", "base-likra", *rivals])
     data = report_data(run.study, *curves(run), {})
     n = best_snapshot(data)
-    best = max(others, key=lambda mode: accuracies(data, mode)[n][0])
+    best = max(rivals, key=lambda mode: accuracies(data, mode)[n][0])
     likra, other = (accuracies(data, mode)[n][0] for mode in ("likra", best))
-    sentence = next(line for line in findings(run.study, data) if "strongest other mode" in line)
-    assert sentence.startswith(f"Likra and {best}, ")
-    assert f" {100 * (likra - other):+.1f} points ".replace("-", "\u2212") in sentence
     (row,) = [
         c
         for c in data["comparisons"]
-        if c["second"] == best and c["n"] == n and c["source"] == "random_choice"
+        if (c["second"], c["n"], c["source"]) == (best, n, "random_choice")
     ]
-    assert f"(p {p_value(min(1.0, 2 * row['p_value']), equals=True)}, corrected" in sentence
+    row["p_value"] = 0.01
+    (sentence,) = [line for line in findings(run.study, data) if "rival" in line]
+    assert sentence.startswith(f"Besides SFT, {best} is the strongest rival at n = {n}: ")
+    assert f" {100 * (likra - other):+.1f} points ".replace("-", "\u2212") in sentence
+    assert "(p = 0.06, corrected for the choice of n and rival)" in sentence
 
 
-def test_without_another_mode_there_is_no_sentence_of_one(tmp_path):
+def test_without_a_rival_there_is_no_sentence_of_one(tmp_path):
     run = made_up(tmp_path, seeds=[0], modes=["base", "sft", "likra", "base-likra"])
-    assert "other mode" not in " ".join(
-        findings(run.study, report_data(run.study, *curves(run), {}))
-    )
+    data = report_data(run.study, *curves(run), {})
+    assert "rival" not in " ".join(findings(run.study, data))
 
 
 ROWS = [

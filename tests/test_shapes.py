@@ -334,3 +334,17 @@ def test_a_damaged_folder_that_datasets_has_saved(tmp_path):
     (tmp_path / "main" / "train" / "state.json").write_text("{")
     with pytest.raises(LikraError, match=r"cannot read '.*train'"):
         load_task(str(tmp_path / "main"))
+
+
+def test_data_files_come_before_what_datasets_has_saved(tmp_path):
+    saved(tmp_path / "main")
+    (tmp_path / "main" / "dataset_dict.json").unlink()
+    written(tmp_path / "main" / "train.jsonl", {"question": "Mine?", "choices": "ab", "answer": 0})
+    with pytest.raises(LikraError, match="'choices' is not a list of texts"):
+        load_task(str(tmp_path / "main"))
+
+
+def test_columns_nested_without_end_are_named_to_a_depth(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"a":' * 900 + "1" + "}" * 900)
+    with pytest.raises(LikraError, match=r"columns a, a\.a, a\.a\.a, a\.a\.a\.a\. Expected"):
+        load_task(str(tmp_path / "a.jsonl"))

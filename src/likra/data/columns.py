@@ -145,14 +145,14 @@ def parts(column: str) -> list[str]:
     return column.split("+")
 
 
-def names_of(row: Iterable[str] | Mapping[str, Any]) -> list[str]:
-    """The columns of a row, nested ones after those that contain them."""
+def names_of(row: Iterable[str] | Mapping[str, Any], depth: int = 4) -> list[str]:
+    """The columns of a row, nested ones after those that contain them, down to a depth."""
     names = []
     for name in row:
         names.append(name)
         value = row[name] if isinstance(row, Mapping) else None
-        if isinstance(value, Mapping):
-            names += [f"{name}.{inner}" for inner in names_of(value)]
+        if isinstance(value, Mapping) and depth > 1:
+            names += [f"{name}.{inner}" for inner in names_of(value, depth - 1)]
     return names
 
 

@@ -197,7 +197,8 @@ def open_files(
     if path.suffix.lower() == ".zip":
         raise LikraError(f"'{name}' is an archive: unpack it")
     if saved := _saved_splits(path):
-        return _open_saved(name, saved, mapping, on_bad_row, answer_base)
+        data = {split: _load_saved(own) for split, own in saved.items()}
+        return _open_splits(name, data, mapping, on_bad_row, answer_base)
     by_split = _folder_files(path) if path.is_dir() else {TRAIN: [path]}
     decodes = all(kind_of(file) in {".csv", ".tsv"} for own in by_split.values() for file in own)
 
@@ -213,13 +214,17 @@ def open_files(
 def _saved_splits(path: Path) -> dict[str, Path]:
     """The splits of a folder that the library `datasets` has saved, as `save_to_disk` does.
 
+    A folder with data files of its own is none.
+
     Raises:
         LikraError: it holds several configurations, of which one is to be named.
 
     """
     if (path / _SAVED).is_file():
         return {TRAIN: path}
-    inner = [own for own in sorted(path.iterdir()) if own.is_dir()] if path.is_dir() else []
+    inner = sorted(path.iterdir()) if path.is_dir() else []
+    if any(kind_of(own) in READABLE and own.name != _SAVED_SPLITS for own in inner):
+        return {}
     splits = {own.name: own for own in inner if (own / _SAVED).is_file()}
     configurations = [own.name for own in inner if list(own.glob(f"*/{_SAVED}"))]
     if configurations and not splits:
@@ -230,29 +235,17 @@ def _saved_splits(path: Path) -> dict[str, Path]:
     return splits
 
 
-def _open_saved(
-    name: str,
-    saved: Mapping[str, Path],
-    mapping: Mapping[str, str] | None,
-    on_bad_row: str,
-    answer_base: int,
-) -> FileTask:
+def _load_saved(path: Path) -> Iterable[Mapping[str, Any]]:
     import datasets
 
-    def rows(split: str) -> Iterator[Row]:
-        try:
-            data = datasets.load_from_disk(str(saved[split]))
-        except Exception as error:  # broken JSON, missing or damaged Arrow files: many types
-            raise LikraError(f"cannot read '{saved[split]}': {one_line(error)}") from error
-        for number, row in enumerate(data, start=1):
-            yield f"{saved[split]}, row {number}", row
-
-    called = _without_collisions(list(saved))
-    splits = {called[split]: (str(path), rows(split)) for split, path in saved.items()}
-    return _open(name, splits, mapping, on_bad_row, answer_base)
+    try:
+        return datasets.load_from_disk(str(path))
+    except Exception as error:  # broken JSON, missing or damaged Arrow files: many types
+        raise LikraError(f"cannot read '{path}': {one_line(error)}") from error
 
 
-_SAVED = "state.json"  # of the library `datasets`, in the folder of each split
+# Of the library `datasets`: in the folder of each split, and in the one that holds them.
+_SAVED, _SAVED_SPLITS = "state.json", "dataset_dict.json"
 _SPLITS = {"dev": "validation", "val": "validation", "valid": "validation", "eval": "validation"}
 
 
@@ -301,10 +294,21 @@ def open_hub(
             f"unknown task '{name}': it is not a file here, and cannot be loaded from the "
             f"Hugging Face hub ({reason(error)})"
         ) from error
+    return _open_splits(name, data, mapping, on_bad_row, answer_base)
+
+
+def _open_splits(
+    name: str,
+    data: Mapping[str, Iterable[Mapping[str, Any]]],
+    mapping: Mapping[str, str] | None,
+    on_bad_row: str,
+    answer_base: int,
+) -> FileTask:
+    """A task of the splits of a data set of the library `datasets`."""
 
     def rows(split: str) -> Iterator[Row]:
         for number, row in enumerate(data[split], start=1):
-            yield f"{name} {split}, row {number}", row
+            yield f"{name} {split}, row {number}", dict(row)
 
     called = _without_collisions(list(data))
     splits = {called[split]: (f"{name} {split}", rows(split)) for split in data}

@@ -65,7 +65,7 @@ def headline(study: Study, data: ReportData) -> str:
 def findings(study: Study, data: ReportData) -> list[str]:
     """Further sentences; one that the data has nothing for is left out."""
     n = best_snapshot(data) or study.snapshots[-1]
-    difference = [*_difference(study, data, n), *_strongest_other(study, data, n)]
+    difference = [*_difference(study, data, n), *_strongest_rival(study, data, n)]
     likra = accuracies(data, "likra")
     if n in likra and likra[n][1] <= data["chance"]:
         doubt = (
@@ -87,17 +87,16 @@ def _difference(study: Study, data: ReportData, n: int) -> list[str]:
     ]
 
 
-def _strongest_other(study: Study, data: ReportData, n: int) -> list[str]:
+def _strongest_rival(study: Study, data: ReportData, n: int) -> list[str]:
     """Likra beside the best of the other methods: a lead over SFT alone may be no lead."""
     others = [mode for mode in study.modes if mode not in OWN]
     compared = [row for mode in others if (row := _against(study, data, mode, n)) is not None]
     if not compared:
         return []
     best = min(compared, key=lambda row: row["difference"][0])
-    which = "the strongest other mode here" if len(compared) > 1 else "the other mode here"
     return [
-        f"Likra and {best['second']}, {which}, differ by {signed(best['difference'])} at n = {n} "
-        f"({_corrected(data, best)})."
+        f"Besides SFT, {best['second']} is the strongest rival at n = {n}: Likra and it differ by "
+        f"{signed(best['difference'])} ({_corrected(data, best, len(compared))})."
     ]
 
 
@@ -107,11 +106,15 @@ def _against(study: Study, data: ReportData, other: str, n: int) -> Comparison |
     return next((row for row in data["comparisons"] if wanted.items() <= row.items()), None)
 
 
-def _corrected(data: ReportData, row: Comparison) -> str:
-    """The p-value of a comparison at the n where Likra and SFT differ most: Bonferroni."""
-    tries = max(1, len(shared_snapshots(data)))
-    p = p_value(min(1.0, tries * row["p_value"]), equals=True)
-    return f"p {p}{', corrected for the choice of n' if tries > 1 else ''}"
+def _corrected(data: ReportData, row: Comparison, rivals: int = 1) -> str:
+    """The p-value of a comparison at the n where Likra and SFT differ most: Bonferroni.
+
+    With ``rivals``, the other mode is the strongest of so many.
+    """
+    snapshots = max(1, len(shared_snapshots(data)))
+    p = p_value(min(1.0, snapshots * rivals * row["p_value"]), equals=True)
+    chosen = [name for name, count in (("n", snapshots), ("rival", rivals)) if count > 1]
+    return f"p {p}{', corrected for the choice of ' if chosen else ''}{' and '.join(chosen)}"
 
 
 def _negatives_alone(study: Study, data: ReportData, n: int) -> list[str]:

@@ -1,5 +1,6 @@
 """Names on the hub where the hub cannot be reached: one clear line, and no waiting."""
 
+import datasets
 import pytest
 from huggingface_hub import constants
 
@@ -21,23 +22,23 @@ OPENERS = [open_model, open_tokenizer, load, model_digest, open_hub, open_card]
 
 
 @pytest.fixture
-def no_hub(monkeypatch) -> None:
-    """Nothing listens there; who asks again sleeps first, and fails the test."""
-
-    def sleep(seconds: float) -> None:
-        raise AssertionError(seconds)
-
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", sleep)
+def no_hub(monkeypatch) -> list[float]:
+    """Nothing listens there; who asks again waits first: the seconds of each such wait."""
+    waits: list[float] = []
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", waits.append)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.delenv("TRANSFORMERS_OFFLINE", raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)  # read when it is imported
+    return waits
 
 
 @pytest.mark.parametrize("opened", OPENERS)
 def test_a_hub_that_cannot_be_reached_is_asked_once(no_hub, opened):
     with pytest.raises(LikraError, match="nobody/nothing.*the hub cannot be reached, and"):
         opened("nobody/nothing")
+    assert not no_hub
     assert not constants.HF_HUB_OFFLINE  # the next name is looked for again
 
 

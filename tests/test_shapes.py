@@ -13,6 +13,7 @@ import pytest
 from likra.data.asked import read_asked
 from likra.data.load import load_task
 from likra.errors import LikraError
+from likra.model.fit import open_data
 from likra.study.config import parse_study
 from likra.study.prepare import open_task
 
@@ -213,6 +214,13 @@ def test_a_study_counts_from_one(tmp_path):
     study = parse_study({"name": "x", "task": name, "answer_base": 1})
     (question,) = open_task(study, name, None).questions("train")
     assert question.right[0].text == "y"
+
+
+def test_what_is_fitted_counts_from_one(tmp_path):
+    row = {"sentence": "The _ is.", "option1": "x", "option2": "y", "answer": "2"}
+    for data in (written(tmp_path / "a.jsonl", row), [row]):
+        (question,) = open_data(data, answer_base=1).questions("train")
+        assert question.right[0].text == "y"
 
 
 def zstandard(content: bytes) -> bytes:

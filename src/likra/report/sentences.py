@@ -54,8 +54,9 @@ def headline(study: Study, data: ReportData) -> str:
     base = accuracies(data, "base")
     untrained = f", the untrained base model {base[0][0]:.1%}" if base else ""
     seeds = f"{len(study.seeds)} seed{'s' if len(study.seeds) > 1 else ''}"
+    picked = ", where it is farthest above SFT" if len(shared_snapshots(data)) > 1 else ""
     return (
-        f"With {n} examples, Likra answers {likra[n][0]:.1%} of the questions correctly, "
+        f"With {n} examples{picked}, Likra answers {likra[n][0]:.1%} of the questions correctly, "
         f"fine-tuning on right answers only {sft[n][0]:.1%}{untrained}, a blind guess "
         f"{data['chance']:.1%} "
         f"({study.metric}, mean of {seeds}; negatives: {source_text(study.negatives[0])})."
@@ -144,6 +145,11 @@ def unit(mode: str, source: str) -> str:
     if "all_choices" in source:
         return "one question" if mode == "likra" else "one question's wrong answers"
     return "one pair" if mode == "likra" else "one wrong answer"
+
+
+def drawn_over(study: Study) -> str:
+    """What the intervals of accuracies and differences are over."""
+    return "over questions and seeds" if len(study.seeds) > 1 else "over questions, for one seed"
 
 
 def estimate(values: Sequence[float], digits: int = 3) -> str:

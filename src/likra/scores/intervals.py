@@ -109,6 +109,8 @@ def _parts(values: np.ndarray) -> list[_Part]:
     n_seeds, n_questions = values.shape[-2:]
     size = n_seeds * n_questions
     by_question, by_seed = values.mean(axis=-2), values.mean(axis=-1)
+    if n_questions == 1:
+        return [(0 * by_seed[..., 0], [])]
     of_questions = by_question.var(axis=-1, ddof=1) / n_questions
     questions = (of_questions, [(of_questions, n_questions - 1)])
     if n_seeds == 1:
@@ -127,7 +129,9 @@ def _parts(values: np.ndarray) -> list[_Part]:
 def _sum_of(parts: list[_Part]) -> tuple[np.ndarray, np.ndarray]:
     """The variance, and its degrees of freedom by Satterthwaite; they are infinite for none."""
     variance = np.sum([part for part, _ in parts], axis=0)
-    squares = np.sum([s**2 / freedom for _, made_of in parts for s, freedom in made_of], axis=0)
+    squares = np.zeros_like(variance)
+    for _, made_of in parts:
+        squares += sum(square**2 / freedom for square, freedom in made_of)
     with np.errstate(divide="ignore", invalid="ignore"):
         freedom = np.where(squares > 0, variance**2 / squares, np.inf)
     return variance, np.maximum(freedom, 1)

@@ -346,7 +346,7 @@ def _train(
     if training.report:
         log(f"       {training.source}, seed {training.seed}: {training.report}")
     folder = run.training_folder(wanted[-1])
-    _write_longer(folder / "examples.jsonl", example_lines(training))
+    _write_longer(run.examples_path(wanted[-1]), example_lines(training))
     is_longest = wanted[-1].n_train >= _longest(folder)
     losses = folder / "losses.csv" if is_longest else None
     _train_head(cells, base, training, wanted, losses, reference)

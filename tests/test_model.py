@@ -660,9 +660,39 @@ def test_accuracies_on_a_task_are_those_of_its_rankings(model):
     assert at_one.loc[("likra", "acc"), "accuracy"] == pytest.approx(np.mean(plain))
     assert table.loc[("base", "acc"), "accuracy"] == at_one.loc[("base", "acc"), "accuracy"]
     assert (table["ci_low"] <= table["accuracy"]).all()
+    assert (table["n_trained"] == 0).all()
+    assert (table["accuracy_untrained"] == table["accuracy"]).all()
     assert set(expected["mode"]) == {"base", "pmi", "sft", "positive-base", "base-likra", "likra"}
     with pytest.raises(LikraError, match="unknown task"):
         model.evaluate("nonsense")
+
+
+def test_a_model_knows_which_questions_it_was_trained_on(model, folder, pocket, tmp_path):
+    """The first 48 of the training file, whatever their case; a hand-made model does not know."""
+    rows = [{**row, "question": row["question"].upper()} for row in rows_of(TRAIN[40:60])]
+    path = write_jsonl(tmp_path / "asked.jsonl", rows)
+    table = model.evaluate(str(path)).set_index(["mode", "metric"])
+    assert (table["n_trained"] == 8).all()
+    others = model.evaluate(str(write_jsonl(tmp_path / "others.jsonl", rows[8:])))
+    expected = others.set_index(["mode", "metric"])["accuracy"]
+    assert (table["accuracy_untrained"] == expected).all()
+    again = Likra.from_pretrained(model.save_pretrained(tmp_path / "m"), base=pocket)
+    assert again.parts.trained == model.parts.trained
+    plain = Likra(folder / "positive", folder / "negative", base=pocket)
+    assert plain.evaluate(str(path))[["n_trained", "accuracy_untrained"]].isna().all(axis=None)
+
+
+def test_trained_questions_that_are_missing_or_were_changed(folder, pocket, tmp_path):
+    listed = "trained_on.txt"
+    other = changed(folder, tmp_path / "changed", lambda content: None)
+    (other / listed).write_text("0123456789abcdef\n")
+    with pytest.raises(LikraError, match="trained_on.txt' were changed after they were saved"):
+        Likra.from_pretrained(other, base=pocket)
+    (other / listed).unlink()
+    with pytest.raises(LikraError, match="the trained questions are missing"):
+        Likra.from_pretrained(other, base=pocket)
+    old = changed(other, tmp_path / "old", lambda content: content.pop("trained_on"))
+    assert Likra.from_pretrained(old, base=pocket).parts.trained is None
 
 
 @pytest.fixture(scope="module")
@@ -684,6 +714,9 @@ def test_a_model_of_a_runs_heads(run_folder, tmp_path):
     curve = (run_folder / "curve.csv").read_text(encoding="utf-8").splitlines()
     (row,) = [r.split(",") for r in curve if ",random_choice,likra,32,1.0,acc,0," in r]
     assert table.loc[("likra", "acc"), "accuracy"] == pytest.approx(float(row[7]))
+    assert (table["n_trained"] == 0).all()
+    again = model.evaluate(str(write_jsonl(tmp_path / "train.jsonl", rows_of(TRAIN))))
+    assert (again["n_trained"] == 32).all()
     opened = Likra.from_pretrained(model.save_pretrained(tmp_path / "m"))
     assert opened.findings == model.findings
     with pytest.raises(LikraError, match="unknown seed of"):

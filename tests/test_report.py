@@ -30,6 +30,7 @@ from likra.report.sentences import (
     factor,
     findings,
     headline,
+    in_short,
     p_value,
     signed,
 )
@@ -336,6 +337,23 @@ def test_numbers_in_words():
     flags = {"is_bound": False, "low_is_bound": False, "high_is_bound": True}
     assert factor({"k": [2.4, 1.9, 3.0], **flags}) == "2.4 [1.9, > 3]"
     assert factor({"k": [2.0, 2.0, 2.0]} | dict.fromkeys(flags, True)) == "> 2"
+
+
+@pytest.mark.parametrize(
+    ("difference", "p", "words"),
+    [
+        (0.158, 0.02, "help here. With them, 16 more of every 100 questions"),
+        (-0.0042, 0.02, "do harm here. With them, 0.4 fewer of every 100 questions"),
+        (0.158, 0.03, "it is not clear whether wrong answers help here"),  # two n: p is 0.06
+    ],
+)
+def test_the_result_in_short(run, data, difference, p, words):
+    data = copy.deepcopy(data)
+    for row in data["comparisons"]:
+        row["difference"], row["p_value"] = [difference, -0.5, 0.5], p
+    (short, *_) = in_short(run.study, data)
+    assert short.startswith(f"In short: {words}" if "clear" in words else "In short: wrong answers")
+    assert words in short
 
 
 @pytest.mark.parametrize(("snapshots", "times"), [([8, 32], 2), ([8], 1)])
@@ -975,6 +993,9 @@ def test_dark_paper_and_a_phone(run, other, visit, tmp_path):
             phone = {"width": 390, "height": 844}
             tab = visit(path, color_scheme=scheme, viewport=phone, has_touch=True)
             assert tab.evaluate("document.documentElement.scrollWidth") == 390
+            for box in tab.locator(".wide:visible").all():  # who is cut off can be scrolled to
+                cut = box.evaluate("box => box.scrollWidth > box.clientWidth")
+                assert box.get_attribute("tabindex") == ("0" if cut else None)
             name = series(tab)[-1]
             colors[scheme] = color(tab, name)
             for chart in tab.locator(".chart:visible").all():
@@ -988,6 +1009,52 @@ def test_dark_paper_and_a_phone(run, other, visit, tmp_path):
     assert tab.locator(".pick:visible, .copy:visible").count() == 0
     assert tab.locator(".chip:visible").count() > 0  # the legend of what is drawn
     assert tab.locator(".chip[aria-pressed=false]:visible").count() == 0
+
+
+def test_a_wide_table_scrolls_by_keyboard_in_a_box_of_its_own(run, visit):
+    tab = visit(run.folder / "report.html", viewport={"width": 390, "height": 844})
+    box = tab.locator("#paired-section .wide")
+    assert box.evaluate("box => box.scrollWidth > box.clientWidth")
+    box.focus()
+    assert box.evaluate("box => getComputedStyle(box).outlineStyle") == "solid"
+    tab.keyboard.press("ArrowRight")
+    tab.wait_for_function("box => box.scrollLeft > 0", arg=box.element_handle())
+    assert tab.evaluate("scrollX") == 0
+    folded = tab.locator("#how-section details", has_text="Settings").locator(".wide")
+    assert not folded.is_visible()
+    tab.set_viewport_size({"width": 320, "height": 844})
+    tab.locator("summary", has_text="Settings").press("Enter")
+    folded.wait_for()
+    cut = folded.evaluate("box => box.scrollWidth > box.clientWidth")
+    tab.wait_for_function(
+        "([box, cut]) => box.hasAttribute('tabindex') === cut", arg=[folded.element_handle(), cut]
+    )
+
+
+def test_densities_have_legends_in_the_colours_of_their_curves(run, visit):
+    tab = visit(run.folder / "report.html")
+    keys = tab.locator("#separation-section .key:visible")
+    assert keys.count() == tab.locator("#separation-section .chart:visible").count() > 0
+    for kind in ("right", "wrong"):
+        line = keys.first.locator(f"[data-key={kind}] .line")
+        assert keys.first.locator(f"[data-key={kind}]").inner_text() == f"{kind} answers"
+        assert line.evaluate("line => getComputedStyle(line).stroke") == color(
+            tab, f"{kind} answers", "density-base"
+        )
+        assert line.bounding_box()["width"] < 40
+
+
+def test_the_top_is_in_plain_words_and_the_statistics_are_folded(run, data, visit):
+    tab = visit(run.folder / "report.html")
+    (short,) = in_short(run.study, data)
+    header = tab.locator("body > header")
+    assert short in header.inner_text()
+    for term in ("Bonferroni", "bootstrap", "Student", "p <"):
+        assert term not in header.inner_text()
+    header.locator("summary").press("Enter")
+    assert "bootstrap" in header.inner_text()
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert tab.locator("details:not([open])").count() == 0
 
 
 def test_charts_follow_the_width_of_the_window(run, visit):

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from likra.cli.options import pairs
+from likra.cli.options import LogFormatOption, pairs
 from likra.cli.terminal import log, print_table, quiet, results_in
 from likra.errors import LikraError
+from likra.progress import LogFormat, write_as
 
 if TYPE_CHECKING:
     from likra.model.explain import Explanation
@@ -101,6 +102,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option
             "the evidence of its tables. Nothing is trained, and no other option but -o applies.",
         ),
     ] = None,
+    log_format: LogFormatOption = LogFormat.TEXT,
 ) -> None:
     """Make a model of right and wrong answers: train two heads, and choose how to use them.
 
@@ -115,6 +117,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option
     likra fit --from-run runs/pocket -o pocket-ranker
     likra rank my-ranker --question '...' --option '...' --option '...'
     """  # noqa: D301  (Click keeps the lines of a paragraph that begins with a backspace)
+    write_as(log_format)
     if (data is None) == (run is None):
         raise LikraError(
             "give your answers, such as: likra fit answers.jsonl -o DIR; or --from-run"

@@ -36,6 +36,7 @@ from likra.heads.base import (
 from likra.heads.checkpoint import load_complete
 from likra.heads.lora import Head
 from likra.heads.score import Done, Scored, score
+from likra.integrations.lm_eval_trained import warn_unknown
 
 # Of a request, what the harness passes to its models: its texts (none of a rolling window), and
 # the tokens of context and continuation.
@@ -91,6 +92,8 @@ class LikraBaseLM(HFLM):
             raise LikraError(f"'{self.peft}' puts tokens before the prompt: take it to --model hf")
         self.base = probe(BaseModel(name, self.model, self.tokenizer, self.max_length))
         limit_threads(self.base)
+        if self.peft and self.rank == 0:
+            warn_unknown(f"the adapter '{self.peft}' was")
 
     def _get_config(self, pretrained: str, **arguments: Any) -> None:
         try:

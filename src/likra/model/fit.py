@@ -31,6 +31,7 @@ from likra.model.folder import check_output, fitted_digest, load, save
 from likra.model.parts import HeldFolder, Parts, parts_of
 from likra.model.prompt import Prompt, prompt_of
 from likra.model.terms import without_prompt
+from likra.model.trained import digests_of
 from likra.negatives.mixture import parse_source
 from likra.negatives.samplers import Material
 from likra.questions import Question, check_questions
@@ -294,7 +295,10 @@ class _Fit:
             how = f"{len(set(fold.tolist()))}-fold cross-validation"
             trained = self._final(examples)
         chosen = self._chosen(scores, fold, how, learned, heads)
-        return parts_of(self.base, self.prompt, trained, chosen, self.settings.truncate)
+        asked = [example.question for own in examples.values() for example in own]
+        return parts_of(
+            self.base, self.prompt, trained, chosen, self.settings.truncate, digests_of(asked)
+        )
 
     def _say(self, examples: Mapping[str, Sequence[Example]]) -> None:
         rankable = sum(question.can_be_ranked for question in self.questions)

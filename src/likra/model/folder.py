@@ -21,6 +21,7 @@ from likra.heads.base import BaseModel, fingerprint, open_model
 from likra.heads.lora import Head
 from likra.heads.stamp import CONFIG, WEIGHTS
 from likra.hub import hub_or_cache, reason
+from likra.model import trained
 from likra.model.card import CURVE, card, draw_curve
 from likra.model.evidence import Chosen, Evidence
 from likra.model.parts import Parts, check_weight, term_named
@@ -62,6 +63,7 @@ def save(model: Parts, folder: Path, name: str | None = None) -> Path:
         temporary.mkdir()
         for head_name, head in heads.items():
             _copy_adapter(head, temporary / head_name)
+        content |= trained.write(model.trained, temporary)
         text = json.dumps(content, indent=1, ensure_ascii=False)
         (temporary / FILE).write_text(text + "\n", encoding="utf-8")
         if model.chosen is not None and model.chosen.evidence.growth:
@@ -260,6 +262,7 @@ def _kept(folder: Path, content: Mapping[str, Any], base: BaseModel) -> Parts:
         truncate=content["truncate"],
         chosen=_chosen_from_json(content["fit"]),
         heads=heads,
+        trained=trained.read(folder, content),
     )
 
 

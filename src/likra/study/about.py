@@ -6,11 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likra.atomic import write_text
+from likra.errors import LikraError
 from likra.questions import Question
+from likra.scores.table import HeadKey
 from likra.study.cells import Cells
 from likra.study.config import Study
 from likra.study.examples import Example, Training
-from likra.study.folder import library_versions, read_about, read_record, write_about, write_record
+from likra.study.folder import (
+    Run,
+    library_versions,
+    read_about,
+    read_record,
+    write_about,
+    write_record,
+)
 
 if TYPE_CHECKING:
     from likra.heads.base import BaseModel
@@ -62,6 +71,28 @@ def example_lines(training: Training) -> str:
     `likra eval` looks for evaluated questions among these.
     """
     return _lines(_example_row(example, training.head) for example in training.examples)
+
+
+def read_examples(run: Run, key: HeadKey) -> list[dict[str, Any]] | None:
+    """What a head was trained on: the rows of `example_lines`, with question_id and context.
+
+    None where its run did not keep them.
+
+    Raises:
+        LikraError: the file is damaged.
+
+    """
+    path = run.examples_path(key)
+    if not path.is_file():
+        return None
+    lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    try:
+        rows = [json.loads(line) for line in lines[: key.n_train]]  # later snapshots saw more
+        for row in rows:
+            row["question_id"], row["context"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise LikraError(f"cannot read '{path}' ({type(error).__name__})") from error
+    return rows
 
 
 def _example_row(example: Example, head: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from likra.report.curves import LearningCurve, by_n, learning_curves
 from likra.report.sentences import (
     accuracies,
     best_snapshot,
+    drawn_over,
     estimate,
     factor,
     findings,
@@ -54,6 +55,7 @@ def write_report(folder: Path, study: Study, about: Mapping[str, Any], data: Rep
         model=study.model.rstrip("/").rsplit("/", 1)[-1],
         question=question(study, about, data),
         headline=headline(study, data),
+        over=drawn_over(study),
         tiles=tiles(data, best),
         in_short=in_short(study, data),
         findings=findings(study, data),

@@ -65,11 +65,11 @@ def headline(study: Study, data: ReportData) -> str:
 
 
 def in_short(study: Study, data: ReportData) -> list[str]:
-    """What the study shows, without terms of statistics; [] where Likra or SFT is missing."""
+    """What the study shows of Likra and SFT, and whether it is above chance, in plain words."""
     n = best_snapshot(data) or study.snapshots[-1]
     row = _against(study, data, "sft", n)
     if row is None:
-        return []
+        return _doubt(data, n)
     difference = row["difference"][0]
     if _corrected_p(data, row) >= CLEAR:
         verdict = (
@@ -91,7 +91,7 @@ def findings(study: Study, data: ReportData) -> list[str]:
     """Further sentences; one that the data has nothing for is left out."""
     n = best_snapshot(data) or study.snapshots[-1]
     difference = [*_difference(study, data, n), *_strongest_rival(study, data, n)]
-    return [*difference, *(_doubt(data, n) or _negatives_alone(study, data, n))]
+    return difference if _doubt(data, n) else [*difference, *_negatives_alone(study, data, n)]
 
 
 def _doubt(data: ReportData, n: int) -> list[str]:

@@ -719,7 +719,7 @@ def test_a_model_of_a_runs_heads(run_folder, tmp_path):
     assert (again["n_trained"] == 32).all()
     opened = Likra.from_pretrained(model.save_pretrained(tmp_path / "m"))
     assert opened.findings == model.findings
-    with pytest.raises(LikraError, match="unknown seed of"):
+    with pytest.raises(LikraError, match="unknown seed '7' of '.*': known: 0"):
         from_run(run_folder, seed=7)
 
 

@@ -99,7 +99,7 @@ class FileTask:
 
         """
         if split not in self.splits:
-            raise unknown(f"split of '{self.name}'", split, self.splits)
+            raise unknown("split", split, self.splits, f"'{self.name}'")
         name, numbers = self.place(split)
         return Questions(self, name, numbers, num_fewshot, rendering)
 

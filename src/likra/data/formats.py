@@ -407,6 +407,11 @@ def _text(form: Format, value: Any, column: str) -> Text:
         value = [value]
     if isinstance(value, list) and value and all(_is_message(item) for item in value):
         return [_message(item) for item in value]
+    turns = [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+    speakers = [str(turn["from"]) for turn in turns if "from" in turn]
+    if unknown := [name for name in speakers if name not in _SHAREGPT]:
+        kind = f"'{column}' has an unknown speaker"
+        raise BadRowError(kind, f"'{unknown[0]:.60}'; known: {', '.join(_SHAREGPT)}")
     raise BadRowError(f"'{column}' is neither a text nor chat messages", f"{value!r:.60}")
 
 
@@ -415,7 +420,7 @@ def _is_message(value: object) -> bool:
         return False
     if "role" in value:
         return isinstance(value.get("content"), str)
-    return value.get("from") in _SHAREGPT and isinstance(value.get("value"), str)
+    return str(value.get("from")) in _SHAREGPT and isinstance(value.get("value"), str)
 
 
 # Who speaks in ShareGPT's form, and the role that this is.

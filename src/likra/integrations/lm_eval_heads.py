@@ -170,7 +170,7 @@ def head_keys(
     for name, values in known.items():
         listed = [str(value) for value in values]
         if given[name] is not None and str(given[name]) not in listed:
-            raise unknown(f"{name} of '{run.folder}'", str(given[name]), listed)
+            raise unknown(name, str(given[name]), listed, f"'{run.folder}'")
         if given[name] is None and needed[name] and len(values) > 1:
             raise LikraError(
                 f"'{run.folder}' has several: add {name}= and one of {', '.join(listed)}"

@@ -97,5 +97,5 @@ def _known(name: str, given: object, known: Sequence[object], default: object, f
     if given is None:
         return default
     if given not in known:
-        raise unknown(f"{name} of '{folder}'", str(given), [str(value) for value in known])
+        raise unknown(name, str(given), map(str, known), f"'{folder}'")
     return given

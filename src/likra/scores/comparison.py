@@ -41,8 +41,7 @@ def paired(first: np.ndarray, second: np.ndarray) -> Paired:
         second: the same; its number of seeds may differ.
 
     Raises:
-        LikraError: different numbers of questions, fewer than two, fewer than seeds (axes in the
-            wrong order), or values outside 0 to 1.
+        LikraError: different numbers of questions, none, or values outside 0 to 1.
 
     """
     one, two = _by_seed(first), _by_seed(second)
@@ -60,11 +59,9 @@ def paired(first: np.ndarray, second: np.ndarray) -> Paired:
 def _by_seed(correct: np.ndarray) -> np.ndarray:
     """[seeds, questions] of [questions] or [questions, seeds]."""
     values = np.asarray(correct, dtype=np.float64)
-    is_transposed = values.ndim == 2 and values.shape[0] < values.shape[1]
-    if values.ndim not in (1, 2) or len(values) < 2 or not values.size or is_transposed:
+    if values.ndim not in (1, 2) or not values.size:
         raise LikraError(
-            "expected [questions] or [questions, seeds] of two questions or more, not an array of "
-            f"shape {values.shape}"
+            f"expected [questions] or [questions, seeds], not an array of shape {values.shape}"
         )
     if not ((values >= 0) & (values <= 1)).all():
         raise LikraError("expected shares of right answers, between 0 and 1")

@@ -236,6 +236,9 @@ def rank(  # noqa: PLR0913 - one parameter for each option
     """  # noqa: D301
     if (question is None) == (source is None):
         raise LikraError("give one question (--question and --option) or a file of them")
+    from likra.data.reading import Reading
+
+    reading = Reading(_pairs(columns), on_bad_row)
     opened = _open(model, base, mode, weight)
     if question is not None:
         ranked = opened.rank(question, options or [])
@@ -265,8 +268,7 @@ def rank(  # noqa: PLR0913 - one parameter for each option
             opened.parts,
             source,
             output,
-            columns=_pairs(columns),
-            on_bad_row=on_bad_row,
+            reading=reading,
             abstain=abstain,
             log=log,
         )
@@ -276,7 +278,7 @@ def rank(  # noqa: PLR0913 - one parameter for each option
         log(f"ranked {count:,} questions: {output}")
         return
     least = 0.0 if abstain is None else opened.threshold(abstain)
-    for row in read_asked(source, _pairs(columns), on_bad_row):
+    for row in read_asked(source, reading):
         (found,) = rank_rows(opened.parts, [row])
         if isinstance(row, Asked) and not isinstance(found, LikraError):
             log(json.dumps(as_row(row.name, found, least), ensure_ascii=False))

@@ -12,6 +12,7 @@ from likra.data.columns import are_numbers
 from likra.data.formats import Text
 from likra.data.harness import FEWSHOT_SEED
 from likra.data.prompts import as_text, candidate
+from likra.data.reading import USUAL, Reading
 from likra.data.rendering import PLAIN, Rendering
 from likra.data.row_table import Table, read_table
 from likra.data.rows import COMPRESSED, READABLE, BadRowError, Row, kind_of, read_rows
@@ -181,12 +182,7 @@ def is_data_file(name: str) -> bool:
     return Path(name).is_dir() or Path(name).suffix.lower() in (*READABLE, *COMPRESSED, ".zip")
 
 
-def open_files(
-    name: str,
-    mapping: Mapping[str, str] | None = None,
-    on_bad_row: str = "error",
-    answer_base: int = 0,
-) -> FileTask:
+def open_files(name: str, reading: Reading = USUAL) -> FileTask:
     """Open a data file, or a folder with ``train.jsonl``, ``test.jsonl`` and the like.
 
     Raises:
@@ -198,17 +194,17 @@ def open_files(
         raise LikraError(f"'{name}' is an archive: unpack it")
     if saved := _saved_splits(path):
         data = {split: _load_saved(own) for split, own in saved.items()}
-        return _open_splits(name, data, mapping, on_bad_row, answer_base)
+        return _open_splits(name, data, reading)
     by_split = _folder_files(path) if path.is_dir() else {TRAIN: [path]}
     decodes = all(kind_of(file) in {".csv", ".tsv"} for own in by_split.values() for file in own)
 
     def rows(own: list[Path]) -> Iterator[Row]:
         for file in own:
-            for place, row in read_rows(file, by_number=are_numbers(mapping)):
+            for place, row in read_rows(file, by_number=are_numbers(reading.columns)):
                 yield f"{file.name}, {place}", row
 
     splits = {split: (", ".join(map(str, own)), rows(own)) for split, own in by_split.items()}
-    return _open(name, splits, mapping, on_bad_row, answer_base, decodes=decodes)
+    return _open(name, splits, reading, decodes=decodes)
 
 
 def _saved_splits(path: Path) -> dict[str, Path]:
@@ -271,12 +267,7 @@ def _folder_files(folder: Path) -> dict[str, list[Path]]:
     return files
 
 
-def open_hub(
-    name: str,
-    mapping: Mapping[str, str] | None = None,
-    on_bad_row: str = "error",
-    answer_base: int = 0,
-) -> FileTask:
+def open_hub(name: str, reading: Reading = USUAL) -> FileTask:
     """Open a data set of the hub, ``OWNER/NAME`` or ``OWNER/NAME:CONFIGURATION``.
 
     Raises:
@@ -294,15 +285,11 @@ def open_hub(
             f"unknown task '{name}': it is not a file here, and cannot be loaded from the "
             f"Hugging Face hub ({reason(error)})"
         ) from error
-    return _open_splits(name, data, mapping, on_bad_row, answer_base)
+    return _open_splits(name, data, reading)
 
 
 def _open_splits(
-    name: str,
-    data: Mapping[str, Iterable[Mapping[str, Any]]],
-    mapping: Mapping[str, str] | None,
-    on_bad_row: str,
-    answer_base: int,
+    name: str, data: Mapping[str, Iterable[Mapping[str, Any]]], reading: Reading
 ) -> FileTask:
     """A task of the splits of a data set of the library `datasets`."""
 
@@ -312,15 +299,11 @@ def _open_splits(
 
     called = _without_collisions(list(data))
     splits = {called[split]: (f"{name} {split}", rows(split)) for split in data}
-    return _open(name, splits, mapping, on_bad_row, answer_base)
+    return _open(name, splits, reading)
 
 
 def open_rows(
-    rows: Iterable[Mapping[str, Any]],
-    mapping: Mapping[str, str] | None = None,
-    on_bad_row: str = "error",
-    name: str = "data",
-    answer_base: int = 0,
+    rows: Iterable[Mapping[str, Any]], reading: Reading = USUAL, name: str = "data"
 ) -> FileTask:
     """Open rows in memory, such as a list of dictionaries or a `datasets.Dataset`.
 
@@ -338,7 +321,7 @@ def open_rows(
                 )
             yield f"{name}, row {number}", dict(row)
 
-    return _open(name, {TRAIN: (name, numbered())}, mapping, on_bad_row, answer_base)
+    return _open(name, {TRAIN: (name, numbered())}, reading)
 
 
 def _without_collisions(splits: list[str]) -> dict[str, str]:
@@ -358,17 +341,13 @@ def _usual(split: str) -> str:
 def _open(
     name: str,
     splits: Mapping[str, tuple[str, Iterator[Row]]],
-    mapping: Mapping[str, str] | None,
-    on_bad_row: str,
-    answer_base: int,
+    reading: Reading,
     *,
     decodes: bool = False,
 ) -> FileTask:
     """A task of the rows of each split, which have a name for messages."""
     tables = {
-        split: read_table(
-            source, rows, mapping or {}, on_bad_row, decodes=decodes, answer_base=answer_base
-        )
+        split: read_table(source, rows, reading, decodes=decodes)
         for split, (source, rows) in splits.items()
     }
     notes = [note for split, table in tables.items() for note in _notes(splits[split][0], table)]

@@ -23,6 +23,7 @@ from likra.data.columns import (
     shown,
     value_of,
 )
+from likra.data.reading import Reading
 from likra.data.rows import MAX_FIELD, BadRowError
 from likra.errors import LikraError
 from likra.text import common_length
@@ -140,26 +141,23 @@ def _length(value: object) -> int:
 
 def recognise(
     first: Iterable[str] | Mapping[str, Any],
-    mapping: Mapping[str, str],
+    reading: Reading,
     where: str,
     *,
     decodes: bool = False,
     asks: bool = False,
-    answer_base: int = 0,
 ) -> Format:
     """The format of a file with this first row.
 
-    ``first`` may be no more than the names of the columns. ``mapping`` has the user's own names by
-    role, with ``A+B+C`` for a role in several columns and ``question.stem`` for a nested one;
-    ``where`` names the file in messages. With ``asks``, of questions with options to rank, whose
-    answers need not be known.
+    ``first`` may be no more than the names of the columns; ``where`` names the file in messages.
+    With ``asks``, of questions with options to rank, whose answers need not be known.
 
     Raises:
-        LikraError: an unknown role, a missing column, or columns that match no format.
+        LikraError: a missing column, or columns that match no format.
 
     """
     names = names_of(first)
-    by_role = columns_by_role(names, mapping, where)
+    by_role = columns_by_role(names, reading.columns, where)
     for form in (_ASKED,) if asks else _FORMATS:
         needed = all(role in by_role for role in form.needed)
         if needed and (not form.one_of or any(role in by_role for role in form.one_of)):
@@ -167,11 +165,15 @@ def recognise(
             # of a preference either may be missing in the first row
             named = {**{role: role for role in form.one_of}, **by_role}
             columns = {role: named[role] for role in roles if role in named}
-            seen = frozenset(names)
             found = replace(
-                form, columns=columns, seen=seen, decodes=decodes, answer_base=answer_base
+                form,
+                columns=columns,
+                seen=frozenset(names),
+                decodes=decodes,
+                answer_base=reading.answer_base,
             )
-            if "answer" in columns and "answer" not in mapping and isinstance(first, Mapping):
+            finds_answer = "answer" in columns and "answer" not in reading.columns
+            if finds_answer and isinstance(first, Mapping):
                 return _with_answer(found, first)
             return found
     without_header = (

@@ -15,6 +15,7 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, TrainingArguments
 
+from likra.data.reading import Reading
 from likra.engine.logprobs import answer_logits
 from likra.engine.packing import (
     LAYOUTS,
@@ -91,7 +92,7 @@ def distill(
         LikraError: data that cannot be used; or see `distill_questions`.
 
     """
-    task = open_data(data, columns=columns, on_bad_row=on_bad_row, answer_base=answer_base)
+    task = open_data(data, Reading(columns or {}, on_bad_row, answer_base))
     questions, _ = read_questions(parts.base, task, parts.prompt.chat, on_bad_row)
     return distill_questions(parts, questions, output, **settings)
 

@@ -14,7 +14,8 @@ import numpy as np
 from likra.atomic import replacing
 from likra.data.files import is_data_file, open_rows
 from likra.data.leakage import find_leaks
-from likra.data.load import Task, is_hub_name, load_task
+from likra.data.load import Task, is_hub_name, read_task
+from likra.data.reading import USUAL, Reading
 from likra.data.rendering import Rendering, chat_template_of
 from likra.data.splits import folds as folds_of
 from likra.engine.packing import Packed
@@ -126,8 +127,7 @@ def fit(  # noqa: PLR0913 - its settings, each with a default
     for mode in modes:
         if mode not in CANDIDATES:
             raise LikraError(f"unknown mode '{mode}': known: {', '.join(CANDIDATES)}")
-    if on_bad_row not in {"error", "skip"}:
-        raise LikraError(f"on_bad_row takes error or skip, not '{on_bad_row}'")
+    reading = Reading(columns or {}, on_bad_row, answer_base)
     parse_source(negatives)
     opened = open_model(base, dtype=dtype) if isinstance(base, str) else base
     settings = Settings(
@@ -140,11 +140,11 @@ def fit(  # noqa: PLR0913 - its settings, each with a default
         generation or SamplingSettings(),
         truncate,
     )
-    task = open_data(data, source, columns, on_bad_row, answer_base)
+    task = open_data(data, reading, source)
     questions, prompt = read_questions(opened, task, chat, on_bad_row)
     asked: list[Question] = []
     if evaluation is not None:
-        own = open_data(evaluation, source, columns, on_bad_row, answer_base, of_its_own=True)
+        own = open_data(evaluation, reading, source, of_its_own=True)
         rendering = _rendering(opened, prompt.chat, on_bad_row)
         asked = [q for q in _of_task(own, rendering, own.eval_split) if q.can_be_ranked]
         if not asked:
@@ -169,17 +169,15 @@ def fit(  # noqa: PLR0913 - its settings, each with a default
 
 def open_data(
     data: Any,
+    reading: Reading = USUAL,
     source: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    on_bad_row: str = "error",
-    answer_base: int = 0,
     *,
     of_its_own: bool = False,
 ) -> Task:
     """A task of whatever people have: a name, a path, rows or a `datasets.Dataset`.
 
-    With ``of_its_own``, ``source``, ``columns`` and ``answer_base`` were given for other data, and
-    are used as far as they mean something here.
+    With ``of_its_own``, ``reading`` and ``source`` were given for other data, and are used as far
+    as they mean something here.
 
     Raises:
         LikraError: it cannot be read.
@@ -187,18 +185,15 @@ def open_data(
     """
     if of_its_own and isinstance(data, str | Path):
         is_card = not (is_data_file(str(data)) or is_hub_name(str(data)))
-        source, columns = (source, None) if is_card else (None, columns)
-        answer_base = 0 if is_card else answer_base
+        reading, source = (USUAL, source) if is_card else (reading, None)
     if isinstance(data, str | Path):
-        return load_task(
-            str(data), source, columns=columns, on_bad_row=on_bad_row, answer_base=answer_base
-        )
+        return read_task(str(data), source, reading)
     if isinstance(data, Mapping) or not isinstance(data, Iterable):
         raise LikraError(
             f"data is of type {type(data).__name__}: give a path, a datasets.Dataset or a list of "
             "dictionaries"
         )
-    return open_rows(data, columns, on_bad_row, answer_base=answer_base)
+    return open_rows(data, reading)
 
 
 def read_questions(

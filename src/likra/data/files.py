@@ -78,7 +78,7 @@ class FileTask:
                 "on, or none to evaluate: set train_split and eval_split"
             )
         (table,) = self.tables.values()
-        stems = (as_text(entry.prompt) for entry in table)
+        stems = (as_text(entry.stem) for entry in table)
         return replace(self, division=hold_out(stems, fraction, seed))
 
     def without_examples(self, ids: set[str]) -> "FileTask":
@@ -145,7 +145,7 @@ class Questions(Sequence[Question]):
             ]
         except Exception as error:  # a chat template may raise anything at all
             raise LikraError(f"{entry.origin}: {one_line(error)}") from error
-        return Question(entry.id, as_text(entry.prompt), tuple(choices), entry.origin)
+        return Question(entry.id, as_text(entry.stem), tuple(choices), entry.origin)
 
     def _examples(self, number: int) -> list[tuple[Text, Text]]:
         """Solved examples for a question, from the training split and never the question itself.
@@ -360,13 +360,15 @@ def _notes(source: str, table: Table) -> list[str]:
         for role, column in table.format.columns.items()
     )
     form = ", each put as 'Question: ... Answer:'" if table.format.asks else ""
+    if table.format.template is not None:
+        form = f", each put as '{table.format.template.shown}'"
     notes = [f"'{source}': {table.format.name} ({columns}), {len(table):,} questions{form}"]
     if table.dropped:
         kinds = ", ".join(f"{kind}: {count:,}" for kind, count in table.dropped.most_common())
         total = sum(table.dropped.values())
         notes.append(f"left out {total:,} rows ({kinds}); {'; '.join(table.examples_of_dropped)}")
     first = table[0]
-    if table.format.name != "multiple choice" and isinstance(first.prompt, str):
+    if not table.format.sets_off and isinstance(first.prompt, str):
         answer = str(first.answers[0][0])
         if first.prompt[-1:].isalnum() and answer[:1].isalnum():
             notes.append(

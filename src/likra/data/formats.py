@@ -25,6 +25,7 @@ from likra.data.columns import (
 )
 from likra.data.reading import Reading
 from likra.data.rows import MAX_FIELD, BadRowError
+from likra.data.template import PromptTemplate
 from likra.errors import LikraError
 from likra.text import common_length
 
@@ -43,12 +44,27 @@ _WANTED = {
 
 @dataclass(frozen=True)
 class Example:
-    """What is asked, and its answers; ``id`` and ``origin`` (the place in a file) may be empty."""
+    """What is asked, and its answers.
+
+    Attributes:
+        id: may be empty.
+        prompt: what is put before the answers, in the form of the format.
+        answers: the answers.
+        origin: the place in a file; may be empty.
+        asked: the text that the row asks, where a template has made another prompt of it.
+
+    """
 
     id: str
     prompt: Text
     answers: Labelled
     origin: str = ""
+    asked: str | None = None
+
+    @property
+    def stem(self) -> Text:
+        """What is asked, without a template's words."""
+        return self.prompt if self.asked is None else self.asked
 
 
 @dataclass(frozen=True)
@@ -66,6 +82,7 @@ class Format:
         seen: the columns of the first row.
         decodes: whether lists and messages are JSON in a field, as in CSV.
         answer_base: the number of the first choice.
+        template: what prompts are made by; None for the format's own form.
 
     """
 
@@ -79,16 +96,19 @@ class Format:
     seen: frozenset[str] = frozenset()
     decodes: bool = False
     answer_base: int = 0
+    template: PromptTemplate | None = None
 
     @property
     def asks(self) -> bool:
         """Whether the prompt is a bare question, to be put as ``Question: ...``, ``Answer:``."""
-        return self.name == "multiple choice" and self._first_of_prompt not in CONTINUED
+        is_bare = self.name == "multiple choice" and self._first_of_prompt not in CONTINUED
+        return is_bare and self.template is None
 
     @property
     def sets_off(self) -> bool:
-        """Whether a space sets answers off from the prompt."""
-        return self.name == "multiple choice" or self._first_of_prompt in SET_OFF
+        """Whether a space sets answers off from the prompt, if none is there."""
+        is_whole = self.name != "multiple choice" and self.template is None
+        return not is_whole or self._first_of_prompt in SET_OFF
 
     @property
     def _first_of_prompt(self) -> str:
@@ -112,7 +132,23 @@ class Format:
         if any(_is_blank(text) for text, _ in answers):
             raise BadRowError("empty answer")
         identity = value_of(row, self.columns["id"]) if "id" in self.columns else None
-        return Example("" if identity is None else str(identity), prompt, answers)
+        example = Example("" if identity is None else str(identity), prompt, answers)
+        return example if self.template is None else self._by_template(example, row, self.template)
+
+    def _by_template(
+        self, example: Example, row: Mapping[str, Any], template: PromptTemplate
+    ) -> Example:
+        """The example with the template's prompt."""
+        asked = example.prompt
+        if not isinstance(asked, str):
+            raise BadRowError("chat messages", "a prompt template is for plain text")
+        if template.is_jinja:
+            row = {name: _decoded(self, value) for name, value in row.items()}
+        fill = template.ask if self.name == _ASKED.name else template.fill
+        prompt = fill(row, asked)
+        if _is_blank(prompt):
+            raise BadRowError("empty prompt", "of the prompt template")
+        return replace(example, prompt=prompt, asked=asked)
 
     def _check_columns(self, row: Mapping[str, Any]) -> None:
         for role, column in self.columns.items():
@@ -158,6 +194,9 @@ def recognise(
     """
     names = names_of(first)
     by_role = columns_by_role(names, reading.columns, where)
+    if reading.template is not None:
+        _check_fields(reading.template, names, where, asks=asks)
+        by_role = {**_asked_by(reading.template, first, by_role), **reading.columns}
     for form in (_ASKED,) if asks else _FORMATS:
         needed = all(role in by_role for role in form.needed)
         if needed and (not form.one_of or any(role in by_role for role in form.one_of)):
@@ -171,6 +210,7 @@ def recognise(
                 seen=frozenset(names),
                 decodes=decodes,
                 answer_base=reading.answer_base,
+                template=reading.template,
             )
             finds_answer = "answer" in columns and "answer" not in reading.columns
             if finds_answer and isinstance(first, Mapping):
@@ -183,6 +223,30 @@ def recognise(
     raise LikraError(
         f"{_no_format(names, by_role, where, asks=asks)}{without_header if decodes else ''}"
     )
+
+
+def _check_fields(template: PromptTemplate, names: list[str], where: str, *, asks: bool) -> None:
+    """Refuse a field that is no column; Jinja may ask whether there is one."""
+    if template.is_jinja or (asks and len(template.fields) == 1):
+        return
+    for field_name in template.fields:
+        if field_name not in names and field_name != "prompt":
+            raise LikraError(
+                f"{where} has no field '{field_name}' (of the prompt template): it has "
+                f"{shown(names)}"
+            )
+
+
+def _asked_by(
+    template: PromptTemplate,
+    first: Iterable[str] | Mapping[str, Any],
+    by_role: Mapping[str, str],
+) -> dict[str, str]:
+    """The roles, with the texts that the template shows and nothing else uses as what is asked."""
+    taken = {n for role, column in by_role.items() if role != "prompt" for n in parts(column)}
+    row = first if isinstance(first, Mapping) else {}
+    own = [n for n in template.fields if n not in taken and isinstance(value_of(row, n), str)]
+    return {**by_role, "prompt": "+".join(own)} if own else dict(by_role)
 
 
 def _with_answer(form: Format, row: Mapping[str, Any]) -> Format:

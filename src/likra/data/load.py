@@ -20,9 +20,10 @@ def load_task(
     columns: Mapping[str, str] | None = None,
     on_bad_row: str = "error",
     answer_base: int = 0,
+    prompt_template: str | None = None,
     allow_code: bool = False,
 ) -> Task:
-    """Open a task.
+    r"""Open a task.
 
     Args:
         name: a card of likra's own (`likra.data.card.card_names`), the path of a card, or
@@ -34,13 +35,15 @@ def load_task(
         columns: of a file, by role, where its names are others (`likra.data.reading.Reading`).
         on_bad_row: of a file: "error", or "skip" to leave bad rows out and count them.
         answer_base: of a file: 1 if its answers are counted from 1.
+        prompt_template: of a file: what stands before an answer, such as
+            ``"{context}\nQ: {question}\nA:"`` (`likra.data.template.PromptTemplate`).
         allow_code: whether a card that comes from a path may run Python code (``!function``).
 
     Raises:
         LikraError: unknown task, one that the harness does not understand, or no data.
 
     """
-    reading = Reading(columns or {}, on_bad_row, answer_base)
+    reading = Reading(columns or {}, on_bad_row, answer_base, prompt_template)
     return read_task(name, data, reading, allow_code=allow_code)
 
 

@@ -27,6 +27,7 @@ _SCHEMA = pa.schema(
         "id": pa.string(),
         "origin": pa.string(),
         "prompt": pa.string(),  # chat messages as JSON
+        "asked": pa.string(),
         "is_chat": pa.bool_(),
         "texts": pa.list_(pa.string()),
         "rights": pa.list_(pa.bool_()),
@@ -80,7 +81,8 @@ class Table(Sequence[Example]):
                 for text, is_right in answers
                 if _digest(prompt, _stripped(text)) not in self.contradicted
             ]
-        return Example(first["id"] or first["origin"], prompt, answers, first["origin"])
+        name = first["id"] or first["origin"]
+        return Example(name, prompt, answers, first["origin"], first["asked"])
 
     @property
     def is_chat(self) -> bool:
@@ -217,6 +219,7 @@ class _Reader:
             "id": example.id,
             "origin": origin,
             "prompt": _stored(example.prompt),
+            "asked": example.asked,
             "is_chat": self.is_chat,
             "texts": [_stored(text) for text, _ in example.answers],
             "rights": [is_right for _, is_right in example.answers],

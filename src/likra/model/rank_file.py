@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def rank_file(
     else:
         output.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(json.dumps(header) + "\n", encoding="utf-8")
-    rows = islice(read_asked(source, reading), done, None)
+    rows = islice(read_for_ranking(parts, source, reading), done, None)
     with partial.open("a", encoding="utf-8") as file:
         for line in _ranked_lines(parts, rows, least, reading.on_bad_row, log):
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -111,8 +111,16 @@ def _ranked_lines(
                 yield None
 
 
+def read_for_ranking(
+    parts: Parts, source: Path, reading: Reading = USUAL
+) -> Iterator[Asked | BadRowError]:
+    """The questions of a file, put into the model's prompt template if it has one."""
+    return read_asked(source, replace(reading, prompt_template=parts.prompt.template))
+
+
 def rank_rows(parts: Parts, rows: Sequence[Asked | BadRowError]) -> list[list[Ranked] | LikraError]:
-    """The ranking of each row, or what is wrong with it, with its name."""
+    """The ranking of each row of `read_for_ranking`, or what is wrong with it, with its name."""
+    parts = replace(parts, prompt=parts.prompt.filled)
     asked = [row for row in rows if isinstance(row, Asked)]
     try:
         together = iter(list(rank_many(parts, [(row.question, row.options) for row in asked])))

@@ -10,7 +10,6 @@ from likra.data.files import FileTask, read_wrong_answers
 from likra.data.harness import HarnessTask
 from likra.data.leakage import Leak, find_leaks
 from likra.data.load import Task, read_task
-from likra.data.reading import Reading
 from likra.data.rendering import ChatTemplate, Rendering, chat_template_of
 from likra.errors import LikraError
 from likra.negatives.mixture import parse_source
@@ -108,8 +107,7 @@ def rendering(study: Study, task: Task) -> Rendering:
 
 def open_task(study: Study, name: str, data: str | None) -> Task:
     """Open a task as the study reads it."""
-    reading = Reading(study.columns, study.on_bad_row, study.answer_base)
-    return read_task(name, data, reading, allow_code=study.allow_code)
+    return read_task(name, data, study.reading, allow_code=study.allow_code)
 
 
 def _with_evaluation(study: Study, task: Task) -> tuple[Task, str]:

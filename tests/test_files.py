@@ -639,9 +639,9 @@ def test_splits_of_the_hub_that_would_be_one(tmp_path, monkeypatch):
         (
             "a.jsonl",
             b'{"text": "x", "n": 1}',
-            "it has columns text, n. Expected: ",
+            "it has columns text, n. For ",
         ),
-        ("a.jsonl", b'{"prompt": "x"}', "matches no format: it has columns prompt. Expected: "),
+        ("a.jsonl", b'{"prompt": "x"}', "matches no format: it has columns prompt. For "),
     ],
 )
 def test_a_file_that_cannot_be_read(tmp_path, name, content, words):

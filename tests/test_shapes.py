@@ -284,16 +284,20 @@ def test_a_broken_compressed_file(tmp_path, ending):
     [
         (
             {"question": "q", "choices": ["x"]},
-            "For multiple choice it lacks, .* answer \\(answer, ",
+            r"For multiple choice it lacks answer \(or gold, label \.\.\.\)\. Name your columns, "
+            r"such as --columns answer=MINE",
         ),
-        ({"prompt": "p", "text": "t"}, "such as --columns chosen=MINE"),
+        (
+            {"prompt": "p", "text": "t"},
+            "it lacks chosen. Name your columns, such as --columns chosen=MINE",
+        ),
         ({"n": 1}, "such as --columns prompt=MINE,chosen=MINE"),
     ],
 )
 def test_columns_of_no_format(tmp_path, row, words):
     with pytest.raises(LikraError, match=words) as raised:
         load_task(written(tmp_path / "a.jsonl", row))
-    assert f"it has columns {', '.join(row)}. Expected: " in str(raised.value)
+    assert f"it has columns {', '.join(row)}. For " in str(raised.value)
 
 
 def test_every_shape_is_documented():

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from likra.data.columns import are_numbers
-from likra.data.formats import Format, Text, recognise
+from likra.data.formats import Format, Text
 from likra.data.reading import USUAL, Reading
+from likra.data.recognise import recognise
 from likra.data.rows import BadRowError, kind_of, read_rows
 from likra.errors import LikraError
 

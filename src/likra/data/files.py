@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from likra.data.card import card_names
-from likra.data.columns import are_numbers
+from likra.data.columns import ROLES, are_numbers, shown
 from likra.data.formats import Text
 from likra.data.harness import FEWSHOT_SEED
 from likra.data.prompts import as_text, candidate
@@ -381,7 +381,8 @@ def _notes(source: str, table: Table) -> list[str]:
 def read_wrong_answers(name: str) -> Iterator[tuple[str, list[str]]]:
     """The wrong answers in a file: (question's id or its `comparable` text, texts) of each row.
 
-    Columns: ``id``, or ``prompt`` or ``question``; and ``rejected``, a text or a list.
+    Columns: an id or a prompt, by their usual names (`likra.data.columns.ROLES`); and ``rejected``,
+    a text or a list.
 
     Raises:
         LikraError: what cannot be read, by file and line.
@@ -391,11 +392,19 @@ def read_wrong_answers(name: str) -> Iterator[tuple[str, list[str]]]:
         origin = f"{Path(name).name}, {place}"
         if isinstance(row, BadRowError):
             raise LikraError(f"{origin}: {row}")
-        key = row.get("id")
+        key = _first_of(row, "id")
         if key is None:
-            asked = row.get("prompt") or row.get("question")
+            asked = _first_of(row, "prompt")
             key = comparable(str(asked)) if asked else None
         texts = row.get("rejected")
         if key is None or not texts:
-            raise LikraError(f"{origin}: expected id (or prompt, or question) and rejected")
+            raise LikraError(
+                f"{origin}: expected id (or prompt, or question) and rejected: it has {shown(row)}"
+            )
         yield str(key), [texts] if isinstance(texts, str) else [str(text) for text in texts]
+
+
+def _first_of(row: Mapping[str, Any], role: str) -> Any:
+    """The first value under a usual name of a role; None if there is none."""
+    values = (row.get(name) for name in ROLES[role])
+    return next((value for value in values if value is not None and value != ""), None)

@@ -7,23 +7,19 @@ TRL's preference, unpaired preference and prompt-completion, each plain or as ch
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from likra.data.columns import (
     CONTINUED,
-    ROLES,
     SET_OFF,
     USUAL,
-    columns_by_role,
     has,
-    names_of,
     parts,
     shown,
     value_of,
 )
-from likra.data.reading import Reading
 from likra.data.rows import MAX_FIELD, BadRowError
 from likra.data.template import PromptTemplate
 from likra.errors import LikraError
@@ -32,14 +28,6 @@ from likra.text import common_length
 Messages = list[dict[str, str]]
 Text = str | Messages
 Labelled = list[tuple[Text, bool]]  # answers, with whether each is right
-
-_WANTED = {
-    "preference": "prompt, chosen, rejected (one of the two may be missing)",
-    "unpaired preference": "prompt, completion, label",
-    "prompt-completion": "prompt, completion",
-    "multiple choice": "prompt or question, choices, answer",
-    "chat": "messages",
-}
 
 
 @dataclass(frozen=True)
@@ -69,7 +57,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Format:
-    """A format; `recognise` adds what it knows of a file.
+    """A format; `likra.data.recognise` adds what it knows of a file.
 
     Attributes:
         name: for the user.
@@ -123,7 +111,7 @@ class Format:
         """
         self._check_columns(row)
         prompt, answers = self.read(self, row)
-        if self.name not in {"multiple choice", _ASKED.name}:
+        if self.name not in {"multiple choice", ASKED.name}:
             answers = _unmixed(prompt, answers)
         if _is_blank(prompt):
             raise BadRowError("empty prompt")
@@ -144,7 +132,7 @@ class Format:
             raise BadRowError("chat messages", "a prompt template is for plain text")
         if template.is_jinja:
             row = {name: _decoded(self, value) for name, value in row.items()}
-        fill = template.ask if self.name == _ASKED.name else template.fill
+        fill = template.ask if self.name == ASKED.name else template.fill
         prompt = fill(row, asked)
         if _is_blank(prompt):
             raise BadRowError("empty prompt", "of the prompt template")
@@ -173,119 +161,6 @@ def _length(value: object) -> int:
     if isinstance(value, dict):
         value = list(value.values())
     return max(map(_length, value), default=0) if isinstance(value, list) else 0
-
-
-def recognise(
-    first: Iterable[str] | Mapping[str, Any],
-    reading: Reading,
-    where: str,
-    *,
-    decodes: bool = False,
-    asks: bool = False,
-) -> Format:
-    """The format of a file with this first row.
-
-    ``first`` may be no more than the names of the columns; ``where`` names the file in messages.
-    With ``asks``, of questions with options to rank, whose answers need not be known.
-
-    Raises:
-        LikraError: a missing column, or columns that match no format.
-
-    """
-    names = names_of(first)
-    by_role = columns_by_role(names, reading.columns, where)
-    if reading.template is not None:
-        _check_fields(reading.template, names, where, asks=asks)
-        by_role = {**_asked_by(reading.template, first, by_role), **reading.columns}
-    for form in (_ASKED,) if asks else _FORMATS:
-        needed = all(role in by_role for role in form.needed)
-        if needed and (not form.one_of or any(role in by_role for role in form.one_of)):
-            roles = dict.fromkeys((*form.optional, *form.needed, *form.one_of))
-            # of a preference either may be missing in the first row
-            named = {**{role: role for role in form.one_of}, **by_role}
-            columns = {role: named[role] for role in roles if role in named}
-            found = replace(
-                form,
-                columns=columns,
-                seen=frozenset(names),
-                decodes=decodes,
-                answer_base=reading.answer_base,
-                template=reading.template,
-            )
-            finds_answer = "answer" in columns and "answer" not in reading.columns
-            if finds_answer and isinstance(first, Mapping):
-                return _with_answer(found, first)
-            return found
-    without_header = (
-        "; or, of a file without a header, by their numbers: --columns prompt=0,choices=1+2+3"
-        f"{'' if asks else ',answer=4'}"
-    )
-    raise LikraError(
-        f"{_no_format(names, by_role, where, asks=asks)}{without_header if decodes else ''}"
-    )
-
-
-def _check_fields(template: PromptTemplate, names: list[str], where: str, *, asks: bool) -> None:
-    """Refuse a field that is no column; Jinja may ask whether there is one."""
-    if template.is_jinja or (asks and len(template.fields) == 1):
-        return
-    for field_name in template.fields:
-        if field_name not in names and field_name != "prompt":
-            raise LikraError(
-                f"{where} has no field '{field_name}' (of the prompt template): it has "
-                f"{shown(names)}"
-            )
-
-
-def _asked_by(
-    template: PromptTemplate,
-    first: Iterable[str] | Mapping[str, Any],
-    by_role: Mapping[str, str],
-) -> dict[str, str]:
-    """The roles, with the texts that the template shows and nothing else uses as what is asked."""
-    taken = {n for role, column in by_role.items() if role != "prompt" for n in parts(column)}
-    row = first if isinstance(first, Mapping) else {}
-    own = [n for n in template.fields if n not in taken and isinstance(value_of(row, n), str)]
-    return {**by_role, "prompt": "+".join(own)} if own else dict(by_role)
-
-
-def _with_answer(form: Format, row: Mapping[str, Any]) -> Format:
-    """Of several columns that may be the answer, the first that fits the choices."""
-    taken = {name for role, column in form.columns.items() for name in parts(column)}
-    others = [name for name in ROLES["answer"] if name in row and name not in taken]
-    for name in (form.columns["answer"], *others):
-        tried = replace(form, columns={**form.columns, "answer": name})
-        try:
-            tried.parse(row)
-        except LikraError:
-            continue
-        return tried
-    return form
-
-
-def _no_format(
-    names: list[str], by_role: Mapping[str, str], where: str, *, asks: bool = False
-) -> str:
-    """What the columns are, what is expected, what the nearest format lacks, what to type."""
-    wanted = {_ASKED.name: "prompt or question, and choices"} if asks else _WANTED
-    expected = "; ".join(f"{name}: {columns}" for name, columns in wanted.items())
-    forms = [_ASKED] if asks else [_FORMATS[3], _FORMATS[0], _FORMATS[2]]
-    lacking = {
-        form.name: [
-            role
-            for role in dict.fromkeys(("prompt", *form.needed, *form.one_of[:1]))
-            if role not in by_role
-        ]
-        for form in forms
-    }
-    nearest = min(lacking, key=lambda name: len(lacking[name]))
-    usual = "; ".join(f"{role} ({', '.join(ROLES[role])})" for role in lacking[nearest])
-    option = ",".join(f"{role}=MINE" for role in lacking[nearest])
-    return (
-        f"{where} matches no format: it has {shown(names)}. Expected: {expected}. For "
-        f"{nearest} it lacks, by its usual names: {usual}. "
-        f"Name your columns, such as --columns {option}"
-    )
 
 
 # --------------------------------------------------------------------------------------------
@@ -549,14 +424,14 @@ def _is_blank(text: Text) -> bool:
     return not any(message["content"].strip() for message in text)
 
 
-_FORMATS = (
+FORMATS = (
     Format("preference", _preference, one_of=("chosen", "rejected")),
     Format("unpaired preference", _completion, ("prompt", "completion", "label"), groups=True),
     Format("prompt-completion", _completion, ("prompt", "completion"), groups=True),
     Format("multiple choice", _choice, ("prompt", "choices", "answer")),
     Format("chat", _conversation, ("messages",), optional=("id",), groups=True),
 )
-_ASKED = Format("questions with options", _asked, ("prompt", "choices"))
+ASKED = Format("questions with options", _asked, ("prompt", "choices"))
 
 
 def bare_format(style: str) -> Format:
@@ -566,6 +441,6 @@ def bare_format(style: str) -> Format:
     prompt of its own, "verbatim" a format of TRL's.
     """
     if style == "verbatim":
-        return _FORMATS[0]
+        return FORMATS[0]
     column = "question" if style == "question" else "prompt"
-    return replace(_FORMATS[3], columns={"prompt": column})
+    return replace(FORMATS[3], columns={"prompt": column})

@@ -17,8 +17,9 @@ from typing import Any, overload
 
 import pyarrow as pa
 
-from likra.data.formats import Example, Format, Labelled, Text, recognise
+from likra.data.formats import Example, Format, Labelled, Text
 from likra.data.reading import Reading
+from likra.data.recognise import recognise
 from likra.data.rows import BadRowError, Row
 from likra.errors import LikraError
 

@@ -70,9 +70,14 @@ class PromptTemplate:
             BadRowError: a field that the row lacks, or whose value is no text or number.
 
         """
-        values = row if prompt is None or "prompt" in row else {**row, "prompt": prompt}
+        values = row if prompt is None else {"prompt": prompt, **row}
         if self.is_jinja:
-            return self._rendered(values)
+            return self._rendered(values, shown(row))
+        for name in self.fields:
+            if not has(values, name):
+                raise BadRowError(
+                    f"no field '{name}' for the prompt template", f"it has {shown(row)}"
+                )
         return "".join(
             before if name is None else before + _text_in(values, name)
             for before, name in self._pieces
@@ -123,7 +128,7 @@ class PromptTemplate:
         found = meta.find_undeclared_variables(self._environment.parse(self._source))
         return tuple(sorted(found - set(self._environment.globals), key=self.text.index))
 
-    def _rendered(self, values: Mapping[str, Any]) -> str:
+    def _rendered(self, values: Mapping[str, Any], columns: str) -> str:
         from jinja2 import UndefinedError
 
         try:
@@ -132,7 +137,7 @@ class PromptTemplate:
             raise
         except UndefinedError as error:
             raise BadRowError(
-                "no field for the prompt template", f"{error.message}; the row has {shown(values)}"
+                "no field for the prompt template", f"{error.message}; it has {columns}"
             ) from error
         except Exception as error:  # an expression may raise anything at all
             raise BadRowError("the prompt template cannot be filled", one_line(error)) from error
@@ -166,11 +171,10 @@ def _present(value: object) -> object:
 
 
 def _text_in(row: Mapping[str, Any], name: str) -> str:
-    if not has(row, name):
-        raise BadRowError(f"no field '{name}' for the prompt template", f"the row has {shown(row)}")
     value = value_of(row, name)
     if not isinstance(value, str | int | float) or (isinstance(value, float) and math.isnan(value)):
         raise BadRowError(
-            f"the field '{name}' of the prompt template is no text or number", f"{value!r:.60}"
+            f"the field '{name}' of the prompt template is no text or number",
+            f"{value!r:.60}{' (Jinja can show it)' if isinstance(value, list | dict) else ''}",
         )
     return str(value)

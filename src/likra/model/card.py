@@ -1,5 +1,6 @@
 """The model card: README.md with the hub's metadata, and the curve of the evidence."""
 
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ def card(model: Parts, name: str) -> str:
             "",
             _formula(model),
             "",
-            *_use(name),
+            *_use(model, name),
             *_evidence(model),
             *_files(model),
         ]
@@ -64,7 +65,11 @@ def _formula(model: Parts) -> str:
     )
 
 
-def _use(name: str) -> list[str]:
+def _use(model: Parts, name: str) -> list[str]:
+    fields = model.prompt.fields
+    asked = '"a question"' if len(fields) < 2 else json.dumps(dict.fromkeys(fields, "..."))
+    options = "--question '...' --option '...' --option '...'" if len(fields) < 2 else "FILE"
+    form = [f"Prompts are made by the template `{model.prompt.template!r}`.", ""]
     return [
         "## Use",
         "",
@@ -72,11 +77,12 @@ def _use(name: str) -> list[str]:
         "from likra import Likra",
         "",
         f'model = Likra.from_pretrained("{name}")',
-        'model.rank("a question", ["an answer", "another answer"])',
+        f'model.rank({asked}, ["an answer", "another answer"])',
         "```",
         "",
-        f"or `likra rank {shlex.quote(name)} --question '...' --option '...' --option '...'`.",
+        f"or `likra rank {shlex.quote(name)} {options}`.",
         "",
+        *(form if fields else []),
     ]
 
 

@@ -50,6 +50,11 @@ class Prompt:
         return None if self.template is None else PromptTemplate(self.template)
 
     @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields of the template; empty without one."""
+        return () if self._template is None else self._template.fields
+
+    @property
     def filled(self) -> "Prompt":
         """The form of questions that were put into the template already."""
         return self if self.template is None else Prompt("continuation", self.chat)
@@ -86,17 +91,16 @@ class Prompt:
             return self._template.fill(question)
         if not isinstance(question, str):
             raise LikraError("the question is chat messages, and a prompt template is for text")
-        if len(self._template.fields) > 1:
-            fields = ", ".join(self._template.fields)
+        if len(self.fields) > 1:
             raise LikraError(
-                f"the model's prompt template has the fields {fields}, and one text cannot fill "
-                "them: rank a file that has these columns, or give a mapping in Python"
+                f"the model's prompt template has the fields {', '.join(self.fields)}, and one "
+                "text cannot fill them: give a file with these columns, or a mapping in Python"
             )
         return self._template.ask({}, question)
 
     def takes(self, row: Fields) -> bool:
         """Whether a row has all fields of the template, so that it can be given as it is."""
-        return self._template is not None and all(has(row, name) for name in self._template.fields)
+        return bool(self.fields) and all(has(row, name) for name in self.fields)
 
     def rendering(self, tokenizer: "PreTrainedTokenizerBase") -> Rendering:
         """How `likra.data.prompts` renders it.

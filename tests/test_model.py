@@ -247,6 +247,7 @@ BAD_DATA = [
     ("nowhere.jsonl", {}, "file not found"),
     (ROWS, {"negatives": "nonsense"}, "nonsense"),
     (ROWS, {"negatives": "file:x.jsonl"}, "for studies alone"),
+    (ROWS, {"prompt_template": "{goal}"}, "has no field 'goal'"),
     (ROWS, {"modes": ["dpo"]}, "unknown mode 'dpo'"),
     (ROWS, {"folds": 1}, "at least 2 folds"),
     ([{"prompt": "a", "rejected": " b"}], {"modes": ["sft"]}, "none of the modes sft"),

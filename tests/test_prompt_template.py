@@ -106,6 +106,11 @@ def test_the_template_is_what_is_reported(tmp_path):
     )
 
 
+def test_a_template_that_shows_the_answer_is_noted():
+    (_, note) = open_rows([ROW], Reading(prompt_template="{question} {answer}")).notes
+    assert note.startswith("the prompt template shows answer, which says what is right")
+
+
 def test_solved_examples_are_put_so_too(tmp_path):
     rows = [{"question": q, "choices": ["x", "y"], "answer": 1} for q in ("One?", "Two?")]
     path = tmp_path / "a.jsonl"
@@ -313,6 +318,12 @@ def test_a_model_is_measured_on_files_in_its_form(asking, tmp_path, monkeypatch)
     monkeypatch.setattr(Terms, "logprobs", logprobs)
     asking.evaluate(str(path))
     assert seen[0].choices[0].context == "P.\nQ: Which?\nA:"
+
+
+def test_what_is_distilled_is_put_so(asking, tmp_path):
+    for rows, template, field in (([ROW], None, "passage"), ([ROW], "{goal}", "goal")):
+        with pytest.raises(LikraError, match=f"'data' has no field '{field}'"):
+            asking.distill(rows, tmp_path / "head", prompt_template=template)
 
 
 def test_fields_of_a_template():

@@ -354,15 +354,26 @@ def _open(
     return FileTask(name, tables, notes)
 
 
+_TELL = ("answer", "label", "completion", "chosen", "rejected")  # roles that say what is right
+
+
 def _notes(source: str, table: Table) -> list[str]:
     columns = ", ".join(
         column if role == column else f"{role}={column}"
         for role, column in table.format.columns.items()
     )
     form = ", each put as 'Question: ... Answer:'" if table.format.asks else ""
-    if table.format.template is not None:
-        form = f", each put as '{table.format.template.shown}'"
+    template = table.format.template
+    if template is not None:
+        form = f", each put as '{template.shown}'"
     notes = [f"'{source}': {table.format.name} ({columns}), {len(table):,} questions{form}"]
+    shows = set(template.fields if template else ())
+    told = [name for role in _TELL if (name := table.format.columns.get(role)) in shows]
+    if told:
+        notes.append(
+            f"the prompt template shows {', '.join(told)}, which says what is right: a new question "
+            "has no such column"
+        )
     if table.dropped:
         kinds = ", ".join(f"{kind}: {count:,}" for kind, count in table.dropped.most_common())
         total = sum(table.dropped.values())

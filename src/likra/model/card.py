@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from likra.data.template import PromptTemplate
 from likra.model.evidence import Evidence, Row, sentences
 from likra.model.parts import Parts
 from likra.model.terms import Prior
@@ -69,7 +70,6 @@ def _use(model: Parts, name: str) -> list[str]:
     fields = model.prompt.fields
     asked = '"a question"' if len(fields) < 2 else json.dumps(dict.fromkeys(fields, "..."))
     options = "--question '...' --option '...' --option '...'" if len(fields) < 2 else "FILE"
-    form = [f"Prompts are made by the template `{model.prompt.template!r}`.", ""]
     return [
         "## Use",
         "",
@@ -82,8 +82,15 @@ def _use(model: Parts, name: str) -> list[str]:
         "",
         f"or `likra rank {shlex.quote(name)} {options}`.",
         "",
-        *(form if fields else []),
+        *_form(model),
     ]
+
+
+def _form(model: Parts) -> list[str]:
+    if model.prompt.template is None:
+        return []
+    template = PromptTemplate(model.prompt.template)
+    return [f"Prompts are made by the template `{template.shown}`.", ""]
 
 
 def _evidence(model: Parts) -> list[str]:

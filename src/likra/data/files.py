@@ -371,8 +371,8 @@ def _notes(source: str, table: Table) -> list[str]:
     told = [name for role in _TELL if (name := table.format.columns.get(role)) in shows]
     if told:
         notes.append(
-            f"the prompt template shows {', '.join(told)}, which says what is right: a new question "
-            "has no such column"
+            f"the prompt template shows {', '.join(told)}, which says what is right: a new "
+            "question has no such column"
         )
     if table.dropped:
         kinds = ", ".join(f"{kind}: {count:,}" for kind, count in table.dropped.most_common())

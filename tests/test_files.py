@@ -321,6 +321,18 @@ def test_wrong_answers_to_questions_of_punctuation_alone(tmp_path):
     assert keys == ["?", "!"]
 
 
+def test_wrong_answers_by_the_usual_names(tmp_path):
+    rows = [
+        {"question_id": 7, "rejected": "x"},
+        {"id": None, "prompt": "", "goal": "Which?", "rejected": ["x", "y"]},
+        {"question": "Who?", "rejected": "x"},
+    ]
+    wrong = list(read_wrong_answers(jsonl(tmp_path / "a.jsonl", *rows)))
+    assert wrong == [("7", ["x"]), ("which", ["x", "y"]), ("who", ["x"])]
+    with pytest.raises(LikraError, match="line 1: expected id .* it has columns frage, rejected"):
+        list(read_wrong_answers(jsonl(tmp_path / "b.jsonl", {"frage": "?", "rejected": "x"})))
+
+
 @given(st.lists(st.sampled_from("abcdefghijkl"), min_size=4), st.integers(0, 9))
 def test_held_out_questions_share_no_stem_with_the_others(stems, seed):
     try:
@@ -643,9 +655,9 @@ def test_splits_of_the_hub_that_would_be_one(tmp_path, monkeypatch):
         (
             "a.jsonl",
             b'{"text": "x", "n": 1}',
-            "it has columns text, n. Expected: ",
+            "it has columns text, n. For ",
         ),
-        ("a.jsonl", b'{"prompt": "x"}', "matches no format: it has columns prompt. Expected: "),
+        ("a.jsonl", b'{"prompt": "x"}', "matches no format: it has columns prompt. For "),
     ],
 )
 def test_a_file_that_cannot_be_read(tmp_path, name, content, words):

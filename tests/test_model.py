@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM
 
 import likra
 from likra import Likra, LikraError, Prior, Prompt
+from likra.data.reading import Reading
 from likra.heads.base import POCKET, fingerprint, open_model, weights_digest
 from likra.heads.lora import Head
 from likra.heads.settings import SamplingSettings
@@ -246,6 +247,7 @@ BAD_DATA = [
     ("nowhere.jsonl", {}, "file not found"),
     (ROWS, {"negatives": "nonsense"}, "nonsense"),
     (ROWS, {"negatives": "file:x.jsonl"}, "for studies alone"),
+    (ROWS, {"prompt_template": "{goal}"}, "has no field 'goal'"),
     (ROWS, {"modes": ["dpo"]}, "unknown mode 'dpo'"),
     (ROWS, {"folds": 1}, "at least 2 folds"),
     ([{"prompt": "a", "rejected": " b"}], {"modes": ["sft"]}, "none of the modes sft"),
@@ -794,7 +796,7 @@ def test_rows_that_cannot_be_ranked_are_named(model, tmp_path):
         model.parts,
         source,
         tmp_path / "out.jsonl",
-        on_bad_row="skip",
+        reading=Reading(on_bad_row="skip"),
         log=notes.append,
     )
     assert done == 5
@@ -803,7 +805,7 @@ def test_rows_that_cannot_be_ranked_are_named(model, tmp_path):
     odd = [{"question": "a", "choices": ["b"]}, {"question": chat, "choices": ["b", "c"]}]
     mixed = write_jsonl(tmp_path / "m.jsonl", [*QUESTIONS[:2], *odd])
     notes.clear()
-    skipping = {"on_bad_row": "skip", "log": notes.append}
+    skipping = {"reading": Reading(on_bad_row="skip"), "log": notes.append}
     assert rank_file(model.parts, mixed, tmp_path / "out4.jsonl", **skipping) == 2
     assert "line 3: 'a' has 1 option" in notes[0]
     assert "chat messages need a chat template" in notes[1]

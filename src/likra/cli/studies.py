@@ -31,9 +31,10 @@ StudyName = Annotated[
 ]
 
 with_study_settings = with_settings(
-    "model task data train_task train_data columns answer_base seeds snapshots negatives modes "
-    "weight metric num_fewshot fewshot eval_fraction eval_questions on_leakage on_bad_row "
-    "apply_chat_template allow_code training.learning_rate training.batch_size long_prompts dtype"
+    "model task data train_task train_data columns answer_base prompt_template seeds snapshots "
+    "negatives modes weight metric num_fewshot fewshot eval_fraction eval_questions on_leakage "
+    "on_bad_row apply_chat_template allow_code training.learning_rate training.batch_size "
+    "long_prompts dtype"
 )
 
 
@@ -108,8 +109,9 @@ def plan(
 
 
 @with_settings(
-    "model task data train_split columns answer_base snapshots negatives on_bad_row "
-    "apply_chat_template allow_code training.learning_rate training.batch_size long_prompts dtype",
+    "model task data train_split columns answer_base prompt_template snapshots negatives "
+    "on_bad_row apply_chat_template allow_code training.learning_rate training.batch_size "
+    "long_prompts dtype",
     defaults=True,
 )
 def train(

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from likra.data.leakage import stem_digest
-from likra.data.load import load_task
 from likra.data.rendering import PLAIN, Rendering, chat_template_of
 from likra.errors import LikraError
 from likra.heads.lora import Head
+from likra.model.data import open_data, read_for
 from likra.model.parts import Parts
 from likra.model.terms import Prior, Term, Terms
 from likra.questions import check_questions
@@ -46,7 +46,7 @@ def evaluate(
     """
     import pandas as pd
 
-    opened = load_task(task, data)
+    opened = open_data(task, read_for(model.prompt, task), data)
     split = opened.eval_split or opened.train_split
     if split is None:
         raise LikraError(f"'{opened.name}' has no questions to evaluate on")

@@ -1,6 +1,7 @@
 """The folder of a model: likra.json, the heads as plain PEFT adapters, and README.md.
 
-Nothing in it is executed: weights are safetensors, and the rest is JSON and text.
+Nothing in it is executed: weights are safetensors, and the rest is JSON and text. A prompt template
+is rendered in Jinja's sandbox.
 """
 
 import hashlib
@@ -30,7 +31,7 @@ from likra.model.terms import BASE, PRIOR, Prior
 from likra.scores.ratio import MODES
 from likra.scores.selection import CANDIDATES, Ranking
 
-FILE, FORMAT = "likra.json", 1
+FILE, FORMAT = "likra.json", 2  # 1 has no prompt template
 CARD = "README.md"
 ADAPTER = (CONFIG, WEIGHTS)  # what a PEFT adapter takes
 
@@ -82,11 +83,11 @@ def _content(model: Parts, heads: dict[str, Head]) -> dict[str, Any]:
     """What ``likra.json`` holds; a head that is a term alone is added to the heads."""
     terms = _terms(model, heads)
     return {
-        "format": FORMAT,
+        "format": FORMAT if model.prompt.template else 1,  # which older versions read
         **terms,
         "base": {"name": model.base.name, "fingerprint": fingerprint(model.base)},
         "heads": {name: _digest(head.folder) for name, head in heads.items() if head.folder},
-        "prompt": asdict(model.prompt),
+        "prompt": model.prompt.as_json,
         "per_character": model.per_character,
         "truncate": model.truncate,
         "fit": None if model.chosen is None else asdict(model.chosen),

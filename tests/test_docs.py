@@ -1,4 +1,4 @@
-"""The documentation site: it builds without a warning, and its pages need nothing but themselves."""
+"""The documentation site: it builds without a warning, and needs nothing but itself."""
 
 import os
 import re
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
-    """The built site. A broken link, a missing anchor or a page that is not in the menu is an error."""
+    """The built site; a broken link, or a page that is not in the menu, is an error."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}

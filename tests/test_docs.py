@@ -74,6 +74,14 @@ def test_every_link_of_a_built_page_leads_somewhere(pages):
     assert seen > len(pages)
 
 
+def test_links_of_the_readme_lead_to_files():
+    """It is no page of the site; its links lead into the pages' sources."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "//" not in link]
+    assert len(links) > 5
+    assert not [link for link in links if not (ROOT / link).exists()]
+
+
 def test_pages_load_nothing_from_elsewhere(site, pages):
     assert not [load for page in pages.values() for load in page.loads if "//" in load]
     for style in site.rglob("*.css"):

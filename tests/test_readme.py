@@ -3,8 +3,8 @@
 Blocks are run in order, in a folder with small files under the names that the pages use for the
 reader's own. Two kinds of lines are not run to their end:
 
-- ``likra run`` takes minutes: ``likra plan`` is run instead, with the same options. It opens the
-  model and the data and packs all batches.
+- ``likra run`` takes minutes: ``likra plan`` is run instead, with the same options but one seed and
+  few evaluation questions. It reads model and data and packs all batches.
 - Lines with a text of `NOT_HERE` need what no test has. The command itself reads them, study and
   settings included, and is stopped where it would begin to work.
 """
@@ -61,7 +61,7 @@ class Stopped(Exception):  # noqa: N818
 def blocks(document: str) -> Iterator[tuple[str, str]]:
     """The (language, text) of each block: fenced, or in Markdown's older way, indented."""
     text = (ROOT / document).read_text("utf-8")
-    pattern = r"^```(\w*)\n(.*?)^```$|(?<=\n\n)((?:    .*\n|\n(?=    ))+)"
+    pattern = r"^```(\w*)\n(.*?)^```$|(?<=\n\n)((?:    [^\n]*\n|\n(?=    ))+)"
     for match in re.finditer(pattern, text, re.DOTALL | re.MULTILINE):
         language, fenced, indented = match.groups()
         if fenced is not None:
@@ -93,8 +93,16 @@ def run_likra(line: str, monkeypatch: pytest.MonkeyPatch) -> str:
                 owner = likra.Likra if name == "fit" else import_module(f"likra.{module}")
                 patch.setattr(owner, name, stop)
         elif arguments[0] == "run":
-            here = ["--no-calibrate", "--eval-questions", "8", "--output", "planned"]
-            arguments = ["plan", *arguments[1:], *here]
+            small = [
+                "--no-calibrate",
+                "--seeds",
+                "0",
+                "--eval-questions",
+                "8",
+                "--output",
+                "planned",
+            ]
+            arguments = ["plan", *arguments[1:], *small]
         result = CliRunner().invoke(app, arguments)
     if missing:
         assert isinstance(result.exception, Stopped), f"{line}: {result.output}"
@@ -111,7 +119,7 @@ def stop(*_: object, **__: object) -> None:
 
 def run_command(line: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """What a command of a shell block prints."""
-    name = line.split()[0]
+    name = line.split(maxsplit=1)[0]
     if name == "likra":
         return run_likra(line, monkeypatch)
     if name == "pip":  # it would install: what it names must be there
@@ -228,7 +236,7 @@ def test_the_quickstart(tmp_path, monkeypatch):
     assert len(ranked) == 2
     assert all(text.index("Lisbon") < text.index("Paris") for text in ranked)
     rows = list(csv.DictReader((tmp_path / "ranked.csv").open(encoding="utf-8")))
-    assert [row["answer"] for row in rows] == ["Stockholm", "Doha"]
+    assert [row["prediction"] for row in rows] == ["Stockholm", "Doha"]
     assert names["ankara"] > names["rome"]
 
 

@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 from logging import WARNING
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.security import HTTPBearer
 
 from likra import __version__
 from likra.errors import LikraError
@@ -65,6 +66,7 @@ def create_app(served: Served, settings: Settings) -> FastAPI:
         lifespan=lifespan,
         redoc_url=None,
         responses=ERRORS,
+        dependencies=[Depends(HTTPBearer(auto_error=False))],  # described only: the gate checks it
     )
     app.state.server = Server(settings, batcher, metrics)
     app.include_router(rerank.router)

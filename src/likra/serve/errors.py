@@ -35,9 +35,9 @@ def error_response(
     status: int, message: str, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     """An error in the form of all errors."""
-    # a name in a request may hold what is no character
-    clean = message.encode("utf-8", "replace").decode("utf-8")
-    content = {"error": {"message": clean, "type": TYPES.get(status, INVALID)}}
+    line = " ".join(message.split())  # it may quote a prompt, or a name that is no Unicode text
+    line = line.encode("utf-8", "replace").decode("utf-8")
+    content = {"error": {"message": line, "type": TYPES.get(status, INVALID)}}
     return JSONResponse(content, status, headers)
 
 

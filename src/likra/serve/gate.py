@@ -44,7 +44,8 @@ class Gate:
             await send(message)
 
         try:
-            await self._pass(scope, receive, sending)
+            with self.metrics.open.track_inprogress():
+                await self._pass(scope, receive, sending)
         finally:
             seconds = time.perf_counter() - start
             path = getattr(scope.get("route"), "path", "other")

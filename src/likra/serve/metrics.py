@@ -36,6 +36,9 @@ class Metrics:
         self.waiting = Gauge(
             "likra_waiting_requests", "Requests that wait for the model.", registry=registry
         )
+        self.open = Gauge(
+            "likra_open_requests", "Requests that are not answered yet.", registry=registry
+        )
         self.reloads = Counter(
             "likra_reloads", "Models that were loaded.", ["result"], registry=registry
         )

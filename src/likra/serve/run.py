@@ -44,12 +44,15 @@ def serve(
 
 def _bound(host: str, port: int) -> socket.socket:
     """A socket at the address; before the model is opened, so that one in use is found at once."""
+    listener = None
     try:
         ((family, *_, address), *_) = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         listener = socket.socket(family)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-    except (OSError, OverflowError, UnicodeError) as error:
+    except (OSError, UnicodeError) as error:
+        if listener is not None:
+            listener.close()
         reason = getattr(error, "strerror", None) or error
         raise LikraError(
             f"cannot listen on {host}, port {port} ({reason}): give another --host or --port"

@@ -155,7 +155,7 @@ def test_rank_gives_what_the_library_gives(client, model):
 def nats_of(ranked) -> dict:
     """The numbers of a ranked option, which another batch may round otherwise."""
     names = ("probability", "score", "positive_logprob", "negative_logprob")
-    return {name: pytest.approx(getattr(ranked, name), abs=1e-5) for name in names}
+    return {name: nats(getattr(ranked, name)) for name in names}
 
 
 def test_fifty_clients_at_once_each_get_their_own_answer(client_of, model):
@@ -179,7 +179,7 @@ def test_fifty_clients_at_once_each_get_their_own_answer(client_of, model):
         expected = model.rank(question, own)
         assert [one["text"] for one in ranked] == [one.text for one in expected]
         scores = [one["score"] for one in ranked]
-        assert scores == pytest.approx([one.score for one in expected], abs=1e-5)
+        assert scores == nats([one.score for one in expected])
     assert sample(client, "likra_batch_requests_count") == 1  # in one pass
     assert sample(client, "likra_batch_requests_sum") == 50
     assert sample(client, "likra_candidates_total") == 200
@@ -231,7 +231,7 @@ def test_what_is_of_different_kinds_is_answered_beside_one_another(client, model
 def relevance(model) -> list[tuple[int, float]]:
     """Place and probability of each option, best first, by the library."""
     ranked = model.rank(QUESTION, OPTIONS)
-    return [(OPTIONS.index(one.text), pytest.approx(one.probability, abs=1e-5)) for one in ranked]
+    return [(OPTIONS.index(one.text), pytest.approx(one.probability, abs=1e-4)) for one in ranked]
 
 
 @pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/rerank"])
@@ -291,7 +291,7 @@ def test_scores_as_vllm(client, model, body, path):
     assert [one["score"] for one in raw] == nats(expected)
     assert [(one["index"], one["object"]) for one in raw] == [(i, "score") for i in range(4)]
     shares = [one["score"] for one in client.post(path, json=body).json()["data"]]
-    assert shares == pytest.approx(1 / (1 + np.exp(-expected)), abs=1e-5)
+    assert shares == pytest.approx(1 / (1 + np.exp(-expected)), abs=1e-4)
 
 
 def test_the_examples_of_the_description_are_answered(client):
@@ -739,7 +739,7 @@ def _check_clients(address: str, model: Likra) -> None:
     """Cohere's own clients, of both versions."""
     asked = {"model": "any", "query": QUESTION, "documents": OPTIONS, "top_n": 2}
     expected = [
-        (OPTIONS.index(one.text), pytest.approx(one.probability, abs=1e-5))
+        (OPTIONS.index(one.text), pytest.approx(one.probability, abs=1e-4))
         for one in model.rank(QUESTION, OPTIONS)[:2]
     ]
     for make in (cohere.Client, cohere.ClientV2):

@@ -1,5 +1,6 @@
 """The command that serves a model over HTTP."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -75,6 +76,8 @@ def serve(  # noqa: PLR0913 - one parameter for each option
         raise LikraError(
             f"serving needs the package '{error.name}': pip install 'likra[serve]'"
         ) from error
+    # oneDNN keeps what it prepares for each shape of a product, and here every batch has another
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     quiet()
     from likra.serve.models import Source
     from likra.serve.run import serve as run

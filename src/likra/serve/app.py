@@ -31,8 +31,10 @@ the header `Authorization: Bearer KEY`."""
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": forms.ErrorAnswer, "description": description}
     for status, description in {
+        400: "The body is not JSON.",
         401: "The key is missing or wrong.",
         413: "The body is too large.",
+        415: "The body is not said to be JSON.",
         422: "The request cannot be answered; the message says why.",
         429: "Too many requests wait; try again after Retry-After seconds.",
         500: "The server failed.",
@@ -85,7 +87,14 @@ def _add_routes(app: FastAPI) -> None:
     app.post("/v1/explain", summary="Explain an answer")(_explain)
     app.post("/v1/generate", summary="Write an answer")(_generate)
     app.get("/v1/models", summary="The model that is served")(_models)
-    app.post("/v1/models/reload", summary="Load the model's folder again")(_reload)
+    app.post(
+        "/v1/models/reload",
+        summary="Load the model's folder again",
+        responses={
+            403: {"model": forms.ErrorAnswer, "description": "The server has no key."},
+            409: {"model": forms.ErrorAnswer, "description": "The old model serves on."},
+        },
+    )(_reload)
     app.get("/health", summary="Whether requests are answered")(_health)
     app.get("/metrics", summary="Counters for Prometheus", response_class=Response)(_metrics)
 

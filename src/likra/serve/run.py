@@ -15,6 +15,7 @@ from likra.serve.logs import start_logs
 from likra.serve.models import Source, open_served
 from likra.serve.settings import Settings
 
+BACKLOG = 2048  # connections that are not accepted yet
 LOCAL = {"127.0.0.1", "::1", "localhost"}
 
 
@@ -32,6 +33,7 @@ def serve(
     with _bound(host, port) as listener:
         served = open_served(source, log)
         start_logs(log_text=settings.log_text)
+        listener.listen(BACKLOG)  # before it is said, so that nobody is refused who reads it
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}"
         log(f"serving {served.name} (version {served.version}) at {address}")
@@ -66,6 +68,7 @@ async def _serve(app: object, listener: socket.socket, settings: Settings) -> No
         log_config=None,
         access_log=False,
         server_header=False,
+        backlog=BACKLOG,
         timeout_graceful_shutdown=int(settings.limits.seconds) + 1,
     )
     loop = asyncio.get_running_loop()

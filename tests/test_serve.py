@@ -20,7 +20,7 @@ import cohere
 import httpx2 as httpx
 import numpy as np
 import pytest
-from conftest import nats
+from conftest import nats, tiny_tokenizer
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -29,6 +29,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import likra
 from likra import Likra, LikraError
 from likra.cli.serve import serve as serve_command
+from likra.data.rendering import chat_template_of
 from likra.model.folder import save
 from likra.serve import app as app_module
 from likra.serve.app import create_app
@@ -190,6 +191,13 @@ def test_a_chat_is_refused_by_a_model_of_plain_text(client):
     response = client.post("/v1/rank", json={"messages": messages, "candidates": OPTIONS})
     assert response.status_code == 422
     assert "chat template" in response.json()["error"]["message"]
+
+
+def test_a_chat_that_the_template_refuses():
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    with pytest.raises(LikraError, match="refuses the messages: roles must alternate"):
+        chat_template_of(tokenizer)([{"role": "user", "content": "w3"}])
 
 
 def test_explain_gives_what_the_library_gives(client, model):
@@ -695,6 +703,12 @@ def test_without_the_extra(monkeypatch, missing):
 def test_limits_are_above_zero(bad):
     with pytest.raises(LikraError, match=f"the limit of {next(iter(bad))}"):
         Limits(**bad)
+
+
+@pytest.mark.parametrize("key", ["", " ", "a key", "a-key\n", "schlüssel"])
+def test_a_key_that_no_header_can_bring(key):
+    with pytest.raises(LikraError, match="the API key"):
+        Settings(api_key=key)
 
 
 def test_a_process(folder, tmp_path, model):

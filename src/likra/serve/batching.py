@@ -139,8 +139,6 @@ class Batcher(Generic[Model, Ask]):
         others: deque[Waiting[Ask]] = deque()
         kind: Hashable = None
         for one in self._waiting:
-            if one.future.cancelled():
-                continue
             own = self._kind(one.ask)
             if batch and (own != kind or len(batch) == MAX_BATCH):
                 others.append(one)

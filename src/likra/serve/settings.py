@@ -56,5 +56,8 @@ class Settings:
     origins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.api_key is not None and not self.api_key.strip():
-            raise LikraError("the API key is empty: give one, or leave out --api-key")
+        key = self.api_key
+        if key is not None and not (key.isascii() and key.isprintable() and key.split() == [key]):
+            raise LikraError(
+                "the API key (--api-key or LIKRA_API_KEY) must be ASCII characters without spaces"
+            )

@@ -36,7 +36,7 @@ from likra.serve.app import create_app
 from likra.serve.batching import Batcher, BusyError, ClosedError
 from likra.serve.logs import JsonLines
 from likra.serve.models import Source, open_served
-from likra.serve.run import serve
+from likra.serve.run import _bound, serve
 from likra.serve.settings import Limits, Settings
 
 TEST = likra.load_task("pocket").questions("test")
@@ -690,6 +690,12 @@ def test_a_port_in_use_is_one_line(folder):
         port = listener.getsockname()[1]
         with pytest.raises(LikraError, match=f"cannot listen on 127.0.0.1, port {port}"):
             serve(Source(str(folder)), Settings(), "127.0.0.1", port, print)
+
+
+def test_answers_are_not_held_back_by_nagle():
+    """asyncio sets TCP_NODELAY only on sockets whose protocol is given; else answers take 40 ms."""
+    with _bound("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
 
 
 @pytest.mark.parametrize("missing", ["fastapi", "uvicorn", "prometheus_client"])

@@ -48,8 +48,10 @@ def _bound(host: str, port: int) -> socket.socket:
     """A socket at the address; before the model is opened, so that one in use is found at once."""
     listener = None
     try:
-        ((family, *_, address), *_) = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        listener = socket.socket(family)
+        # asyncio turns Nagle's delays off only where the socket says that it is TCP
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+        ((family, kind, protocol, _, address), *_) = found
+        listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except (OSError, UnicodeError) as error:

@@ -28,6 +28,7 @@ LAYERS = [
     "report",
     "model",
     "integrations",
+    "serve",
     "cli",
     "__main__",
 ]
@@ -77,7 +78,9 @@ def test_every_module_has_its_layer():
     assert names - set(APART) == set(LAYERS)
 
 
-HEAVY = "{'torch', 'transformers', 'peft', 'lm_eval', 'pandas', 'matplotlib', 'datasets'}"
+HEAVY = (
+    "{'torch', 'transformers', 'peft', 'lm_eval', 'pandas', 'matplotlib', 'datasets', 'fastapi'}"
+)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import typer
 from likra.cli.evaluate import evaluate
 from likra.cli.generate import generate
 from likra.cli.model import card, explain, fit, push, rank
+from likra.cli.serve import serve
 from likra.cli.studies import compare, pack, plan, plot, run, train, verdict
 from likra.cli.tasks import negatives, tasks_app
 from likra.cli.terminal import INTERRUPTED, TERMINATED, StoppedError
@@ -35,7 +36,7 @@ def _first_line(command: Callable[..., None]) -> str:
     return (command.__doc__ or "").partition("\n")[0]
 
 
-MODEL_COMMANDS = (fit, rank, explain, generate, card, push)
+MODEL_COMMANDS = (fit, rank, explain, generate, serve, card, push)
 STUDY_COMMANDS = (run, plan, train, plot, compare, verdict, pack)
 for command in (*MODEL_COMMANDS, *STUDY_COMMANDS):
     app.command(short_help=_first_line(command))(command)

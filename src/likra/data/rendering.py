@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from likra.errors import LikraError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -35,17 +37,22 @@ def chat_template_of(tokenizer: "PreTrainedTokenizerBase") -> ChatTemplate:
 
     ``add_generation_prompt`` opens the assistant's turn after the messages; without it the last
     message is left open, as lm-evaluation-harness wants it, or with ``complete`` it is ended.
+    It raises a LikraError for messages that the template refuses.
     """
+    from jinja2 import TemplateError
 
     def render(
         messages: list[dict[str, str]], add_generation_prompt: bool = True, complete: bool = False
     ) -> str:
-        text = tokenizer.apply_chat_template(
-            messages,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=not (add_generation_prompt or complete),
-        )
+        try:
+            text = tokenizer.apply_chat_template(
+                messages,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=not (add_generation_prompt or complete),
+            )
+        except TemplateError as error:  # a role that it does not know, or a turn out of order
+            raise LikraError(f"the chat template refuses the messages: {error}") from error
         return str(text)
 
     return render

@@ -73,7 +73,8 @@ def encode_answers(
             try:
                 encode(base.tokenizer, [choice], base.max_length, truncate=truncate)
             except LikraError as error:
-                raise LikraError(f"{question.where}: {error}") from error
+                named = f"{question.where}: " if question.id or question.origin else ""
+                raise LikraError(f"{named}{error}") from error
         raise
 
 

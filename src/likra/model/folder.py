@@ -223,7 +223,7 @@ def load(
     device: str | None = None,
 ) -> Parts:
     """Open a model: see `likra.model.likra.Likra.from_pretrained`."""
-    folder = _local(str(name))
+    folder = local_folder(str(name))
     content = read(folder)
     with _readable(folder / FILE):
         check_heads(folder, content)
@@ -286,8 +286,25 @@ def _in_mode(kept: Parts, mode: str, folder: Path) -> Parts:
     )
 
 
-def _local(name: str) -> Path:
-    """The folder itself, or that of the cache for a model on the hub."""
+def base_fingerprint(folder: Path) -> str:
+    """Which base model the heads in a folder are of: see `likra.heads.base.fingerprint`.
+
+    Raises:
+        LikraError: as `read`.
+
+    """
+    content = read(folder)
+    with _readable(folder / FILE):
+        return str(content["base"]["fingerprint"])
+
+
+def local_folder(name: str) -> Path:
+    """The folder itself, or that of the cache for a model on the hub.
+
+    Raises:
+        LikraError: it is neither here nor on the hub.
+
+    """
     if Path(name).exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
         return Path(name)
     from huggingface_hub import snapshot_download

@@ -1,0 +1,1 @@
+"""A model behind HTTP: requests that wait are answered together, on one loaded base."""

@@ -389,15 +389,18 @@ def test_a_stopped_command_says_so_and_leaves_no_temporary_folder(tmp_path, numb
 
 
 OPTIONS = {
-    "run": "model task data train-task train-data columns answer-base seeds snapshots negatives "
+    "run": "model task data train-task train-data columns answer-base "
+    "prompt-template seeds snapshots negatives "
     "modes weight metric num-fewshot fewshot eval-fraction eval-questions on-leakage on-bad-row "
     "apply-chat-template no-chat-template allow-code lr batch-size long-prompts dtype set output "
     "quiet",
-    "plan": "model task data train-task train-data columns answer-base seeds snapshots negatives "
+    "plan": "model task data train-task train-data columns answer-base "
+    "prompt-template seeds snapshots negatives "
     "modes weight metric num-fewshot fewshot eval-fraction eval-questions on-leakage on-bad-row "
     "apply-chat-template no-chat-template allow-code lr batch-size long-prompts dtype set output "
     "calibrate no-calibrate",
     "train": "output model task data split heads negatives snapshots columns answer-base "
+    "prompt-template "
     "on-bad-row apply-chat-template no-chat-template long-prompts seed lr batch-size dtype "
     "allow-code set",
     "plot": "modes weight weights validation-fraction metric figures set output",
@@ -407,7 +410,7 @@ OPTIONS = {
     "eval": "data allow-code",
     "negatives": "",
     "tasks": "",
-    "tasks show": "data columns answer-base split num-fewshot fewshot on-bad-row "
+    "tasks show": "data columns answer-base prompt-template split num-fewshot fewshot on-bad-row "
     "apply-chat-template no-chat-template allow-code model set",
 }
 

@@ -90,7 +90,7 @@ def students(correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def bootstrap(correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Percentiles of resampled questions and seeds."""
     size = correct.shape[1] * correct.shape[2]
-    sums = [resampled_sums(own[None], number)[:, 0] for number, own in enumerate(correct)]
+    sums = [resampled_sums(own[None], SEED)[:, 0] for own in correct]
     found = [estimate(own / size) for own in sums]
     return np.array([own.low for own in found]), np.array([own.high for own in found])
 

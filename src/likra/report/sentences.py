@@ -90,7 +90,11 @@ def in_short(study: Study, data: ReportData) -> list[str]:
 def findings(study: Study, data: ReportData) -> list[str]:
     """Further sentences; one that the data has nothing for is left out."""
     n = best_snapshot(data) or study.snapshots[-1]
-    difference = [*_difference(study, data, n), *_strongest_rival(study, data, n)]
+    difference = [
+        *_difference(study, data, n),
+        *_at_the_end(study, data, n),
+        *_strongest_rival(study, data, n),
+    ]
     return difference if _doubt(data, n) else [*difference, *_negatives_alone(study, data, n)]
 
 
@@ -113,6 +117,16 @@ def _difference(study: Study, data: ReportData, n: int) -> list[str]:
         f"({_corrected(data, row)}): Likra is better on {row['first_better']} questions, SFT on "
         f"{row['second_better']}."
     ]
+
+
+def _at_the_end(study: Study, data: ReportData, n: int) -> list[str]:
+    """The difference at the last n, which was not chosen by its outcome."""
+    last = study.snapshots[-1]
+    row = _against(study, data, "sft", last)
+    if row is None or last == n:
+        return []
+    p = p_value(row["p_value"], equals=True)
+    return [f"At the largest n, {last}, they differ by {signed(row['difference'])} (p {p})."]
 
 
 def _strongest_rival(study: Study, data: ReportData, n: int) -> list[str]:
@@ -197,7 +211,7 @@ def signed(values: Sequence[float]) -> str:
 
 
 def p_value(p: float, *, equals: bool = False) -> str:
-    """A p-value with two digits, not below what 100,000 flips can tell."""
+    """A p-value with two digits; small ones are not told apart."""
     if p < 1e-4:
         return "< 0.0001"
     text = f"{p:.2g}" if p < 0.1 else f"{p:.2f}"

@@ -27,6 +27,7 @@ from typer.testing import CliRunner
 
 import likra
 from likra.cli.main import app
+from likra.serve.forms import RankRequest
 
 ROOT = Path(__file__).parents[1]
 HUB = "data of the hub"
@@ -41,6 +42,8 @@ NOT_HERE = {
     "smollm2-paper/": "a model and questions from packages",
     "likra eval": HUB,
     "likra fit answers.jsonl": "half a minute more: the fits of pocket and capitals.csv are run",
+    "likra fit quiz.jsonl": "the same",
+    "likra serve": "a server, which does not end by itself",
 }
 WORK = (
     "report.results.run_study",
@@ -49,6 +52,7 @@ WORK = (
     "study.plan.plan_study",
     "integrations.lm_eval_run._execute",
     "model.likra.Likra.fit",
+    "serve.run.serve",
 )
 INSTALLING = ("python3 -m venv ", ". .venv/bin/activate")
 FORMULA = "score(answer) = "
@@ -71,10 +75,12 @@ def blocks(document: str) -> Iterator[tuple[str, str]]:
 
 
 def commands(block: str) -> Iterator[str]:
-    """The commands of a shell block: a line each, or as far as a here-document goes."""
+    """The commands of a shell block: a line each, or as far as it goes on below."""
     lines = iter(block.splitlines())
     for line in lines:
         command = [line]
+        while command[-1].endswith("\\"):
+            command.append(next(lines))
         if end := re.search(r"<<'(\w+)'$", line):
             while command[-1] != end[1]:
                 command.append(next(lines))
@@ -134,6 +140,10 @@ def run_command(line: str, monkeypatch: pytest.MonkeyPatch) -> str:
         return ""
     if name == "make":
         return shell(["make", "--dry-run", *shlex.split(line, comments=True)[1:]], ROOT)
+    if name == "curl":  # no server is there: the request must be one that it takes
+        body = shlex.split(line)[-1]
+        assert "localhost:8000/v1/rank " in line
+        return RankRequest.model_validate_json(body).model_dump_json()
     assert name == "cat", f"nothing says how to test: {line}"
     return shell(["sh", "-c", line], Path.cwd())
 

@@ -23,15 +23,8 @@ from likra.heads.objectives import (
     check_examples,
 )
 from likra.heads.settings import LoraSettings, TrainingSettings
-from likra.heads.train import (
-    PackedTrainer,
-    StepTrainer,
-    check_can_train,
-    check_snapshots,
-    part_size,
-    train_and_save,
-    trainer_settings,
-)
+from likra.heads.train import check_can_train, check_snapshots, train_and_save
+from likra.heads.trainer import PackedTrainer, StepTrainer, part_size, trainer_settings
 
 
 class Reference:
@@ -70,10 +63,9 @@ def train_objective(  # noqa: PLR0913 - those of train_head, and the objective's
 ) -> list[float]:
     """Train one head on right and wrong answers, and save it at the given numbers of questions.
 
-    As `likra.heads.train.train_head`: one pass in order, AdamW, constant learning rate, no weight
-    decay; a snapshot after n questions equals a run on the first n; the base comes back
-    bit-identical. The base is the reference, and there is no dropout, for the two would differ by
-    its noise.
+    As `likra.heads.train.train_head`: in order, by AdamW without weight decay; a snapshot after n
+    questions equals a run on the first n; the base comes back bit-identical. The base is the
+    reference, and there is no dropout, for the two would differ by its noise.
 
     Args:
         base: the frozen base model.
@@ -104,28 +96,29 @@ def train_objective(  # noqa: PLR0913 - those of train_head, and the objective's
     if objective not in OBJECTIVES:
         raise unknown("objective", objective, OBJECTIVES)
     chosen, settings = OBJECTIVES[objective], settings or TrainingSettings()
+    reference = reference or Reference()
     folders = {n: Path(folder) for n, folder in snapshots.items()}
     n_questions = max(folders, default=0)
-    check_snapshots(sorted(folders), settings.batch_size, len(examples))
+    check_snapshots(sorted(folders), settings, len(examples))
     check_can_train(base)
     used = [list(example) for example in examples[:n_questions]]
     check_examples(objective, used, part_size(settings), base.max_length)
     layout = checked_layout(base, [pair for example in used for pair in example]).layout
 
-    def trainer_of(head: PeftModel, scratch: str) -> StepTrainer:
+    def trainer_of(head: PeftModel, n: int, arguments: dict[str, Any]) -> StepTrainer:
         trainer = ObjectiveTrainer(
             model=head,
-            args=TrainingArguments(output_dir=scratch, **trainer_settings(base, settings, seed)),
+            args=TrainingArguments(**trainer_settings(base, settings, seed), **arguments),
             data_collator=partial(_collate, layout, chosen),
-            train_dataset=used,
+            train_dataset=used[:n],
         )
         trainer.objective = chosen
         trainer.beta = chosen.beta if beta is None else beta
-        trainer.reference = reference or Reference()
+        trainer.reference = reference
         return trainer
 
-    with fresh_head(base, lora or LoraSettings(), seed) as head:
-        return train_and_save(head, trainer_of, folders, settings, name, stamps, losses)
+    new_head = partial(fresh_head, base, lora or LoraSettings(), seed)
+    return train_and_save(new_head, trainer_of, folders, settings, name, stamps, losses)
 
 
 def _collate(layout: str, objective: Objective, batch: list[list[Any]]) -> dict[str, Tensor]:

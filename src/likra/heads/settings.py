@@ -1,14 +1,28 @@
 """Settings of LoRA, of training and of sampling. Needs no torch."""
 
+from collections.abc import Iterable
+from enum import Enum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from likra.errors import LikraError
 
 MLP = "mlp"  # the default target of LoRA: every linear layer of the MLPs, as in the paper
 
 Count = Annotated[int, Field(ge=1)]
 # not strict: YAML reads 1e-4 as text
 Positive = Annotated[float, Field(gt=0, strict=False)]
+
+
+class InStamp(Enum):
+    """Whether a setting is in the stamp of what it decides, in a field's ``Annotated``.
+
+    Without it: always.
+    """
+
+    UNLESS_DEFAULT = "unless default"  # it came after the first stamps, which so stay valid
+    NEVER = "never"  # it decides no number
 
 
 class Settings(BaseModel):
@@ -21,6 +35,17 @@ class Settings(BaseModel):
         allow_inf_nan=False,
         use_attribute_docstrings=True,
     )
+
+    def stamped(self) -> dict[str, object]:
+        """What of it enters a stamp, as JSON values: see `InStamp`."""
+        values = self.model_dump(mode="json")
+        for name, field in type(self).model_fields.items():
+            is_default = getattr(self, name) == field.default
+            if InStamp.NEVER in field.metadata or (
+                InStamp.UNLESS_DEFAULT in field.metadata and is_default
+            ):
+                del values[name]
+        return values
 
 
 class LoraSettings(Settings):
@@ -36,8 +61,13 @@ class LoraSettings(Settings):
     """'mlp' for every linear layer of the MLPs, or names of layers."""
 
 
+Schedule = Literal[
+    "constant", "constant_with_warmup", "linear", "cosine", "polynomial", "inverse_sqrt"
+]
+
+
 class TrainingSettings(Settings):
-    """How a head is trained: AdamW, constant learning rate, no weight decay, one pass."""
+    """How a head is trained: by AdamW without weight decay."""
 
     learning_rate: Positive = 1e-3
     """Learning rate of the heads."""
@@ -45,6 +75,37 @@ class TrainingSettings(Settings):
     """Training examples of one optimizer step."""
     gradient_accumulation_steps: Count = 1
     """Equal parts that a batch is divided into, where memory requires it."""
+    epochs: Annotated[Count, InStamp.UNLESS_DEFAULT] = 1
+    """Passes over the training examples, each in the same order."""
+    lr_scheduler_type: Annotated[Schedule, InStamp.UNLESS_DEFAULT] = "constant"
+    """How the learning rate changes, by the Trainer's names: constant, constant_with_warmup,
+    linear, cosine, polynomial or inverse_sqrt."""
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1, strict=False), InStamp.UNLESS_DEFAULT] = 0.0
+    """Part of the steps over which the learning rate rises from 0, in all schedules but
+    constant."""
+
+    @model_validator(mode="after")
+    def _warms_up(self) -> "TrainingSettings":
+        if self.warmup_ratio and self.lr_scheduler_type == "constant":
+            raise LikraError(
+                "training.warmup_ratio needs a schedule that warms up: set "
+                "training.lr_scheduler_type to constant_with_warmup, linear or cosine"
+            )
+        return self
+
+    @property
+    def is_one_pass(self) -> bool:
+        """Whether a run on more examples begins as a run on fewer."""
+        return self.epochs == 1 and self.lr_scheduler_type == "constant"
+
+    def runs(self, snapshots: Iterable[int]) -> list[tuple[int, ...]]:
+        """The snapshots, in numbers of examples, by the training run that saves them.
+
+        A snapshot after n examples is a run on the first n. Where a longer run does not begin as
+        a shorter one, each snapshot takes a run of its own.
+        """
+        numbers = tuple(sorted(snapshots))
+        return [numbers] if self.is_one_pass else [(n,) for n in numbers]
 
 
 class SamplingSettings(Settings):

@@ -1,8 +1,9 @@
-"""Training one head: one pass over its answers, with snapshots at given numbers of examples."""
+"""Training one head on its answers, with snapshots at given numbers of examples."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,8 +15,6 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import (
     PreTrainedModel,
-    PrinterCallback,
-    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -24,13 +23,14 @@ from transformers import (
 
 from likra.atomic import write_text
 from likra.engine.logprobs import answer_loss
-from likra.engine.packing import LAYOUTS, PADDING, Batch, Forest, Padded
+from likra.engine.packing import LAYOUTS, Batch
 from likra.engine.products import float32_products
 from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
 from likra.heads.base import BaseModel, checked_layout
 from likra.heads.lora import fresh_head, save_head
 from likra.heads.settings import LoraSettings, TrainingSettings
+from likra.heads.trainer import PackedTrainer, StepTrainer, trainer_settings
 from likra.progress import Advance, progress
 
 # How many processes were started together, as accelerate finds it.
@@ -55,11 +55,11 @@ def check_can_train(base: BaseModel) -> None:
         )
 
 
-def check_snapshots(snapshots: Sequence[int], batch_size: int, n_questions: int) -> None:
+def check_snapshots(snapshots: Sequence[int], settings: TrainingSettings, n_questions: int) -> None:
     """Refuse numbers of examples at which no snapshot can be taken.
 
     A snapshot after n examples equals a run on the first n. That holds where n is a whole number
-    of batches, or the end of the run.
+    of batches, or the end of a run.
 
     Raises:
         LikraError: not ascending, more than there are questions, or within a batch.
@@ -72,12 +72,13 @@ def check_snapshots(snapshots: Sequence[int], batch_size: int, n_questions: int)
             f"a snapshot at {snapshots[-1]} examples needs as many training questions, "
             f"and there are {n_questions}"
         )
-    for n in snapshots[:-1]:
-        if n % batch_size:
-            raise LikraError(
-                f"a snapshot at {n} examples falls within a batch of {batch_size}: "
-                "only the last one may"
-            )
+    for run in settings.runs(snapshots):
+        for n in run[:-1]:
+            if n % settings.batch_size:
+                raise LikraError(
+                    f"a snapshot at {n} examples falls within a batch of {settings.batch_size}: "
+                    "only the last one may"
+                )
 
 
 def train_head(  # noqa: PLR0913 - what is trained, how, and what is kept
@@ -94,15 +95,15 @@ def train_head(  # noqa: PLR0913 - what is trained, how, and what is kept
 ) -> list[float]:
     """Train one head on the pairs, in their order, and save it at the given numbers of examples.
 
-    Each snapshot is a plain PEFT folder, written whole or not at all. The base comes back
-    bit-identical.
+    Each snapshot is a plain PEFT folder, written whole or not at all. A snapshot after n examples
+    equals a run on the first n: see `TrainingSettings.runs`. The base comes back bit-identical.
 
     Args:
         base: the frozen base model.
         pairs: the (prompt, answer) pair of each example, or all its pairs; those after the last
             snapshot are not used.
         snapshots: folder by number of examples.
-        settings: learning rate and batch.
+        settings: learning rate, batch and epochs.
         lora: the shape of the head.
         seed: of the head's initialisation.
         name: shown with the progress; None shows nothing.
@@ -111,7 +112,7 @@ def train_head(  # noqa: PLR0913 - what is trained, how, and what is kept
         losses: a file for the losses as CSV; it is complete before the last snapshot is written.
 
     Returns:
-        The loss of each optimizer step: nats per answer token.
+        The loss of each optimizer step of the run on most examples: nats per answer token.
 
     Raises:
         LikraError: see `check_snapshots` and `check_can_train`; or the loss is not a number.
@@ -120,94 +121,26 @@ def train_head(  # noqa: PLR0913 - what is trained, how, and what is kept
     settings = settings or TrainingSettings()
     folders = {n: Path(folder) for n, folder in snapshots.items()}
     n_examples = max(folders, default=0)
-    check_snapshots(sorted(folders), settings.batch_size, len(pairs))
+    check_snapshots(sorted(folders), settings, len(pairs))
     check_can_train(base)
     examples = [[e] if isinstance(e, TokenPair) else list(e) for e in pairs[:n_examples]]
     layout = checked_layout(base, [pair for example in examples for pair in example]).layout
 
-    def trainer_of(head: PeftModel, scratch: str) -> StepTrainer:
+    def trainer_of(head: PeftModel, n: int, arguments: dict[str, Any]) -> StepTrainer:
         return HeadTrainer(
             model=head,
-            args=TrainingArguments(output_dir=scratch, **trainer_settings(base, settings, seed)),
+            args=TrainingArguments(**trainer_settings(base, settings, seed), **arguments),
             data_collator=partial(_collate, layout),
-            train_dataset=examples,
+            train_dataset=examples[:n],
         )
 
-    with fresh_head(base, lora or LoraSettings(), seed) as head:
-        return train_and_save(head, trainer_of, folders, settings, name, stamps, losses)
+    new_head = partial(fresh_head, base, lora or LoraSettings(), seed)
+    return train_and_save(new_head, trainer_of, folders, settings, name, stamps, losses)
 
 
 def _collate(layout: str, examples: list[list[TokenPair]]) -> dict[str, Tensor]:
     """Examples to one batch, as the mapping of tensors that the Trainer moves to its device."""
     return dict(vars(LAYOUTS[layout]([pair for pairs in examples for pair in pairs])))
-
-
-class StepTrainer(Trainer):
-    """`transformers.Trainer` on one device, which tells the loss of its optimizer steps."""
-
-    def __init__(self, *, args: TrainingArguments, **settings: Any) -> None:
-        # With several GPUs visible, the Trainer would wrap the model in DataParallel, which has no
-        # ``config``, and a step would take a batch on each.
-        if args.n_gpu > 1:
-            args._n_gpu = 1
-        super().__init__(args=args, **settings)
-        self.part_losses: list[Tensor] = []  # of the optimizer step under way
-        self.remove_callback(PrinterCallback)
-
-    def step_loss(self) -> float:
-        """The loss of the optimizer step just done, summed over its parts."""
-        total = torch.stack(self.part_losses).sum()
-        self.part_losses.clear()
-        return float(total)
-
-
-class PackedTrainer(StepTrainer):
-    """A trainer with a loss on packed batches, averaged over what `count` counts.
-
-    Everything else (precision, accumulation) is the library's.
-    """
-
-    loss_is_scaled_for_ga = True  # compute_loss divides by the count of the whole step
-
-    def count(self, part: dict[str, Tensor]) -> int:
-        """What the loss of a part is averaged over: its answer tokens."""
-        return int((part["answers"] != PADDING).sum())
-
-    def packed_loss(
-        self, model: PeftModel, batch: Batch, more: dict[str, Tensor], count: Tensor | int | None
-    ) -> Tensor:
-        """The loss of a part, summed and divided by the count (None for the part's own).
-
-        ``more`` is what the collator has put beside the batch.
-        """
-        raise NotImplementedError
-
-    def get_batch_samples(
-        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
-    ) -> tuple[list[dict[str, Tensor]], Tensor]:
-        """The parts of the next optimizer step, and their count.
-
-        The library counts the column ``labels``, less its first place in each row, which for
-        answers alone is wrong.
-        """
-        parts, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return parts, torch.tensor(sum(map(self.count, parts)), device=device)
-
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Tensor | tuple[Tensor, Any]:
-        """This part's share of the loss of its step."""
-        kind = Forest if "depth" in inputs else Padded
-        names = {own.name for own in fields(kind)}
-        batch = kind(**{name: tensor for name, tensor in inputs.items() if name in names})
-        more = {name: tensor for name, tensor in inputs.items() if name not in names}
-        loss = self.packed_loss(cast(PeftModel, model), batch, more, num_items_in_batch)
-        self.part_losses.append(loss.detach())
-        return (loss, {}) if return_outputs else loss
 
 
 class HeadTrainer(PackedTrainer):
@@ -227,7 +160,7 @@ class SnapshotSaver(TrainerCallback):
 
     trainer: StepTrainer
     head: PeftModel
-    batch_size: int
+    settings: TrainingSettings
     advance: Advance
     folders: Mapping[int, Path]
     stamps: Mapping[int, Mapping[str, object]]
@@ -252,74 +185,57 @@ class SnapshotSaver(TrainerCallback):
                 f"the loss became {loss} at step {state.global_step}: lower the learning rate"
             )
         self.losses.append(loss)
-        last = max(self.folders)
-        seen = min(state.global_step * self.batch_size, last)
+        last, epochs, batch = max(self.folders), self.settings.epochs, self.settings.batch_size
+        epoch, step = divmod(state.global_step, math.ceil(last / batch))  # of an epoch under way
+        seen = epoch * last + min(step * batch, last)
         self.advance(seen - self.n_seen, loss=loss)
         self.n_seen = seen
         # the last snapshot says that the training is complete, so the losses come before it
-        if seen == last and self.losses_file is not None:
+        if seen == epochs * last and self.losses_file is not None:
             rows = [f"{step},{loss!r}\n" for step, loss in enumerate(self.losses, start=1)]
             write_text(self.losses_file, "".join(["step,loss\n", *rows]))
-        if seen in self.folders:
-            save_head(self.head, self.folders[seen], self.stamps.get(seen))
+        n, rest = divmod(seen, epochs)  # several epochs have one snapshot, at their end
+        if n in self.folders and not rest:
+            save_head(self.head, self.folders[n], self.stamps.get(n))
 
 
 def train_and_save(
-    head: PeftModel,
-    trainer_of: Callable[[PeftModel, str], StepTrainer],
+    new_head: Callable[[], AbstractContextManager[PeftModel]],
+    trainer_of: Callable[[PeftModel, int, dict[str, Any]], StepTrainer],
     folders: Mapping[int, Path],
     settings: TrainingSettings,
     name: str | None,
     stamps: Mapping[int, Mapping[str, object]] | None,
     losses: Path | None,
 ) -> list[float]:
-    """Train a head to its last snapshot, with its progress shown, and return the losses.
+    """Train as many heads as the snapshots take (`TrainingSettings.runs`), and save them.
 
-    ``trainer_of`` makes the trainer of the head; it is given a folder that is removed at the end.
-    """
-    with (
-        TemporaryDirectory(prefix="likra-") as scratch,
-        progress(max(folders), name, "examples") as advance,
-    ):
-        trainer = trainer_of(head, scratch)
-        batch = settings.batch_size
-        return SnapshotSaver(trainer, head, batch, advance, folders, stamps or {}, losses).train()
+    Args:
+        new_head: puts an untrained head on the base, and takes it off.
+        trainer_of: makes the trainer of a head on the first n examples, with these arguments
+            beside those of `likra.heads.trainer.trainer_settings`.
+        folders: folder by number of examples.
+        settings: how each head is trained.
+        name: shown with the progress; None shows nothing.
+        stamps: as in `train_head`.
+        losses: likewise, of the run on most examples.
 
-
-def part_size(settings: TrainingSettings) -> int:
-    """Examples of one forward pass.
-
-    Raises:
-        LikraError: the batch cannot be divided into so many parts.
+    Returns:
+        The losses of the run on most examples.
 
     """
-    parts = settings.gradient_accumulation_steps
-    if parts < 1 or settings.batch_size % parts:
-        raise LikraError(
-            f"a batch of {settings.batch_size} cannot be divided into {parts} equal parts"
-        )
-    return settings.batch_size // parts
-
-
-def trainer_settings(base: BaseModel, settings: TrainingSettings, seed: int) -> dict[str, Any]:
-    """The library's training arguments: one pass in order, at a constant learning rate."""
-    on_cpu = base.device.type == "cpu"
-    return {
-        "num_train_epochs": 1,
-        "per_device_train_batch_size": part_size(settings),
-        "gradient_accumulation_steps": settings.gradient_accumulation_steps,
-        "learning_rate": settings.learning_rate,
-        "lr_scheduler_type": "constant",
-        "weight_decay": 0.0,
-        "optim": "adamw_torch",
-        "bf16": base.model.dtype == torch.bfloat16,
-        "train_sampling_strategy": "sequential",  # both heads see the questions in one order
-        "remove_unused_columns": False,
-        "dataloader_pin_memory": not on_cpu,
-        "use_cpu": on_cpu,
-        "logging_strategy": "no",  # SnapshotSaver keeps the losses
-        "disable_tqdm": True,
-        "save_strategy": "no",
-        "report_to": "none",
-        "seed": seed,
-    }
+    runs, found = settings.runs(folders), list[float]()
+    total = settings.epochs * sum(own[-1] for own in runs)
+    with progress(total, name, "examples") as advance:
+        for own in runs:
+            with TemporaryDirectory(prefix="likra-") as scratch, new_head() as head:
+                found = SnapshotSaver(
+                    trainer_of(head, own[-1], {"output_dir": scratch}),
+                    head,
+                    settings,
+                    advance,
+                    {n: folders[n] for n in own},
+                    stamps or {},
+                    losses if own == runs[-1] else None,
+                ).train()
+    return found

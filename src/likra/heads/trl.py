@@ -24,14 +24,8 @@ from likra.heads.base import BaseModel
 from likra.heads.lora import fresh_head
 from likra.heads.objectives import check_batch
 from likra.heads.settings import LoraSettings, TrainingSettings
-from likra.heads.train import (
-    StepTrainer,
-    check_can_train,
-    check_snapshots,
-    part_size,
-    train_and_save,
-    trainer_settings,
-)
+from likra.heads.train import check_can_train, check_snapshots, train_and_save
+from likra.heads.trainer import StepTrainer, part_size, trainer_settings
 from likra.questions import Choice
 
 Row = dict[str, object]  # of TRL's data set, with the columns that its collators take
@@ -73,10 +67,10 @@ def train_baseline(  # noqa: PLR0913 - those of train_head, and what it does not
 ) -> list[float]:
     """Train one baseline on the questions, in their order, and save it at the given numbers.
 
-    As `likra.heads.train.train_head`: one pass, AdamW, constant learning rate, no weight decay; a
-    snapshot after n questions equals a run on the first n; the base comes back bit-identical. The
-    reference of DPO, NCA and KTO is the base, the head switched off. There is no dropout, for
-    the two would differ by its noise.
+    As `likra.heads.train.train_head`: in order, by AdamW without weight decay; a snapshot after n
+    questions equals a run on the first n; the base comes back bit-identical. The reference of DPO,
+    NCA and KTO is the base, the head switched off. There is no dropout, for the two would differ
+    by its noise.
 
     With gradient accumulation the loss of all but ``trl-sft`` is the mean over the parts.
 
@@ -105,18 +99,21 @@ def train_baseline(  # noqa: PLR0913 - those of train_head, and what it does not
     if method not in METHODS:
         raise unknown("baseline", method, METHODS)
     check_trl()
-    n_questions = max(snapshots, default=0)
-    check_snapshots(sorted(snapshots), settings.batch_size, len(right))
+    check_snapshots(sorted(snapshots), settings, len(right))
     check_can_train(base)
     kind, _ = METHODS[method]
-    rows = token_rows(base, kind, right[:n_questions], wrong[:n_questions], part_size(settings))
 
-    def trainer_of(head: PeftModel, scratch: str) -> StepTrainer:
-        arguments = _arguments(base, method, settings, seed, beta)
-        return _trainer(base, kind, head, rows, {**arguments, "output_dir": scratch})
+    @contextmanager
+    def new_head() -> Iterator[PeftModel]:
+        with fresh_head(base, lora, seed) as head, _marks_removed(base.model):
+            yield head
 
-    with fresh_head(base, lora, seed) as head, _marks_removed(base.model):
-        return train_and_save(head, trainer_of, snapshots, settings, name, stamps, losses)
+    def trainer_of(head: PeftModel, n: int, arguments: dict[str, Any]) -> StepTrainer:
+        rows = token_rows(base, kind, right[:n], wrong[:n], part_size(settings))
+        own = _arguments(base, method, settings, seed, beta)
+        return _trainer(base, kind, head, rows, {**own, **arguments})
+
+    return train_and_save(new_head, trainer_of, snapshots, settings, name, stamps, losses)
 
 
 def _trainer(

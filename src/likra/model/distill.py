@@ -32,13 +32,8 @@ from likra.heads.lora import Head, fresh_head, heads_on
 from likra.heads.score import encode_questions
 from likra.heads.settings import LoraSettings, TrainingSettings
 from likra.heads.stamp import CONFIG
-from likra.heads.train import (
-    PackedTrainer,
-    StepTrainer,
-    check_can_train,
-    train_and_save,
-    trainer_settings,
-)
+from likra.heads.train import check_can_train, train_and_save
+from likra.heads.trainer import PackedTrainer, StepTrainer, trainer_settings
 from likra.model.data import open_data, read_for, read_questions
 from likra.model.generate import check_alpha, plausible
 from likra.model.parts import Parts, check_weight
@@ -155,18 +150,16 @@ def distill_questions(  # noqa: PLR0913 - its settings, each with a default
     examples = [list(islice(taught, len(question.choices))) for question in questions] * passes
     layout = checked_layout(parts.base, pairs).layout
 
-    def trainer_of(head: PeftModel, scratch: str) -> StepTrainer:
-        arguments = trainer_settings(parts.base, settings, seed)
+    def trainer_of(head: PeftModel, n: int, arguments: dict[str, Any]) -> StepTrainer:
         return DistillTrainer(
             model=head,
-            args=TrainingArguments(output_dir=scratch, **arguments),
+            args=TrainingArguments(**trainer_settings(parts.base, settings, seed), **arguments),
             data_collator=partial(_collate, layout),
-            train_dataset=examples,
+            train_dataset=examples[:n],
         )
 
-    with fresh_head(parts.base, lora or LoraSettings(), seed) as head:
-        folders = {len(examples): output}
-        train_and_save(head, trainer_of, folders, settings, name, None, None)
+    new_head = partial(fresh_head, parts.base, lora or LoraSettings(), seed)
+    train_and_save(new_head, trainer_of, {len(examples): output}, settings, name, None, None)
     return Parts(
         Head(parts.base, output),
         prompt=parts.prompt,

@@ -188,8 +188,8 @@ class _Fit:
             "base": fingerprint(self.base),
             "dtype": str(self.base.model.dtype),
             "seed": s.seed,
-            "training": s.training.model_dump(mode="json"),
-            "lora": s.lora.model_dump(mode="json"),
+            "training": s.training.stamped(),
+            "lora": s.lora.stamped(),
             "truncate": s.truncate,
         }
         self.digest = digest_of(

@@ -46,8 +46,8 @@ def head_inputs(study: Study, base: Inputs, training: Training, n: int) -> Input
         "n": n,
         "seed": training.seed,
         "examples": examples_digest(training.answers(n)),
-        "lora": study.lora.model_dump(mode="json"),
-        "training": study.training_of(training.head).model_dump(mode="json"),
+        "lora": study.lora.stamped(),
+        "training": study.training_of(training.head).stamped(),
     }
     from likra.heads.objectives import REVISION
 
@@ -186,8 +186,9 @@ def check_stamp(path: Path, stamp: Stamp, inputs: Inputs) -> None:
     advice = "name another folder with --output; if it is here by mistake, delete it"
     if name in _CHANGES:
         raise LikraError(f"'{path}' was computed with {_CHANGES[name]}: {advice}")
+    there, now = ("the default" if value is None else repr(value) for value in (old, new))
     raise LikraError(
-        f"'{path}' was computed with another {name} ({old!r} there, {new!r} now): {advice}"
+        f"'{path}' was computed with another {name} ({there} there, {now} now): {advice}"
     )
 
 

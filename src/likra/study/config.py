@@ -9,7 +9,7 @@ import copy
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -320,5 +320,8 @@ def _explained(error: ValidationError, where: str) -> LikraError:
     if fault["type"] == "extra_forbidden":
         known = [key for key in setting_fields() if key.startswith(".".join(path[:-1]))]
         return LikraError(f"{where}: {unknown('key', '.'.join(path), known)}")
+    if fault["type"] == "literal_error":
+        names = get_args(setting_fields()[".".join(path)].annotation)
+        return LikraError(f"{where}: {unknown('.'.join(path), str(fault['input']), names)}")
     got = "" if fault["type"] == "missing" else f", not {fault['input']!r}"
     return LikraError(f"{where}: '{'.'.join(path)}': {fault['msg'].lower()}{got}")

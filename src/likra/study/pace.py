@@ -68,7 +68,7 @@ def time_training(
 
     def flops(batches: int) -> int:
         own = examples[: batches * batch]
-        return training_work(study, base, "positive", own, TRAINING_PASSES).flops
+        return training_work(study, base, "positive", own, [len(own)], TRAINING_PASSES).flops
 
     with tempfile.TemporaryDirectory(prefix="likra-") as folder:
 

@@ -170,7 +170,7 @@ class _ToDo:
 
     Attributes:
         cells: of the run; only whether their files exist is asked.
-        trainings: that have a snapshot to save.
+        trainings: those that have snapshots to save, with no others in them.
         tables: to score.
         ranked: training questions that the base scores first, for ``hardest`` and ``easiest``.
 
@@ -186,7 +186,11 @@ def _to_do(cells: Cells) -> _ToDo:
     run, stored = cells.run, StoredTables(cells.run)
     tables = [key for key in cells.scores if stored.path(str(key)) is None]
     missing = {key for key in tables if not run.head_folder(key).is_dir()}
-    runs = [training for training in cells.trainings if missing & set(training.keys)]
+    runs = [
+        replace(training, snapshots=own, examples=training.examples[: own[-1]])
+        for training in cells.trainings
+        if (own := tuple(key.n_train for key in training.keys if key in missing))
+    ]
     ranks = uses(run.study, "hardest", "easiest") and not run.train_scores_path.is_file()
     return _ToDo(cells, runs, tables, ranked_questions(cells.data) if ranks else [])
 
@@ -203,7 +207,7 @@ def _count(todo: _ToDo) -> Plan:
         training=Stage(
             len(cells.trainings),
             len(cells.trainings) - len(todo.trainings),
-            sum(map(answers_of, todo.trainings)),
+            sum(answers_of(run.study.training, training) for training in todo.trainings),
         ),
         scoring=Stage(
             len(cells.scores) + ranks,
@@ -270,7 +274,7 @@ def _measure(
     training = replace(
         plan.training,
         work=sum_of(
-            training_work(study, base, one.head, examples, passes)
+            training_work(study, base, one.head, examples, one.snapshots, passes)
             for (one, examples), passes in zip(trained, passes_of(todo.trainings), strict=True)
         ),
     )

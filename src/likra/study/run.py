@@ -183,7 +183,7 @@ def cells_of(run: Run, data: Data, inputs: Inputs, material: Material) -> Cells:
     if not study.snapshots:
         study = with_snapshots(study, available(data.train, material, study))
     if heads_of(study):
-        check_snapshots(study.snapshots, study.training.batch_size, len(data.train))
+        check_snapshots(study.snapshots, study.training, len(data.train))
     runs = list(trainings(study, data.train, material))
     own = tuple(key for one in runs if one.is_own_positive for key in one.keys)
     return Cells(Run(study, run.folder), data, inputs, needed(study, runs), own)
@@ -217,7 +217,7 @@ def check_heads(cells: Cells, base: "BaseModel") -> None:
 
     """
     from likra.heads.objectives import check_batch, check_examples
-    from likra.heads.train import part_size
+    from likra.heads.trainer import part_size
 
     study = cells.run.study
     check_can_learn(study, base)

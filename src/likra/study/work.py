@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from likra.heads.settings import TrainingSettings
 from likra.scores.table import BY_TRL
 from likra.study.config import Study
 from likra.study.examples import Training
@@ -47,13 +48,15 @@ def sum_of(works: Iterable[Work]) -> Work:
     return sum(works, Work())
 
 
-def answers_of(training: Training) -> int:
-    """The answers that a training run puts through the model."""
+def answers_of(settings: TrainingSettings, training: Training) -> int:
+    """The answers that the snapshots of a training run put through the model."""
     from likra.heads.objectives import OBJECTIVES
 
+    counts = [len(answers) for answers in training.answers()]
     if training.head in OBJECTIVES:
-        return OBJECTIVES[training.head].n_kinds * len(training.examples)
-    return sum(map(len, training.answers()))
+        counts = [OBJECTIVES[training.head].n_kinds] * len(counts)
+    runs = settings.runs(training.snapshots)
+    return settings.epochs * sum(sum(counts[: run[-1]]) for run in runs)
 
 
 def passes_of(trainings: Iterable[Training]) -> Iterator[int]:
@@ -81,15 +84,20 @@ def training_work(
     base: "BaseModel",
     head: str,
     examples: "Sequence[Sequence[TokenPair]]",
+    snapshots: Iterable[int],
     passes: int,
 ) -> Work:
-    """One training run on the token pairs of the examples, batch by batch."""
+    """Training for the snapshots on the token pairs of the examples, batch by batch."""
     from likra.heads.objectives import OBJECTIVES
 
     settings = study.training
     size = settings.batch_size // settings.gradient_accumulation_steps
     layout = "padded" if head in BY_TRL else base.layout
-    parts = [examples[start : start + size] for start in range(0, len(examples), size)]
+    parts = [
+        examples[start : min(start + size, run[-1])]
+        for run in settings.runs(snapshots)
+        for start in range(0, run[-1], size)
+    ] * settings.epochs
     if head in OBJECTIVES:
         batches = [OBJECTIVES[head].pairs(part) for part in parts]
     else:

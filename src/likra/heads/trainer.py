@@ -1,0 +1,123 @@
+"""`transformers.Trainer` for heads: its settings, and a loss on packed batches."""
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any, cast
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import PrinterCallback, Trainer, TrainingArguments
+
+from likra.engine.packing import PADDING, Batch, Forest, Padded
+from likra.errors import LikraError
+from likra.heads.base import BaseModel
+from likra.heads.settings import TrainingSettings
+
+
+class StepTrainer(Trainer):
+    """`transformers.Trainer` on one device, which tells the loss of its optimizer steps."""
+
+    def __init__(self, *, args: TrainingArguments, **settings: Any) -> None:
+        # With several GPUs visible, the Trainer would wrap the model in DataParallel, which has no
+        # ``config``, and a step would take a batch on each.
+        if args.n_gpu > 1:
+            args._n_gpu = 1
+        super().__init__(args=args, **settings)
+        self.part_losses: list[Tensor] = []  # of the optimizer step under way
+        self.remove_callback(PrinterCallback)
+
+    def step_loss(self) -> float:
+        """The loss of the optimizer step just done, summed over its parts."""
+        total = torch.stack(self.part_losses).sum()
+        self.part_losses.clear()
+        return float(total)
+
+
+class PackedTrainer(StepTrainer):
+    """A trainer with a loss on packed batches, averaged over what `count` counts.
+
+    Everything else (precision, accumulation) is the library's.
+    """
+
+    loss_is_scaled_for_ga = True  # compute_loss divides by the count of the whole step
+
+    def count(self, part: dict[str, Tensor]) -> int:
+        """What the loss of a part is averaged over: its answer tokens."""
+        return int((part["answers"] != PADDING).sum())
+
+    def packed_loss(
+        self, model: PeftModel, batch: Batch, more: dict[str, Tensor], count: Tensor | int | None
+    ) -> Tensor:
+        """The loss of a part, summed and divided by the count (None for the part's own).
+
+        ``more`` is what the collator has put beside the batch.
+        """
+        raise NotImplementedError
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Tensor]], Tensor]:
+        """The parts of the next optimizer step, and their count.
+
+        The library counts the column ``labels``, less its first place in each row, which for
+        answers alone is wrong.
+        """
+        parts, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return parts, torch.tensor(sum(map(self.count, parts)), device=device)
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        """This part's share of the loss of its step."""
+        kind = Forest if "depth" in inputs else Padded
+        names = {own.name for own in fields(kind)}
+        batch = kind(**{name: tensor for name, tensor in inputs.items() if name in names})
+        more = {name: tensor for name, tensor in inputs.items() if name not in names}
+        loss = self.packed_loss(cast(PeftModel, model), batch, more, num_items_in_batch)
+        self.part_losses.append(loss.detach())
+        return (loss, {}) if return_outputs else loss
+
+
+def part_size(settings: TrainingSettings) -> int:
+    """Examples of one forward pass.
+
+    Raises:
+        LikraError: the batch cannot be divided into so many parts.
+
+    """
+    parts = settings.gradient_accumulation_steps
+    if parts < 1 or settings.batch_size % parts:
+        raise LikraError(
+            f"a batch of {settings.batch_size} cannot be divided into {parts} equal parts"
+        )
+    return settings.batch_size // parts
+
+
+def trainer_settings(base: BaseModel, settings: TrainingSettings, seed: int) -> dict[str, Any]:
+    """The library's training arguments."""
+    on_cpu = base.device.type == "cpu"
+    return {
+        "num_train_epochs": settings.epochs,
+        "per_device_train_batch_size": part_size(settings),
+        "gradient_accumulation_steps": settings.gradient_accumulation_steps,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": settings.lr_scheduler_type,
+        "warmup_steps": settings.warmup_ratio,  # below 1, a part of all steps
+        "weight_decay": 0.0,
+        "optim": "adamw_torch",
+        "bf16": base.model.dtype == torch.bfloat16,
+        "train_sampling_strategy": "sequential",  # both heads see the questions in one order
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": not on_cpu,
+        "use_cpu": on_cpu,
+        "logging_strategy": "no",  # SnapshotSaver keeps the losses
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "report_to": "none",
+        "seed": seed,
+    }

@@ -2,27 +2,43 @@
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likra.atomic import write_text
+from likra.errors import LikraError
 from likra.questions import Question
 from likra.study.cells import Cells
 from likra.study.config import Study
 from likra.study.examples import Example, Training
-from likra.study.folder import library_versions, read_about, read_record, write_about, write_record
+from likra.study.folder import (
+    Run,
+    library_versions,
+    read_about,
+    read_record,
+    write_about,
+    write_record,
+)
 
 if TYPE_CHECKING:
     from likra.heads.base import BaseModel
 
 
-def write_study(cells: Cells, base: "BaseModel | None") -> None:
-    """Write ``study.yaml``, ``cells.json`` and the texts of the evaluation questions."""
+def write_study(cells: Cells, base: "BaseModel | None", givers: Iterable[Run] = ()) -> None:
+    """Write ``study.yaml``, ``cells.json`` and the texts of the evaluation questions.
+
+    Args:
+        cells: of the run.
+        base: the base model; None where it was not opened.
+        givers: the other runs that cells were taken from, whose layout is the cells' then.
+
+    """
     run, data = cells.run, cells.data
     if base is not None:
         layout = {"layout": base.layout, "layout_reason": base.layout_reason}
     else:
-        before = read_about(run.folder) if run.study_path.is_file() else {}
+        before = read_about(run.folder) if run.study_path.is_file() else _content_of(givers)
         layout = {name: before.get(name, "unknown") for name in ("layout", "layout_reason")}
     facts = {
         "versions": library_versions(),
@@ -37,6 +53,14 @@ def write_study(cells: Cells, base: "BaseModel | None") -> None:
         write_text(run.questions_path, _lines(map(_question_row, data.evaluation)))
     write_record(run, read_record(run.folder).merged(cells.record))
     write_about(run, facts)
+
+
+def _content_of(givers: Iterable[Run]) -> dict[str, Any]:
+    """The content of the first ``study.yaml`` that can be read; {} where there is none."""
+    for giver in givers:
+        with suppress(LikraError, OSError):
+            return read_about(giver.folder)
+    return {}
 
 
 def _starting_point(study: Study) -> dict[str, str]:
@@ -56,12 +80,16 @@ def _question_row(question: Question) -> dict[str, Any]:
     }
 
 
-def example_lines(training: Training) -> str:
-    """What a head is trained on, a line for each example in order, with its prompt.
+def write_examples(run: Run, training: Training) -> None:
+    """Write what a head is trained on, a line for each example in order, with its prompt.
 
-    `likra eval` looks for evaluated questions among these.
+    Those of a longer run stay: these are their beginning. `likra eval` looks for evaluated
+    questions among them.
     """
-    return _lines(_example_row(example, training.head) for example in training.examples)
+    path = run.training_folder(training.keys[-1]) / "examples.jsonl"
+    text = _lines(_example_row(example, training.head) for example in training.examples)
+    if not path.is_file() or len(path.read_text(encoding="utf-8")) < len(text):
+        write_text(path, text)
 
 
 def _example_row(example: Example, head: str) -> dict[str, Any]:

@@ -70,6 +70,12 @@ class Run:
         return self.folder / "study.yaml"
 
 
+def longest_snapshot(folder: Path) -> int:
+    """The last snapshot of a training run that exists, whatever the study asks for; 0 for none."""
+    numbers = [path.name.removeprefix("n=") for path in folder.glob("n=*")]
+    return max((int(number) for number in numbers if number.isdecimal()), default=0)
+
+
 @dataclass(frozen=True)
 class Record:
     """The cells of a folder by their keys (`HeadKey` as text), each with its digest.

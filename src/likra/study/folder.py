@@ -114,7 +114,8 @@ def read_record(folder: Path) -> Record:
     if not path.is_file():
         return Record()
     try:
-        return Record(**json.loads(path.read_text(encoding="utf-8")))
+        record = Record(**json.loads(path.read_text(encoding="utf-8")))
+        return Record(dict(record.heads), dict(record.scores), list(record.own_positives))
     except (ValueError, TypeError) as error:
         raise LikraError(
             f"cannot read '{path}' ({type(error).__name__}): delete it, and `likra run` writes it "

@@ -83,6 +83,7 @@ class Plan:
         heads_done: those that are there already, here or in another run beside this one.
         head_bytes: of one head; None without the model.
         score_bytes: of the score tables to write.
+        shared: what is taken from other runs.
         notes: what the figures leave out, in words.
         missing: why the model cannot be opened; or None.
 
@@ -95,6 +96,7 @@ class Plan:
     heads_done: int
     head_bytes: int | None
     score_bytes: int
+    shared: Shared
     notes: tuple[str, ...] = ()
     missing: str | None = None
 
@@ -217,8 +219,9 @@ def _count(todo: _ToDo) -> Plan:
         heads_done=sum(run.head_folder(key).is_dir() for key in cells.heads)
         + len(todo.shared.heads),
         head_bytes=None,
-        score_bytes=n_tables * table_bytes + _table_bytes(todo.ranked),
-        notes=tuple(_notes(run.study, todo.shared)),
+        score_bytes=(n_tables + len(todo.shared.tables)) * table_bytes + _table_bytes(todo.ranked),
+        notes=tuple(_notes(run.study)),
+        shared=todo.shared,
     )
 
 
@@ -238,9 +241,7 @@ def _table_bytes(questions: Sequence[Question]) -> int:
     return int(sink.getvalue().size)
 
 
-def _notes(study: Study, shared: Shared) -> Iterator[str]:
-    if shared.heads or shared.tables:
-        yield f"{shared} are there in other runs beside this one, and taken from them"
+def _notes(study: Study) -> Iterator[str]:
     if uses(study, "hardest", "easiest", "generated"):
         yield (
             "what hardest, easiest and generated give is known only in the run: other wrong "
@@ -331,6 +332,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         f"{plan.heads:,} snapshots ({plan.heads_done:,} done), {scoring.runs:,} score tables "
         f"({scoring.done:,} done)"
     )
+    if plan.shared:
+        yield f"taken  {plan.shared} from other runs beside it: these count as done"
     if not training.to_do and not scoring.to_do:
         yield "       nothing to compute"
         return

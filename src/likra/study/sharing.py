@@ -5,6 +5,7 @@ the same in every run. What is taken is checked as any cell is. What another run
 cannot be read there, is computed: whatever happens to that run, this one is complete.
 """
 
+import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ UNREADABLE = (LikraError, OSError)  # of another run: as if it were not there
 
 def neighbours(run: Run) -> list[Run]:
     """The other runs in the folder that a run's folder lies in, by name."""
-    own = Path(os.path.abspath(run.folder))  # noqa: PTH100 - a link stays where it lies
+    own = Path(os.path.abspath(run.folder))  # unlike `resolve`, keeps links
     parent = own.parent if run.folder.is_absolute() else Path(os.path.relpath(own.parent))
     folders = sorted(path.parent for path in parent.glob("*/cells.json"))
     return [Run(run.study, folder) for folder in folders if folder.name != own.name]
@@ -38,8 +39,11 @@ def neighbours(run: Run) -> list[Run]:
 class Shared:
     """Cells that are missing in a run, and that another one has."""
 
-    heads: Sequence[HeadKey]
-    tables: Sequence[HeadKey]
+    heads: Sequence[HeadKey] = ()
+    tables: Sequence[HeadKey] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.heads or self.tables)
 
     def __str__(self) -> str:
         counts = [(len(self.heads), "head"), (len(self.tables), "score table")]
@@ -84,7 +88,7 @@ def _offer(cells: Cells, other: Run, missing: Shared) -> Shared:
                 and stored.path(str(key)) is not None
             ],
         )
-    return Shared([], [])
+    return Shared()
 
 
 def take_cells(cells: Cells, log: Callable[[str], object]) -> list[Run]:
@@ -108,7 +112,7 @@ def take_cells(cells: Cells, log: Callable[[str], object]) -> list[Run]:
             [key for key in offer.heads if _take_head(cells, other, key)],
             [key for key in offer.tables if _take_table(cells, stored, key)],
         )
-        if taken.heads or taken.tables:
+        if taken:
             log(f"taken  {taken} from '{other.folder}'")
             givers.append(other)
     return givers
@@ -130,16 +134,16 @@ def _take_losses(cells: Cells, other: Run, training: Training, last: HeadKey) ->
 
     A last batch that is not full has another loss in a longer run, whose losses are of no use then.
     """
-    folder, n = cells.run.training_folder(last), last.n_train
-    if n < longest_snapshot(folder):
+    folder, source, n = cells.run.training_folder(last), other.training_folder(last), last.n_train
+    batch_size = cells.run.study.training_of(training.head).batch_size
+    is_cut_in_a_batch = n % batch_size and n != longest_snapshot(source)
+    if n < longest_snapshot(folder) or is_cut_in_a_batch:
         return
-    size = cells.run.study.training_of(training.head).batch_size
+    steps = math.ceil(n / batch_size)
     with suppress(*UNREADABLE):
-        losses = (other.training_folder(last) / "losses.csv").read_text(encoding="utf-8")
-        head, *rows = losses.splitlines(keepends=True)
-        steps = -(-n // size)
-        if len(rows) == steps or (len(rows) > steps and n % size == 0):
-            write_text(folder / "losses.csv", "".join([head, *rows[:steps]]))
+        lines = (source / "losses.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+        if len(lines) > steps:  # of a training under way they are not there yet
+            write_text(folder / "losses.csv", "".join(lines[: 1 + steps]))
 
 
 def _take_table(cells: Cells, stored: StoredTables, key: HeadKey) -> bool:

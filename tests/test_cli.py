@@ -82,7 +82,7 @@ def test_a_log_has_a_line_for_each_cell_and_a_quiet_run_only_the_results(tmp_pat
     assert shown == [
         "done   1 of 3 cells: scored base",
         "done   2 of 3 cells: trained positive, seed 0, n = 8",
-        "done   3 of 3 cells: scored positive.seed=0.n=8",
+        "done   3 of 3 cells: scored positive, seed 0, n = 8",
     ]
     quiet = likra("run", *options, "--quiet", "-o", "quiet", cwd=tmp_path)
     assert not quiet.stderr

@@ -321,6 +321,18 @@ def test_wrong_answers_to_questions_of_punctuation_alone(tmp_path):
     assert keys == ["?", "!"]
 
 
+def test_wrong_answers_by_the_usual_names(tmp_path):
+    rows = [
+        {"question_id": 7, "rejected": "x"},
+        {"id": None, "prompt": "", "goal": "Which?", "rejected": ["x", "y"]},
+        {"question": "Who?", "rejected": "x"},
+    ]
+    wrong = list(read_wrong_answers(jsonl(tmp_path / "a.jsonl", *rows)))
+    assert wrong == [("7", ["x"]), ("which", ["x", "y"]), ("who", ["x"])]
+    with pytest.raises(LikraError, match="line 1: expected id .* it has columns frage, rejected"):
+        list(read_wrong_answers(jsonl(tmp_path / "b.jsonl", {"frage": "?", "rejected": "x"})))
+
+
 @given(st.lists(st.sampled_from("abcdefghijkl"), min_size=4), st.integers(0, 9))
 def test_held_out_questions_share_no_stem_with_the_others(stems, seed):
     try:
@@ -467,6 +479,10 @@ BAD_ROWS = {
     "messages of another kind": (
         lines(GOOD, {**PREFERENCE, "prompt": [{"from": "human"}]}),
         "line 2: 'prompt' is neither a text nor chat messages",
+    ),
+    "a speaker that is not known": (
+        lines(GOOD, {**PREFERENCE, "prompt": [{"from": "bing", "value": "Which?"}]}),
+        "line 2: 'prompt' has an unknown speaker: 'bing'; known: system, human, user, gpt, ",
     ),
     "a number for a text": (
         lines(GOOD, {**PREFERENCE, "prompt": 7}),
@@ -639,9 +655,9 @@ def test_splits_of_the_hub_that_would_be_one(tmp_path, monkeypatch):
         (
             "a.jsonl",
             b'{"text": "x", "n": 1}',
-            "it has columns text, n. Expected: ",
+            "it has columns text, n. For ",
         ),
-        ("a.jsonl", b'{"prompt": "x"}', "matches no format: it has columns prompt. Expected: "),
+        ("a.jsonl", b'{"prompt": "x"}', "matches no format: it has columns prompt. For "),
     ],
 )
 def test_a_file_that_cannot_be_read(tmp_path, name, content, words):
@@ -661,7 +677,7 @@ def test_wrong_names(tmp_path):
         load_task(name, columns={"prompt": "frage"})
     with pytest.raises(LikraError, match="file not found: 'lost.jsonl'"):
         load_task("lost.jsonl")
-    with pytest.raises(LikraError, match="unknown split of .* 'tset'"):
+    with pytest.raises(LikraError, match="unknown split 'tset' of"):
         load_task(name).questions("tset")
 
 

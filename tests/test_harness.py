@@ -27,6 +27,7 @@ from peft import PromptTuningConfig, get_peft_model
 from test_heads import edited
 from transformers import AutoModelForCausalLM, T5Config
 
+from likra.data.leakage import stem_digest
 from likra.data.load import load_task
 from likra.engine import packing
 from likra.engine.logprobs import answer_logprobs
@@ -36,8 +37,9 @@ from likra.heads.base import POCKET, open_model, weights_digest
 from likra.heads.lora import Head
 from likra.heads.score import encode_questions, score
 from likra.integrations.lm_eval import LikraBaseLM, LikraLM
-from likra.integrations.lm_eval_heads import TrainedQuestions, head_keys
+from likra.integrations.lm_eval_heads import head_keys
 from likra.integrations.lm_eval_run import _card_file, _groups, _with_cards, run_harness
+from likra.integrations.lm_eval_trained import TrainedQuestions, untrained_rows
 from likra.model.likra import Likra
 from likra.report.results import run_study
 from likra.scores.ratio import MODES, PAPER_MODES
@@ -445,11 +447,49 @@ def test_questions_that_the_heads_were_not_trained_on_bring_no_warning(taught, q
 
 
 def test_a_question_is_found_behind_few_shot_examples_and_not_by_its_last_paragraph():
-    known = TrainedQuestions(frozenset({"A story.\n\nQ: e\nA:"}))
+    known = TrainedQuestions(frozenset({stem_digest("A story.\n\nQ: e\nA:")}))
     asked = "A story.\n\nQ: e\nA:"
     known.note([request(asked, " f"), request("Q: x\nA: y\n\n" + asked, " f", doc_id=1)])
     known.note([request("Q: e\nA:", " f", doc_id=2)])
     assert known.counts == {"some_task": 2}
+
+
+def test_a_question_is_found_by_the_field_that_the_prompt_shows():
+    """A fitted model knows what was asked, not the harness's form of it."""
+    known = TrainedQuestions(frozenset({stem_digest("Who sang?"), stem_digest("Ann")}))
+    prompt = "Question: who sang\nAnswer:"
+    assert known.has(prompt, {"question": "who sang", "singer": "Bob"})
+    assert not known.has(prompt, {"subject": "singers", "singer": "Ann"})
+    assert not TrainedQuestions(frozenset()).has(prompt, {"question": "who sang"})
+
+
+def test_accuracies_without_the_trained_questions():
+    known = TrainedQuestions(frozenset({stem_digest("Q 0"), stem_digest("Q 3")}))
+
+    def sample(number: int, acc: float) -> dict[str, object]:
+        return {"doc": {}, "arguments": [(f"Q {number}", " a")], "filter": "none", "acc": acc}
+
+    samples = [sample(number, acc) for number, acc in enumerate([1.0, 0.0, 1.0, 0.0, 0.0])]
+    assert untrained_rows(samples, known) == {
+        "trained_questions,none": 2,
+        "acc_untrained,none": pytest.approx(1 / 3),
+        "acc_untrained_stderr,none": pytest.approx(1 / 3),  # variance 1/3, of 3 questions
+    }
+    assert untrained_rows(samples[:1], known) == {"trained_questions,none": 1}
+    assert untrained_rows(samples[1:3], known) == {}
+
+
+def test_heads_that_do_not_say_what_they_were_trained_on(taught, questions, capsys):
+    for path in taught.rglob("examples.jsonl"):
+        path.unlink()
+    lm = LikraLM(taught, n=16, device="cpu")
+    for _ in range(2):
+        lm.loglikelihood(requests_of(questions[:1]), disable_tqdm=True)
+    (line,) = warnings_of(capsys.readouterr().err)
+    assert "it is not recorded which questions the heads were trained on" in line
+    assert lm.get_model_info()["likra"]["trained_on"] is None
+    LikraLM(taught, n=16, mode="base", device="cpu").loglikelihood(requests_of(questions[:1]))
+    assert not warnings_of(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("text", ["nothing", '{"question_id": "0"}\n', ""])
@@ -568,8 +608,8 @@ def many(tmp_path) -> Path:
         ({}, "has several: add seed= and one of 0, 1"),
         ({"seed": 1}, "has several: add n= and one of 8, 16"),
         ({"seed": 1, "n": 8}, "has several: add source= and one of random_choice, other_question"),
-        ({"seed": 2, "n": 8}, "unknown seed of '.*' '2': known: 0, 1"),
-        ({"seed": 1, "n": 18}, "unknown n of '.*' '18': did you mean '8'?"),
+        ({"seed": 2, "n": 8}, "unknown seed '2' of '.*': known: 0, 1"),
+        ({"seed": 1, "n": 18}, "unknown n '18' of '.*': did you mean '8'?"),
         ({"seed": 1, "n": 8, "source": "random"}, "did you mean 'random_choice'?"),
         ({"seed": 1, "n": 8, "mode": "sft"}, "no head in '.*positive/seed=1/n=8'"),
         ({"mode": "base", "peft": "x"}, "leave out peft="),
@@ -609,6 +649,9 @@ def test_a_fitted_model_is_its_own_ratio(pocket, questions, tmp_path):
     ours = [score for score, _ in lm.loglikelihood(requests_of(questions))]
     plain = Likra(model.parts.positive, model.parts.negative, lm.weight, prompt=model.parts.prompt)
     assert ours == nats(plain.score(asked))
+    lm.trained_questions = TrainedQuestions(lm.trained_questions.digests)
+    lm.loglikelihood(requests_of([*train[46:], *questions[:2]]))
+    assert lm.trained_questions.counts == {"some_task": 2}
     half = LikraLM(path=tmp_path / "m", device="cpu", mode="base-likra", weight=0.5)
     expected = Likra(Head(pocket), model.parts.negative, 0.5, prompt=model.parts.prompt)
     scores = [score for score, _ in half.loglikelihood(requests_of(questions[:4]))]
@@ -820,15 +863,15 @@ def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
-def values(table: str) -> list[str]:
-    """The numbers of acc and acc_norm in the tables that the harness prints."""
+def values(table: str, *metrics: str) -> list[str]:
+    """The numbers of metrics in the tables that the harness prints."""
     rows = [[cell.strip() for cell in line.split("|")] for line in table.splitlines()]
-    return [row[7] for row in rows if len(row) > 7 and row[5] in {"acc", "acc_norm"}]
+    return [row[7] for row in rows if len(row) > 7 and row[5] in metrics]
 
 
 @pytest.mark.slow
-def test_the_command_runs_the_harness_and_leaves_the_parts(heads, tmp_path, questions, terms):
-    model = ["--model", "likra", "--model_args", f"path={heads.folder},n=16,weight=0.5"]
+def test_the_command_runs_the_harness_and_leaves_the_parts(taught, tmp_path, questions, terms):
+    model = ["--model", "likra", "--model_args", f"path={taught},n=16,weight=0.5"]
     rest = ["--tasks", "pocket", "--limit", "24", "--log_samples", "--output_path", "out"]
     result = python("-m", "likra", "eval", *model, *rest, cwd=tmp_path)
     assert result.returncode == 0, result.stderr[-3000:]
@@ -839,8 +882,11 @@ def test_the_command_runs_the_harness_and_leaves_the_parts(heads, tmp_path, ques
     ratio = expected("likra", 0.5, terms)
     assert [row["score"] for row in rows] == pytest.approx(ratio, abs=1e-9)
     right = [[c.is_right for c in question.choices].index(True) for question in questions]
-    accuracy = (ratio.reshape(24, 4).argmax(1) == right).mean()
-    assert values(result.stdout)[0] == f"{accuracy:.4f}"
+    is_right = ratio.reshape(24, 4).argmax(1) == right
+    assert values(result.stdout, "acc") == [f"{is_right.mean():.4f}"]
+    untrained = is_right[5:17]  # see `taught`
+    assert values(result.stdout, "acc_untrained") == [f"{untrained.mean():.4f}"]
+    assert list(map(float, values(result.stdout, "trained_questions"))) == [12]
     assert "Warning" not in result.stderr
 
 
@@ -852,7 +898,7 @@ def test_the_harness_keeps_its_own_models_and_a_fault_is_one_line(tmp_path):
     fault = "eval --model likra --model_args path=nowhere --tasks pocket"
     result = python("-c", SEVERAL, stock, ours, dummy, fault, cwd=tmp_path)
     assert result.returncode == 0, result.stderr[-3000:]
-    numbers = values(result.stdout)
+    numbers = values(result.stdout, "acc", "acc_norm")
     assert len(numbers) == 6
     assert numbers[:2] == numbers[2:4]
     assert "dummy" in result.stdout

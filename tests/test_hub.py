@@ -9,6 +9,7 @@ from likra.data.files import open_hub
 from likra.errors import LikraError
 from likra.heads.base import open_model, open_tokenizer
 from likra.hub import hub_or_cache
+from likra.integrations.lm_eval_base import LikraBaseLM
 from likra.model.folder import load
 from likra.study.digests import model_digest
 
@@ -18,7 +19,7 @@ def open_card(name: str) -> object:
     return configurable_task({"task": "a", "dataset_path": name, "test_split": "test"})
 
 
-OPENERS = [open_model, open_tokenizer, load, model_digest, open_hub, open_card]
+OPENERS = [LikraBaseLM, open_model, open_tokenizer, load, model_digest, open_hub, open_card]
 
 
 @pytest.fixture

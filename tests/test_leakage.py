@@ -7,7 +7,7 @@ from conftest import question
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likra.data.leakage import NEAR, Leak, find_leaks
+from likra.data.leakage import NEAR, Leak, ending_digests, find_leaks, stem_digest
 from likra.text import normalised
 
 
@@ -24,6 +24,20 @@ def test_exact_leaks_are_found_whatever_case_and_punctuation():
 def test_stems_of_punctuation_alone_are_compared_as_they_stand():
     train, evaluation = asked(["!", "?", "...", "?!", " ! "], "t"), asked(["!", "--"], "e")
     assert find_leaks(train, evaluation) == [Leak("t0", "e0", 1.0), Leak("t4", "e0", 1.0)]
+
+
+@given(st.text("aB-.1?!( \n"), st.text("aB-.1?!( \n"))
+def test_digests_are_equal_where_stems_are_the_same(one, two):
+    same = bool(find_leaks(asked([one], "t"), asked([two], "e")))
+    assert (stem_digest(one) == stem_digest(two)) == same
+
+
+@given(st.lists(st.text("aB-.1?!( \n"), min_size=1))
+def test_the_endings_of_a_prompt_are_those_of_its_examples(parts):
+    prompt = "\n\n".join(parts)
+    split = prompt.split("\n\n")
+    endings = ["\n\n".join(split[start:]) for start in range(len(split))]
+    assert ending_digests(prompt, "\n\n") == set(map(stem_digest, endings))
 
 
 def test_all_exact_pairs_are_reported():

@@ -19,6 +19,11 @@ from likra.heads.train import train_head
 from likra.scores.curves import curve
 from likra.scores.table import BASE, combine, score_table
 
+# the harness's own warnings are shown; peft 0.21 asks transformers 5.23 by the old name
+SHOWS_WARNINGS = pytest.mark.filterwarnings(
+    "default", "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"
+)
+
 
 def both(
     base: BaseModel,
@@ -61,14 +66,14 @@ def assert_equal(ours, theirs, accuracies, results) -> None:
         assert accuracies["acc_norm"] == results["acc_norm,none"]
 
 
-@pytest.mark.filterwarnings("default")  # the harness's own
+@SHOWS_WARNINGS
 @pytest.mark.parametrize("num_fewshot", [0, 3])
 def test_pocket(pocket, num_fewshot):
     assert_equal(*both(pocket, load_task("pocket"), None, num_fewshot))
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("default")
+@SHOWS_WARNINGS
 @pytest.mark.parametrize(("limit", "num_fewshot"), [(None, 0), (120, 5)])
 def test_arc_challenge(real_data, limit, num_fewshot):
     base = open_model(str(real_data / "models" / "stories260K"), device="cpu")
@@ -77,7 +82,7 @@ def test_arc_challenge(real_data, limit, num_fewshot):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("default")
+@SHOWS_WARNINGS
 @pytest.mark.parametrize(("limit", "num_fewshot"), [(None, 0), (150, 5)])
 def test_winogrande(real_data, limit, num_fewshot):
     base = open_model(str(real_data / "models" / "stories260K"), device="cpu")
@@ -102,7 +107,7 @@ def real(tmp_path_factory) -> tuple[BaseModel, Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("default")
+@SHOWS_WARNINGS
 @pytest.mark.parametrize("with_head", [False, True], ids=["base", "head"])
 @pytest.mark.parametrize(("limit", "num_fewshot"), [(24, 0), (2, 25)])
 def test_a_real_model_on_real_questions(real, limit, num_fewshot, with_head):

@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM
 
 import likra
 from likra import Likra, LikraError, Prior, Prompt
+from likra.data.reading import Reading
 from likra.heads.base import POCKET, fingerprint, open_model, weights_digest
 from likra.heads.lora import Head
 from likra.heads.settings import SamplingSettings
@@ -246,6 +247,7 @@ BAD_DATA = [
     ("nowhere.jsonl", {}, "file not found"),
     (ROWS, {"negatives": "nonsense"}, "nonsense"),
     (ROWS, {"negatives": "file:x.jsonl"}, "for studies alone"),
+    (ROWS, {"prompt_template": "{goal}"}, "has no field 'goal'"),
     (ROWS, {"modes": ["dpo"]}, "unknown mode 'dpo'"),
     (ROWS, {"folds": 1}, "at least 2 folds"),
     ([{"prompt": "a", "rejected": " b"}], {"modes": ["sft"]}, "none of the modes sft"),
@@ -660,9 +662,39 @@ def test_accuracies_on_a_task_are_those_of_its_rankings(model):
     assert at_one.loc[("likra", "acc"), "accuracy"] == pytest.approx(np.mean(plain))
     assert table.loc[("base", "acc"), "accuracy"] == at_one.loc[("base", "acc"), "accuracy"]
     assert (table["ci_low"] <= table["accuracy"]).all()
+    assert (table["n_trained"] == 0).all()
+    assert (table["accuracy_untrained"] == table["accuracy"]).all()
     assert set(expected["mode"]) == {"base", "pmi", "sft", "positive-base", "base-likra", "likra"}
     with pytest.raises(LikraError, match="unknown task"):
         model.evaluate("nonsense")
+
+
+def test_a_model_knows_which_questions_it_was_trained_on(model, folder, pocket, tmp_path):
+    """The first 48 of the training file, whatever their case; a hand-made model does not know."""
+    rows = [{**row, "question": row["question"].upper()} for row in rows_of(TRAIN[40:60])]
+    path = write_jsonl(tmp_path / "asked.jsonl", rows)
+    table = model.evaluate(str(path)).set_index(["mode", "metric"])
+    assert (table["n_trained"] == 8).all()
+    others = model.evaluate(str(write_jsonl(tmp_path / "others.jsonl", rows[8:])))
+    expected = others.set_index(["mode", "metric"])["accuracy"]
+    assert (table["accuracy_untrained"] == expected).all()
+    again = Likra.from_pretrained(model.save_pretrained(tmp_path / "m"), base=pocket)
+    assert again.parts.trained == model.parts.trained
+    plain = Likra(folder / "positive", folder / "negative", base=pocket)
+    assert plain.evaluate(str(path))[["n_trained", "accuracy_untrained"]].isna().all(axis=None)
+
+
+def test_trained_questions_that_are_missing_or_were_changed(folder, pocket, tmp_path):
+    listed = "trained_on.txt"
+    other = changed(folder, tmp_path / "changed", lambda content: None)
+    (other / listed).write_text("0123456789abcdef\n")
+    with pytest.raises(LikraError, match="trained_on.txt' were changed after they were saved"):
+        Likra.from_pretrained(other, base=pocket)
+    (other / listed).unlink()
+    with pytest.raises(LikraError, match="the trained questions are missing"):
+        Likra.from_pretrained(other, base=pocket)
+    old = changed(other, tmp_path / "old", lambda content: content.pop("trained_on"))
+    assert Likra.from_pretrained(old, base=pocket).parts.trained is None
 
 
 @pytest.fixture(scope="module")
@@ -684,9 +716,12 @@ def test_a_model_of_a_runs_heads(run_folder, tmp_path):
     curve = (run_folder / "curve.csv").read_text(encoding="utf-8").splitlines()
     (row,) = [r.split(",") for r in curve if ",random_choice,likra,32,1.0,acc,0," in r]
     assert table.loc[("likra", "acc"), "accuracy"] == pytest.approx(float(row[7]))
+    assert (table["n_trained"] == 0).all()
+    again = model.evaluate(str(write_jsonl(tmp_path / "train.jsonl", rows_of(TRAIN))))
+    assert (again["n_trained"] == 32).all()
     opened = Likra.from_pretrained(model.save_pretrained(tmp_path / "m"))
     assert opened.findings == model.findings
-    with pytest.raises(LikraError, match="unknown seed of"):
+    with pytest.raises(LikraError, match="unknown seed '7' of '.*': known: 0"):
         from_run(run_folder, seed=7)
 
 
@@ -761,7 +796,7 @@ def test_rows_that_cannot_be_ranked_are_named(model, tmp_path):
         model.parts,
         source,
         tmp_path / "out.jsonl",
-        on_bad_row="skip",
+        reading=Reading(on_bad_row="skip"),
         log=notes.append,
     )
     assert done == 5
@@ -770,7 +805,7 @@ def test_rows_that_cannot_be_ranked_are_named(model, tmp_path):
     odd = [{"question": "a", "choices": ["b"]}, {"question": chat, "choices": ["b", "c"]}]
     mixed = write_jsonl(tmp_path / "m.jsonl", [*QUESTIONS[:2], *odd])
     notes.clear()
-    skipping = {"on_bad_row": "skip", "log": notes.append}
+    skipping = {"reading": Reading(on_bad_row="skip"), "log": notes.append}
     assert rank_file(model.parts, mixed, tmp_path / "out4.jsonl", **skipping) == 2
     assert "line 3: 'a' has 1 option" in notes[0]
     assert "chat messages need a chat template" in notes[1]

@@ -39,13 +39,15 @@ def data(tmp_path_factory) -> Path:
 
 
 COLUMNS = "prompt=frage,choices=antworten,answer=richtig"
+TEMPLATE = "Question: {frage}\\nAnswer:"  # the default form, as typed in a shell
 
 
 @pytest.fixture(scope="module")
 def folder(data) -> Path:
     place = data.parent / "ranker"
     options = ["--folds", 2, "--modes", "base,likra", "--columns", COLUMNS, "--lr", "2e-3"]
-    output = likra("fit", data, "-o", place, *options)
+    output = likra("fit", data, "-o", place, *options, "--prompt-template", TEMPLATE)
+    assert f"each put as '{TEMPLATE}'" in " ".join(output.split())
     model = Likra.from_pretrained(place)
     for line in model.findings:
         assert " ".join(line.split()) in " ".join(output.split())

@@ -2,11 +2,9 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from likra.errors import LikraError
-from likra.scores.curves import curve, question_intervals, seed_interval
+from likra.scores.curves import curve
 from likra.scores.ratio import MODES, PAPER_MODES, Mode, is_correct, likelihood_ratio
 from likra.scores.table import BASE, BASELINES, PRIOR, HeadKey, Scores
 
@@ -96,30 +94,17 @@ def test_heads_of_other_seeds_and_numbers_are_never_combined():
     assert {(r["n_train"], r["seed"]) for r in rows} == {(8, "0"), (8, "all")}
 
 
-def test_seed_interval_by_hand():
-    """Mean 0.6, standard deviation 0.1, n = 3: 0.6 +- 4.30265 * 0.1 / sqrt(3)."""
-    low, high = seed_interval([0.5, 0.6, 0.7])
-    assert low == pytest.approx(0.6 - 0.248414, abs=1e-5)
-    assert high == pytest.approx(0.6 + 0.248414, abs=1e-5)
-    assert np.isnan(seed_interval([0.5])).all()
-
-
-def test_bootstrap_interval_against_the_normal_approximation():
-    """The bootstrap mean of n Bernoulli values has standard deviation sqrt(p (1-p) / n)."""
-    correct = np.zeros((1000, 2), dtype=bool)
-    correct[:300, 0] = True
-    low, high = question_intervals(correct)
-    half = 1.96 * np.sqrt(0.3 * 0.7 / 1000)
-    assert low[0] == pytest.approx(0.3 - half, abs=0.006)
-    assert high[0] == pytest.approx(0.3 + half, abs=0.006)
-    assert (low[1], high[1]) == (0.0, 0.0)
-
-
-@given(st.integers(1, 40), st.integers(0, 40))
-def test_an_interval_holds_its_mean(n, n_right):
-    correct = (np.arange(n) < n_right)[:, None]
-    low, high = question_intervals(correct)
-    assert 0 <= low[0] <= correct.mean() <= high[0] <= 1
+def test_a_curve_has_each_seed_and_their_mean():
+    scores = two_questions()
+    rows = curve(scores, "t", ["base", "likra"], [1.0])
+    accuracy = {(r["mode"], r["seed"], r["metric"]): r["value"] for r in rows}
+    assert set(accuracy) == {
+        (mode, seed, metric)
+        for mode, own in (("base", ""), ("likra", "0"))
+        for seed in (own, "all")
+        for metric in ("acc", "acc_norm")
+    }
+    assert all(r["ci_low"] <= r["value"] <= r["ci_high"] for r in rows)
 
 
 def test_an_unknown_mode_is_named_with_the_nearest():

@@ -30,6 +30,7 @@ from likra.report.sentences import (
     factor,
     findings,
     headline,
+    in_short,
     p_value,
     signed,
 )
@@ -245,10 +246,10 @@ def test_comparisons(run, data):
     assert row["second_better"] == (one < two).sum()
 
 
-def test_a_single_seed_is_compared_by_mcnemar(tmp_path):
+def test_a_single_seed_has_intervals_over_questions(tmp_path):
     run = made_up(tmp_path, seeds=[3], negatives=["random_choice"])
     data = report_data(run.study, *curves(run), {})
-    assert {c["test"] for c in data["comparisons"]} == {"McNemar"}
+    assert all(low < high for _, low, high in (c["difference"] for c in data["comparisons"]))
     line = data["curves"]["acc"][0]
     assert line["seeds"] == [[], []]
     assert all(low < high for low, high in zip(line["low"], line["high"], strict=True))
@@ -336,6 +337,23 @@ def test_numbers_in_words():
     flags = {"is_bound": False, "low_is_bound": False, "high_is_bound": True}
     assert factor({"k": [2.4, 1.9, 3.0], **flags}) == "2.4 [1.9, > 3]"
     assert factor({"k": [2.0, 2.0, 2.0]} | dict.fromkeys(flags, True)) == "> 2"
+
+
+@pytest.mark.parametrize(
+    ("difference", "p", "words"),
+    [
+        (0.158, 0.02, "help here. With them, 16 more of every 100 questions"),
+        (-0.0042, 0.02, "do harm here. With them, 0.4 fewer of every 100 questions"),
+        (0.158, 0.03, "it is not clear whether wrong answers help here"),  # two n: p is 0.06
+    ],
+)
+def test_the_result_in_short(run, data, difference, p, words):
+    data = copy.deepcopy(data)
+    for row in data["comparisons"]:
+        row["difference"], row["p_value"] = [difference, -0.5, 0.5], p
+    (short, *_) = in_short(run.study, data)
+    assert short.startswith(f"In short: {words}" if "clear" in words else "In short: wrong answers")
+    assert words in short
 
 
 @pytest.mark.parametrize(("snapshots", "times"), [([8, 32], 2), ([8], 1)])
@@ -528,7 +546,7 @@ def test_the_page_has_its_sections_in_order(run, page, data):
         "40 questions of pocket; 2 also in the training data, or nearly, which stayed in it",
         headline(run.study, data),
     ]
-    order += ["Learning curves", "AUROC", "ECE", "McNemar", "what is one wrong answer worth?"]
+    order += ["Learning curves", "AUROC", "ECE", "excludes 0", "what is one wrong answer worth?"]
     order += ["Copy as", "disagree most", "3 rows were skipped", "learning_rate", "0.1.0"]
     places = [body.index(words) for words in order]
     assert places == sorted(places)
@@ -611,7 +629,8 @@ def test_the_table_of_a_grid(run, tmp_path):
     likra = [np.mean(right(r)) for r in by_hand(run, "likra", "random_choice", 32)]
     assert rows.likra[0] == pytest.approx(np.mean(likra))
     assert rows.base[0] == pytest.approx(np.mean(right(by_hand(run, "base", "", 0)[0])))
-    assert table.likra[0] == f"{rows.likra[0]:.3f} ±{rows.likra_high[0] - rows.likra[0]:.3f}"
+    half = (rows.likra_high[0] - rows.likra_low[0]) / 2
+    assert table.likra[0] == f"{rows.likra[0]:.3f} ±{half:.3f}"
     assert (tmp_path / "table.md").read_text().count("\n") == 4
     assert r"\toprule" in (tmp_path / "table.tex").read_text()
 
@@ -975,6 +994,9 @@ def test_dark_paper_and_a_phone(run, other, visit, tmp_path):
             phone = {"width": 390, "height": 844}
             tab = visit(path, color_scheme=scheme, viewport=phone, has_touch=True)
             assert tab.evaluate("document.documentElement.scrollWidth") == 390
+            for box in tab.locator(".wide:visible").all():  # who is cut off can be scrolled to
+                cut = box.evaluate("box => box.scrollWidth > box.clientWidth")
+                assert box.get_attribute("tabindex") == ("0" if cut else None)
             name = series(tab)[-1]
             colors[scheme] = color(tab, name)
             for chart in tab.locator(".chart:visible").all():
@@ -988,6 +1010,52 @@ def test_dark_paper_and_a_phone(run, other, visit, tmp_path):
     assert tab.locator(".pick:visible, .copy:visible").count() == 0
     assert tab.locator(".chip:visible").count() > 0  # the legend of what is drawn
     assert tab.locator(".chip[aria-pressed=false]:visible").count() == 0
+
+
+def test_a_wide_table_scrolls_by_keyboard_in_a_box_of_its_own(run, visit):
+    tab = visit(run.folder / "report.html", viewport={"width": 390, "height": 844})
+    box = tab.locator("#paired-section .wide")
+    assert box.evaluate("box => box.scrollWidth > box.clientWidth")
+    box.focus()
+    assert box.evaluate("box => getComputedStyle(box).outlineStyle") == "solid"
+    tab.keyboard.press("ArrowRight")
+    tab.wait_for_function("box => box.scrollLeft > 0", arg=box.element_handle())
+    assert tab.evaluate("scrollX") == 0
+    folded = tab.locator("#how-section details", has_text="Settings").locator(".wide")
+    assert not folded.is_visible()
+    tab.set_viewport_size({"width": 320, "height": 844})
+    tab.locator("summary", has_text="Settings").press("Enter")
+    folded.wait_for()
+    cut = folded.evaluate("box => box.scrollWidth > box.clientWidth")
+    tab.wait_for_function(
+        "([box, cut]) => box.hasAttribute('tabindex') === cut", arg=[folded.element_handle(), cut]
+    )
+
+
+def test_densities_have_legends_in_the_colours_of_their_curves(run, visit):
+    tab = visit(run.folder / "report.html")
+    keys = tab.locator("#separation-section .key:visible")
+    assert keys.count() == tab.locator("#separation-section .chart:visible").count() > 0
+    for kind in ("right", "wrong"):
+        line = keys.first.locator(f"[data-key={kind}] .line")
+        assert keys.first.locator(f"[data-key={kind}]").inner_text() == f"{kind} answers"
+        assert line.evaluate("line => getComputedStyle(line).stroke") == color(
+            tab, f"{kind} answers", "density-base"
+        )
+        assert line.bounding_box()["width"] < 40
+
+
+def test_the_top_is_in_plain_words_and_the_statistics_are_folded(run, data, visit):
+    tab = visit(run.folder / "report.html")
+    (short,) = in_short(run.study, data)
+    header = tab.locator("body > header")
+    assert short in header.inner_text()
+    for term in ("Bonferroni", "bootstrap", "Student", "p <"):
+        assert term not in header.inner_text()
+    header.locator("summary").press("Enter")
+    assert "crossed random effects" in header.inner_text()
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert tab.locator("details:not([open])").count() == 0
 
 
 def test_charts_follow_the_width_of_the_window(run, visit):

@@ -12,6 +12,7 @@ import pytest
 
 from likra.data.asked import read_asked
 from likra.data.load import load_task
+from likra.data.reading import Reading
 from likra.errors import LikraError
 from likra.model.fit import open_data
 from likra.study.config import parse_study
@@ -208,6 +209,20 @@ def test_a_file_that_counts_otherwise_names_the_option(tmp_path):
         load_task("pocket", answer_base=1)
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"columns": {"promt": "frage"}}, "unknown role of a column 'promt'"),
+        ({"columns": {"answer": "a+b"}}, "the role answer takes one column, not 'a\\+b'"),
+        ({"on_bad_row": "skpi"}, "on_bad_row takes error or skip, not 'skpi'"),
+        ({"answer_base": 2}, "answer_base takes 0 or 1, not 2"),
+    ],
+)
+def test_how_files_are_read_is_checked_before_any_is_read(values, message):
+    with pytest.raises(LikraError, match=message):
+        Reading(**values)
+
+
 def test_a_study_counts_from_one(tmp_path):
     row = {"sentence": "The _ is.", "option1": "x", "option2": "y", "answer": "2"}
     name = written(tmp_path / "a.jsonl", row)
@@ -219,7 +234,7 @@ def test_a_study_counts_from_one(tmp_path):
 def test_what_is_fitted_counts_from_one(tmp_path):
     row = {"sentence": "The _ is.", "option1": "x", "option2": "y", "answer": "2"}
     for data in (written(tmp_path / "a.jsonl", row), [row]):
-        (question,) = open_data(data, answer_base=1).questions("train")
+        (question,) = open_data(data, Reading(answer_base=1)).questions("train")
         assert question.right[0].text == "y"
 
 
@@ -269,16 +284,20 @@ def test_a_broken_compressed_file(tmp_path, ending):
     [
         (
             {"question": "q", "choices": ["x"]},
-            "For multiple choice it lacks, .* answer \\(answer, ",
+            r"For multiple choice it lacks answer \(or gold, label \.\.\.\)\. Name your columns, "
+            r"such as --columns answer=MINE",
         ),
-        ({"prompt": "p", "text": "t"}, "such as --columns chosen=MINE"),
+        (
+            {"prompt": "p", "text": "t"},
+            "it lacks chosen. Name your columns, such as --columns chosen=MINE",
+        ),
         ({"n": 1}, "such as --columns prompt=MINE,chosen=MINE"),
     ],
 )
 def test_columns_of_no_format(tmp_path, row, words):
     with pytest.raises(LikraError, match=words) as raised:
         load_task(written(tmp_path / "a.jsonl", row))
-    assert f"it has columns {', '.join(row)}. Expected: " in str(raised.value)
+    assert f"it has columns {', '.join(row)}. For " in str(raised.value)
 
 
 def test_every_shape_is_documented():
@@ -298,7 +317,7 @@ def test_a_file_without_a_header_has_its_columns_by_number(tmp_path, header, ans
     first, second = load_task(str(path), columns=NUMBERS).questions("train")
     assert (first.choices[0].context, first.right[0].text) == (ASKED, "y")
     assert (second.stem, second.right[0].text) == ("Who, then?", "u")
-    (row, _) = read_asked(path, {"prompt": "0", "choices": "1+2+3"})
+    (row, _) = read_asked(path, Reading({"prompt": "0", "choices": "1+2+3"}))
     assert (row.name, row.options) == ("line 2" if header else "line 1", ("x", "y", "z"))
 
 
@@ -354,5 +373,5 @@ def test_data_files_come_before_what_datasets_has_saved(tmp_path):
 
 def test_columns_nested_without_end_are_named_to_a_depth(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"a":' * 900 + "1" + "}" * 900)
-    with pytest.raises(LikraError, match=r"columns a, a\.a, a\.a\.a, a\.a\.a\.a\. Expected"):
+    with pytest.raises(LikraError, match=r"columns a, a\.a, a\.a\.a, a\.a\.a\.a\. For"):
         load_task(str(tmp_path / "a.jsonl"))

@@ -175,7 +175,7 @@ def test_a_bad_row_is_named(card, bad, words):
 
 def test_an_unknown_split_is_named(card):
     with pytest.raises(
-        LikraError, match="unknown split of task 'mine' 'tset': did you mean 'test'"
+        LikraError, match="unknown split 'tset' of task 'mine': did you mean 'test'"
     ):
         load_task(str(card)).questions("tset")
 

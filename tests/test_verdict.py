@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -13,8 +13,7 @@ from likra.cli.studies import verdict
 from likra.errors import LikraError
 from likra.report.results import run_study
 from likra.report.verdicts import read_verdicts, run_verdicts, write_verdicts
-from likra.scores import verdict as verdict_module
-from likra.scores.resampling import RESAMPLES, estimate, resampled_sums, with_resamples
+from likra.scores.resampling import RESAMPLES, resampled_sums, with_resamples
 from likra.scores.verdict import holm, verdicts
 from likra.study.config import parse_study
 from likra.study.folder import Run
@@ -24,31 +23,23 @@ SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(4, 12))
 DIFFERENCES = SHAPES.flatmap(lambda shape: arrays(np.int8, shape, elements=st.integers(-1, 1)))
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    monkeypatch.setattr(verdict_module, "BLOCKS", 1)
-
-
-laws = pytest.mark.usefixtures("quick")
-# the fixture holds for all examples alike
-some = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+some = settings(max_examples=25)
 
 
 # --------------------------------------------------------------------------------------------
 # Laws
 
 
-@laws
 @some
 @given(SHAPES)
-def test_a_mode_ties_with_itself_at_width_0(shape):
+def test_a_mode_ties_with_itself(shape):
     for own in verdicts(np.zeros(shape)):
         assert own.outcome == "ties"
-        assert (own.difference.value, own.difference.low, own.difference.high) == (0, 0, 0)
+        assert own.difference.value == 0
+        assert own.difference.high == -own.difference.low > 0
         assert (own.p_value, own.adjusted, own.holds) == (1, 1, False)
 
 
-@laws
 @some
 @given(DIFFERENCES)
 def test_swapping_the_sides_turns_wins_into_losses(differences):
@@ -57,20 +48,10 @@ def test_swapping_the_sides_turns_wins_into_losses(differences):
         ends = (one.difference.value, one.difference.low, one.difference.high)
         others = (two.difference.value, two.difference.high, two.difference.low)
         assert ends == pytest.approx([-value for value in others], abs=1e-12)
-        assert (one.p_value, one.adjusted, one.holds) == (two.p_value, two.adjusted, two.holds)
+        assert (one.p_value, one.adjusted) == pytest.approx((two.p_value, two.adjusted))
         assert two.outcome == swapped[one.outcome]
 
 
-@laws
-@some
-@given(arrays(np.int8, (1, 1, 8), elements=st.integers(-1, 1)), st.integers(1, 4))
-def test_copies_of_a_seed_are_the_interval_over_questions_alone(one, copies):
-    (own,) = verdicts(np.repeat(one, copies, axis=1))
-    alone = estimate(with_resamples(8, (0, 0)) @ one[0, 0] / 8)
-    assert (own.difference.low, own.difference.high) == pytest.approx((alone.low, alone.high))
-
-
-@laws
 @some
 @given(DIFFERENCES)
 def test_the_value_is_the_mean_and_lies_in_the_interval_that_p_agrees_with(differences):
@@ -78,35 +59,23 @@ def test_the_value_is_the_mean_and_lies_in_the_interval_that_p_agrees_with(diffe
         assert own.difference.value == pytest.approx(values.mean())
         assert own.p_value <= own.adjusted <= 1
         assert own.difference.low <= own.difference.high
-        # two shares of 1,000 resamples, one counted and one interpolated
-        assert own.outcome == "ties" or own.p_value < 0.06
-        assert own.outcome != "ties" or own.p_value > 0.04
+        assert (own.outcome == "ties") == (own.p_value > 0.05)
 
 
-@laws
 def test_seeds_that_disagree_widen_the_interval():
-    """All questions alike, the seeds not: resampling questions alone would see no spread."""
+    """All questions alike, the seeds not: two seeds say next to nothing."""
     differences = np.zeros((1, 2, 10))
     differences[:, 0] = 1
     (own,) = verdicts(differences)
-    assert (own.difference.low, own.difference.high) == (0, 1)  # a seed twice, 1/4 of the draws
     assert own.outcome == "ties"
+    assert own.difference.high == 1
 
 
-@laws
-def test_a_mode_that_is_always_better_wins_as_surely_as_the_resamples_can_say():
+def test_a_mode_that_is_always_better_wins():
     first, second = verdicts(np.stack([np.ones((2, 9)), np.zeros((2, 9))]))
     assert (first.outcome, second.outcome) == ("wins", "ties")
-    assert first.p_value == pytest.approx(2 / (1 + RESAMPLES))
-    assert first.adjusted == pytest.approx(4 / (1 + RESAMPLES))
+    assert first.adjusted == pytest.approx(2 * first.p_value)
     assert first.holds
-
-
-def test_the_resamples_of_blocks_differ():
-    values = np.random.default_rng(0).integers(-1, 2, (1, 2, 20))
-    one, two = (resampled_sums(values, (0, block)) for block in (0, 1))
-    assert one[0] == two[0] == values.sum()
-    assert (one[1:] != two[1:]).mean() > 0.5
 
 
 def test_resampled_sums_of_all_seeds_alike():
@@ -168,7 +137,6 @@ def finished(tmp_path_factory):
     return run_study(parse_study(SMALL), folder, lambda _: None)
 
 
-@laws
 def test_differences_are_those_of_the_curves(finished):
     """Of the weight 0.5, too, which is not the run's own."""
     run, points = finished
@@ -192,7 +160,6 @@ def test_differences_are_those_of_the_curves(finished):
             assert row.verdict.difference.value == pytest.approx(expected)
 
 
-@laws
 def test_what_is_not_trained_is_compared_once(finished):
     run, _ = finished
     (own,) = read_verdicts([run.folder], "pmi", ["base"])
@@ -205,7 +172,6 @@ def test_what_is_not_trained_is_compared_once(finished):
     assert grid[0][2:] == ["", ""]
 
 
-@laws
 def test_several_samplers_are_several_rows(finished, tmp_path):
     study = parse_study(SMALL | {"negatives": ["random_choice", "other_question"]})
     run, _ = run_study(study, tmp_path / "two", lambda _: None)
@@ -219,7 +185,6 @@ def test_several_samplers_are_several_rows(finished, tmp_path):
     assert {"base", "likra (random_choice)", "likra (other_question)"} < labels
 
 
-@laws
 def test_a_method_that_has_the_first_sampler_alone_is_compared_there(tmp_path):
     study = parse_study(
         SMALL
@@ -236,7 +201,6 @@ def test_a_method_that_has_the_first_sampler_alone_is_compared_there(tmp_path):
     assert ("dpo-reward", "other_question") not in places
 
 
-@laws
 def test_questions_that_chose_the_weight_are_left_out(finished):
     run, _ = finished
     study = parse_study(SMALL | {"validation_fraction": 0.5})
@@ -244,7 +208,6 @@ def test_questions_that_chose_the_weight_are_left_out(finished):
     assert 40 < own.n_questions < 88
 
 
-@laws
 def test_a_packed_run_has_the_same_verdicts(finished, tmp_path):
     run, _ = finished
     pack_run(run.folder, tmp_path / "kept")
@@ -252,7 +215,6 @@ def test_a_packed_run_has_the_same_verdicts(finished, tmp_path):
     assert one[0].rows == two[0].rows
 
 
-@laws
 def test_the_files_hold_every_comparison(finished, tmp_path):
     run, _ = finished
     runs = read_verdicts([run.folder], "likra")
@@ -290,7 +252,6 @@ def test_what_cannot_be_compared_is_one_line(finished, mode, against, words):
         read_verdicts([finished[0].folder], mode, against)
 
 
-@laws
 def test_a_run_with_one_mode_has_nothing_to_compare(finished):
     run, _ = finished
     alone = parse_study(SMALL | {"modes": ["likra"]})
@@ -298,7 +259,6 @@ def test_a_run_with_one_mode_has_nothing_to_compare(finished):
         run_verdicts(Run(alone, run.folder), "alone", "likra")
 
 
-@laws
 def test_the_command_counts_wins_ties_and_losses(finished, tmp_path, capsys):
     run, _ = finished
     pack_run(run.folder, tmp_path / "kept")

@@ -8,9 +8,10 @@ class LikraError(Exception):
     """Bad input, in one line that names what is wrong and what would be right."""
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> LikraError:
-    """The error for a name that is not among the known ones; names the nearest."""
+def unknown(kind: str, name: str, known: Iterable[str], of: str = "") -> LikraError:
+    """The error for a name that is not among the known ones, of something; names the nearest."""
     names = sorted(set(known))
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'? " if near else ""
-    return LikraError(f"unknown {kind} '{name}': {hint}known: {', '.join(names)}")
+    what = f"{kind} '{name}'{of and f' of {of}'}"
+    return LikraError(f"unknown {what}: {hint}known: {', '.join(names)}")

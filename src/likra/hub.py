@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 
 from likra.text import one_line
 
@@ -23,6 +24,11 @@ def hub_or_cache() -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = was_offline
+
+
+def reading(*sources: str) -> AbstractContextManager[None]:
+    """`hub_or_cache` where one of the sources is neither a file nor a folder here."""
+    return nullcontext() if all(Path(source).exists() for source in sources) else hub_or_cache()
 
 
 def _answers() -> bool:

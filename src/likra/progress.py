@@ -1,17 +1,33 @@
-"""Progress of long work: a bar on a terminal, a few plain lines in a log."""
+"""Progress of long work on stderr: a bar on a terminal; in a log, lines of text or of JSON.
 
+Whatever a log holds is an `Event`, of which both forms of its line are made.
+"""
+
+import json
+import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from enum import Enum
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum, StrEnum
 from typing import Protocol
 
 from likra.text import duration
 
 MINUTE = 60.0  # seconds between two lines about one piece of work, at least
 SHORT = 10.0  # seconds; of shorter work a log holds nothing
+HEAD, TABLE = "head", "score_table"  # the kinds of a run's cells
+_VERBS = {HEAD: "trained", TABLE: "scored"}
+
+
+class LogFormat(StrEnum):
+    """What a line on stderr is."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 class _Shown(Enum):
@@ -23,20 +39,111 @@ class _Shown(Enum):
 
 
 _shown = ContextVar("_shown", default=_Shown.ALL)
+_format = ContextVar("_format", default=LogFormat.TEXT)
 
 
 class Advance(Protocol):
     """Is told of progress."""
 
-    def __call__(self, count: int, note: str = "") -> None:
-        """So many more units are done; the note is shown beside them."""
+    def __call__(self, count: int, **values: float) -> None:
+        """So many more units are done; the values, such as a loss, are shown beside them."""
 
 
 class Finished(Protocol):
     """Is told of finished cells."""
 
-    def __call__(self, kind: str, what: str, count: int = 1) -> None:
-        """So many more cells of a kind are done; what they are, in words."""
+    def __call__(
+        self,
+        kind: str,
+        head: str,
+        *,
+        n: Sequence[int] = (),
+        seed: int | None = None,
+        source: str | None = None,
+    ) -> None:
+        """A head is done at each of its numbers of examples; what is untrained has none.
+
+        The kind says what of it: `HEAD`, it is trained, or `TABLE`, its scores.
+        """
+
+
+# --------------------------------------------------------------------------------------------
+# Events and their lines
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that a log holds.
+
+    Attributes:
+        name: "progress", "cell", "note", "warning", "error" or "stopped".
+        fields: what is known about it, by name; values of JSON.
+
+    """
+
+    name: str
+    fields: Mapping[str, object] = field(default_factory=dict)
+
+    def as_json(self) -> str:
+        """One JSON object: time (ISO 8601, UTC), event, and the fields."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        return json.dumps({"time": now, "event": self.name, **self.fields}, ensure_ascii=False)
+
+    def as_text(self) -> str:
+        """One line for people."""
+        if self.name == "progress":
+            values = self.fields["values"]
+            assert isinstance(values, Mapping)
+            shown = (f"{name} {value:.3f}" for name, value in values.items())
+            return f"{self.fields['work']}: {', '.join([self._done(), *shown, *self._left()])}"
+        if self.name == "cell":
+            return f"done   {', '.join([self._done(), *self._left()])}: {self._cell()}"
+        message = str(self.fields["message"])
+        return f"error: {message}" if self.name == "error" else message
+
+    def _done(self) -> str:
+        return f"{self.fields['done']} of {self.fields['total']} {self.fields['unit']}"
+
+    def _left(self) -> list[str]:
+        seconds = self.fields["seconds_left"]
+        return [f"about {duration(seconds)} left"] if isinstance(seconds, float) else []
+
+    def _cell(self) -> str:
+        kind, head, source, seed, n = (
+            self.fields[name] for name in ("kind", "head", "source", "seed", "n")
+        )
+        parts = [f"{_VERBS[str(kind)]} {head}{f' ({source})' if source else ''}"]
+        parts += [] if seed is None else [f"seed {seed}"]
+        parts += [f"n = {', '.join(map(str, n))}"] if isinstance(n, list) and n else []
+        return ", ".join(parts)
+
+
+def emit(event: Event) -> None:
+    """Write an event's line on stderr."""
+    line = event.as_json() if _format.get() is LogFormat.JSON else event.as_text()
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def note(line: str) -> None:
+    """Write a line on stderr, unless progress is hidden."""
+    if _shown.get() is not _Shown.NOTHING:
+        emit(Event("note", {"message": line}))
+
+
+def write_as(log_format: LogFormat) -> None:
+    """Write events in this form from now on; as JSON, likra's warnings are events, too."""
+    _format.set(log_format)
+    logger = logging.getLogger("likra")
+    if log_format is LogFormat.JSON and not any(isinstance(h, _Events) for h in logger.handlers):
+        logger.addHandler(_Events())
+
+
+class _Events(logging.Handler):
+    """Writes the records of a logger as events."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        emit(Event(record.levelname.lower(), {"message": record.getMessage()}))
 
 
 @contextmanager
@@ -55,6 +162,14 @@ def _showing(shown: _Shown) -> Iterator[None]:
         _shown.reset(token)
 
 
+def _has_bars() -> bool:
+    return sys.stderr.isatty() and _format.get() is LogFormat.TEXT
+
+
+# --------------------------------------------------------------------------------------------
+# A piece of work
+
+
 @contextmanager
 def progress(total: int, name: str | None, unit: str) -> Iterator[Advance]:
     """Show how far a piece of work is, on stderr.
@@ -68,12 +183,12 @@ def progress(total: int, name: str | None, unit: str) -> Iterator[Advance]:
         unit: what is counted, in the plural.
 
     Yields:
-        ``advance(count, note="")``: ``count`` more units are done.
+        ``advance(count, **values)``: ``count`` more units are done.
 
     """
     if name is None or _shown.get() is _Shown.NOTHING:
-        yield lambda count, note="": None
-    elif sys.stderr.isatty():
+        yield lambda count, **values: None
+    elif _has_bars():
         yield from _bar(total, name, unit)
     else:
         yield from _lines(total, name, unit)
@@ -84,31 +199,36 @@ def _bar(total: int, name: str, unit: str) -> Iterator[Advance]:
 
     with tqdm(total=total, desc=name, unit=f" {unit}", leave=False) as bar:
 
-        def advance(count: int, note: str = "") -> None:
-            bar.set_postfix_str(note, refresh=False)
+        def advance(count: int, **values: float) -> None:
+            shown = ", ".join(f"{key} {value:.3f}" for key, value in values.items())
+            bar.set_postfix_str(shown, refresh=False)
             bar.update(count)
 
         yield advance
 
 
 def _lines(total: int, name: str, unit: str) -> Iterator[Advance]:
-    done, last_note = 0, ""
+    done, last_values = 0, dict[str, float]()
     start = last_time = time.monotonic()
 
-    def show(left: str = "") -> None:
-        parts = (f"{done} of {total} {unit}", last_note, left)
-        note(f"{name}: {', '.join(filter(None, parts))}")
+    def show(seconds_left: float | None) -> None:
+        count = {"work": name, "done": done, "total": total, "unit": unit}
+        emit(Event("progress", {**count, "values": last_values, "seconds_left": seconds_left}))
 
-    def advance(count: int, note: str = "") -> None:
-        nonlocal done, last_note, last_time
-        done, last_note, now = done + count, note, time.monotonic()
+    def advance(count: int, **values: float) -> None:
+        nonlocal done, last_values, last_time
+        done, last_values, now = done + count, values, time.monotonic()
         if 0 < done < total and now - last_time >= MINUTE:
             last_time = now
-            show(_left((now - start) / done * (total - done)))
+            show(round((now - start) / done * (total - done), 1))
 
     yield advance
     if time.monotonic() - start >= SHORT and _shown.get() is _Shown.ALL:
-        show()
+        show(None)
+
+
+# --------------------------------------------------------------------------------------------
+# The cells of a run
 
 
 @contextmanager
@@ -119,16 +239,16 @@ def cell_progress(name: str, to_do: Mapping[str, int]) -> Iterator[Finished]:
 
     Args:
         name: of the run.
-        to_do: how many cells there are of each kind, such as heads and score tables.
+        to_do: how many cells there are of each kind, `HEAD` and `TABLE`.
 
     Yields:
-        ``finished(kind, what, count=1)``: ``count`` more cells of a kind are done.
+        ``finished(kind, head, n=, seed=, source=)``: see `Finished`.
 
     """
     total = sum(to_do.values())
-    if _shown.get() is _Shown.NOTHING or sys.stderr.isatty():
+    if _shown.get() is _Shown.NOTHING or _has_bars():
         with progress(total, name, "cells") as advance:
-            yield lambda kind, what, count=1: advance(count)
+            yield lambda kind, head, *, n=(), seed=None, source=None: advance(len(n) or 1)
         return
     with _showing(_Shown.IN_CELL):
         yield _cell_lines(to_do)
@@ -138,31 +258,27 @@ def _cell_lines(to_do: Mapping[str, int]) -> Finished:
     done, seconds = dict.fromkeys(to_do, 0), dict.fromkeys(to_do, 0.0)
     last_time = time.monotonic()
 
-    def left() -> str:
+    def left() -> float | None:
         missing = {kind: count - done[kind] for kind, count in to_do.items() if count > done[kind]}
         if not missing or not all(done[kind] for kind in missing):
-            return ""
-        return _left(sum(seconds[kind] / done[kind] * count for kind, count in missing.items()))
+            return None
+        return round(sum(seconds[kind] / done[kind] * own for kind, own in missing.items()), 1)
 
-    def finished(kind: str, what: str, count: int = 1) -> None:
+    def finished(
+        kind: str,
+        head: str,
+        *,
+        n: Sequence[int] = (),
+        seed: int | None = None,
+        source: str | None = None,
+    ) -> None:
         nonlocal last_time
         now = time.monotonic()
-        done[kind] += count
+        done[kind] += len(n) or 1
         seconds[kind] += now - last_time
         last_time = now
-        parts = (f"{sum(done.values())} of {sum(to_do.values())} cells", left())
-        note(f"done   {', '.join(filter(None, parts))}: {what}")
+        cell = {"kind": kind, "head": head, "source": source, "seed": seed, "n": list(n)}
+        count = {"done": sum(done.values()), "total": sum(to_do.values()), "unit": "cells"}
+        emit(Event("cell", {**cell, **count, "seconds_left": left()}))
 
     return finished
-
-
-def _left(seconds: float) -> str:
-    return f"about {duration(seconds)} left"
-
-
-def note(line: str) -> None:
-    """Write a line on stderr, unless progress is hidden."""
-    if _shown.get() is _Shown.NOTHING:
-        return
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()

@@ -5,13 +5,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
 from likra.atomic import replacing
 from likra.cli.terminal import log, quiet
 from likra.errors import LikraError
+
+if TYPE_CHECKING:
+    from likra.model.prompt import Prompt
 
 
 def generate(  # noqa: PLR0913, PLR0917 - an option each
@@ -23,7 +26,8 @@ def generate(  # noqa: PLR0913, PLR0917 - an option each
         Path | None,
         typer.Argument(
             metavar="[FILE]",
-            help="A JSONL file with a question in each line, under `question` or `prompt`; "
+            help="A JSONL file with a question in each line, under `question` or `prompt` (or the "
+            "fields of the model's prompt template); "
             "- for the standard input.",
         ),
     ] = None,
@@ -102,14 +106,14 @@ def generate(  # noqa: PLR0913, PLR0917 - an option each
     assert file is not None
     with _reading(file) as lines, _writing(output) as target:
         rows: list[dict[str, Any]] = []  # that were read, and whose answers are not written yet
-        asked = _asked(lines, str(file), rows)
+        asked = _asked(lines, str(file), rows, parts.prompt)
         for answer in generate_many(parts, asked, writing):
             line = json.dumps({**rows.pop(0), "generated": answer}, ensure_ascii=False)
             target.write(f"{line}\n")
             target.flush()
 
 
-def _asked(lines: TextIO, name: str, rows: list[dict[str, Any]]) -> Iterator[Any]:
+def _asked(lines: TextIO, name: str, rows: list[dict[str, Any]], prompt: "Prompt") -> Iterator[Any]:
     """The question of each line; its row is added to the rows."""
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -118,6 +122,10 @@ def _asked(lines: TextIO, name: str, rows: list[dict[str, Any]]) -> Iterator[Any
             row = json.loads(line)
         except ValueError as error:
             raise LikraError(f"{name}, line {number}: not JSON ({error})") from error
+        if isinstance(row, dict) and prompt.takes(row):
+            rows.append(row)
+            yield row
+            continue
         if not isinstance(row, dict) or not ({"question", "prompt"} & set(row)):
             raise LikraError(f"{name}, line {number}: no field `question` or `prompt`")
         text = row["question"] if "question" in row else row["prompt"]

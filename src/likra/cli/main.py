@@ -15,6 +15,7 @@ from likra.cli.studies import compare, pack, plan, plot, run, train, verdict
 from likra.cli.tasks import negatives, tasks_app
 from likra.cli.terminal import INTERRUPTED, TERMINATED, StoppedError
 from likra.errors import LikraError
+from likra.progress import Event, emit
 
 CONTINUE = {"fit", "run", "train", "rank", "eval"}  # commands that find what is done
 
@@ -86,8 +87,8 @@ def _say_stopped(stop: SystemExit) -> None:
     if isinstance(stop, StoppedError):
         line += f", in '{stop.folder}'"
     if sys.stderr.isatty():  # after a bar, or the terminal's own ^C
-        line = f"\n{line}"
-    typer.echo(line, err=True)
+        sys.stderr.write("\n")
+    emit(Event("stopped", {"message": line}))
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
@@ -96,7 +97,7 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _fail(message: str) -> NoReturn:
-    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    emit(Event("error", {"message": " ".join(message.split())}))
     raise SystemExit(2)
 
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from likra.cli.options import pairs
+from likra.cli.options import LogFormatOption, pairs
 from likra.cli.terminal import log, print_table, quiet, results_in
 from likra.errors import LikraError
+from likra.progress import LogFormat, write_as
 
 if TYPE_CHECKING:
     from likra.model.explain import Explanation
@@ -34,6 +35,14 @@ ColumnsOption = Annotated[
 AnswerBaseOption = Annotated[
     int,
     typer.Option(min=0, max=1, help="The number of the first choice, where answers are numbers."),
+]
+TemplateOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="What stands before an answer in your file, such as '{context}\\nQ: {question}\\nA:', "
+        "with its columns in braces, or in Jinja; the model asks in the same form.",
+    ),
 ]
 BadRowOption = Annotated[
     str, typer.Option(help="What to do with rows that cannot be used: error, or skip.")
@@ -83,6 +92,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option
     columns: ColumnsOption = None,
     on_bad_row: BadRowOption = "error",
     answer_base: AnswerBaseOption = 0,
+    prompt_template: TemplateOption = None,
     chat: Annotated[
         bool | None,
         typer.Option("--chat/--no-chat", help="Put questions as turns of a chat, or as text."),
@@ -101,6 +111,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option
             "the evidence of its tables. Nothing is trained, and no other option but -o applies.",
         ),
     ] = None,
+    log_format: LogFormatOption = LogFormat.TEXT,
 ) -> None:
     """Make a model of right and wrong answers: train two heads, and choose how to use them.
 
@@ -115,6 +126,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option
     likra fit --from-run runs/pocket -o pocket-ranker
     likra rank my-ranker --question '...' --option '...' --option '...'
     """  # noqa: D301  (Click keeps the lines of a paragraph that begins with a backspace)
+    write_as(log_format)
     if (data is None) == (run is None):
         raise LikraError(
             "give your answers, such as: likra fit answers.jsonl -o DIR; or --from-run"
@@ -158,6 +170,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option
             columns=_pairs(columns),
             on_bad_row=on_bad_row,
             answer_base=answer_base,
+            prompt_template=prompt_template,
             chat=chat,
             truncate=_truncates(long_prompts),
             dtype=dtype,
@@ -204,8 +217,9 @@ def rank(  # noqa: PLR0913 - one parameter for each option
         Path | None,
         typer.Argument(
             metavar="FILE",
-            help="Questions with options: JSONL, JSON, CSV, TSV or Parquet, with the columns "
-            "question (or prompt) and choices (or options, or A, B, C ...).",
+            help="Questions with options: JSONL, JSON, CSV, TSV or Parquet (all but Parquet also "
+            "as .gz, .bz2, .xz or .zst), with the columns question (or prompt) and choices (or "
+            "options, or A, B, C ...).",
         ),
     ] = None,
     output: Annotated[
@@ -236,6 +250,9 @@ def rank(  # noqa: PLR0913 - one parameter for each option
     """  # noqa: D301
     if (question is None) == (source is None):
         raise LikraError("give one question (--question and --option) or a file of them")
+    from likra.data.reading import Reading
+
+    reading = Reading(_pairs(columns), on_bad_row)
     opened = _open(model, base, mode, weight)
     if question is not None:
         ranked = opened.rank(question, options or [])
@@ -257,16 +274,15 @@ def rank(  # noqa: PLR0913 - one parameter for each option
             log(f"not sure enough to answer with {abstain:.0%} wrong answers")
         return
     assert source is not None
-    from likra.data.asked import Asked, read_asked
-    from likra.model.rank_file import as_row, rank_file, rank_rows
+    from likra.data.asked import Asked
+    from likra.model.rank_file import as_row, rank_file, rank_rows, read_for_ranking
 
     if output is not None:
         count = rank_file(
             opened.parts,
             source,
             output,
-            columns=_pairs(columns),
-            on_bad_row=on_bad_row,
+            reading=reading,
             abstain=abstain,
             log=log,
         )
@@ -276,7 +292,7 @@ def rank(  # noqa: PLR0913 - one parameter for each option
         log(f"ranked {count:,} questions: {output}")
         return
     least = 0.0 if abstain is None else opened.threshold(abstain)
-    for row in read_asked(source, _pairs(columns), on_bad_row):
+    for row in read_for_ranking(opened.parts, source, reading):
         (found,) = rank_rows(opened.parts, [row])
         if isinstance(row, Asked) and not isinstance(found, LikraError):
             log(json.dumps(as_row(row.name, found, least), ensure_ascii=False))

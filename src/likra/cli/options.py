@@ -10,11 +10,20 @@ import typer
 from pydantic.fields import FieldInfo
 
 from likra.errors import LikraError
+from likra.progress import LogFormat
 from likra.study.config import setting_fields
 
 Output = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="Folder of the results; by default runs/NAME."),
+]
+LogFormatOption = Annotated[
+    LogFormat,
+    typer.Option(
+        "--log-format",
+        help="Lines on stderr: text, or json, an object a line with time, event and fields. "
+        "Results on stdout are the same.",
+    ),
 ]
 FLAGS = {  # of settings whose option is not just --KEY
     "model": ("--model", "-m"),

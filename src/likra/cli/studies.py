@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from likra.cli.options import Output, with_settings
+from likra.cli.options import LogFormatOption, Output, with_settings
 from likra.cli.terminal import log, print_table, quiet, results_in, show_grid, show_run, silent
 from likra.errors import LikraError, unknown
+from likra.progress import LogFormat, write_as
 from likra.study.config import (
     AnalysisSettings,
     Study,
@@ -32,9 +33,10 @@ StudyName = Annotated[
 ]
 
 with_study_settings = with_settings(
-    "model task data train_task train_data columns answer_base seeds snapshots negatives modes "
-    "weight metric num_fewshot fewshot eval_fraction eval_questions on_leakage on_bad_row "
-    "apply_chat_template allow_code training.learning_rate training.batch_size long_prompts dtype"
+    "model task data train_task train_data columns answer_base prompt_template seeds snapshots "
+    "negatives modes weight metric num_fewshot fewshot eval_fraction eval_questions on_leakage "
+    "on_bad_row apply_chat_template allow_code training.learning_rate training.batch_size "
+    "long_prompts dtype"
 )
 
 
@@ -53,6 +55,7 @@ def run(
     only_results: Annotated[
         bool, typer.Option("--quiet", help="Print the results and errors alone.")
     ] = False,
+    log_format: LogFormatOption = LogFormat.TEXT,
 ) -> None:
     """Run a study: train both heads for each seed and sampler, score them, and draw the curves.
 
@@ -63,6 +66,7 @@ def run(
     Your own right and wrong answers: likra run answers.jsonl
     """
     started = perf_counter()
+    write_as(log_format)
     chosen = _chosen(study, overrides)
     folder = output or Path("runs") / chosen.name
     with results_in(folder), silent() if only_results else nullcontext(log) as told:
@@ -113,8 +117,9 @@ def plan(
 
 
 @with_settings(
-    "model task data train_split columns answer_base snapshots negatives on_bad_row "
-    "apply_chat_template allow_code training.learning_rate training.batch_size long_prompts dtype",
+    "model task data train_split columns answer_base prompt_template snapshots negatives "
+    "on_bad_row apply_chat_template allow_code training.learning_rate training.batch_size "
+    "long_prompts dtype",
     defaults=True,
 )
 def train(
@@ -130,11 +135,13 @@ def train(
     seed: Annotated[
         int, typer.Option(help="Seed of the order of questions, the negatives and the heads.")
     ] = 0,
+    log_format: LogFormatOption = LogFormat.TEXT,
 ) -> None:
     """Train the positive and the negative head on any base model, without evaluating them.
 
     Writes plain PEFT folders: heads/positive/seed=S/n=N and heads/negative/seed=S/source=K/n=N.
     """
+    write_as(log_format)
     modes = {"both": ["likra"], "positive": ["sft"], "negative": ["base-likra"]}
     if heads not in modes:
         raise unknown("choice of heads", heads, modes)

@@ -37,7 +37,8 @@ def tasks(context: typer.Context) -> None:
 
 @tasks_app.command()
 @with_settings(
-    "data columns answer_base num_fewshot fewshot on_bad_row apply_chat_template allow_code",
+    "data columns answer_base prompt_template num_fewshot fewshot on_bad_row apply_chat_template "
+    "allow_code",
     defaults=True,
     example="split_seed=1",
 )

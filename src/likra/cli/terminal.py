@@ -110,6 +110,7 @@ def show_run(run: "Run", points: "pd.DataFrame", output: Path | None = None) -> 
     """Print the accuracies of a run, and where its report is."""
     folder = output or run.folder
     from likra.report.html import accuracy_rows
+    from likra.report.sentences import drawn_over
 
     study = run.study
     rows = accuracy_rows(points, study, study.metric)
@@ -118,7 +119,7 @@ def show_run(run: "Run", points: "pd.DataFrame", output: Path | None = None) -> 
         ["mode", *(f"n = {n}" for n in compress((0, *study.snapshots), filled))],
         [[label, *compress(cells, filled)] for label, cells in rows],
         title=f"{study.metric} on {study.task}, weight {study.weight}: "
-        "mean ± half of the 95% interval",
+        f"mean ± half of the 95% interval {drawn_over(study)}",
         numbers=True,
         width=200,
     )
@@ -130,9 +131,11 @@ def show_run(run: "Run", points: "pd.DataFrame", output: Path | None = None) -> 
 
 def show_grid(study: "Study", folder: Path, rows: "pd.DataFrame") -> None:
     """Print the accuracies of each model on each task, and where the table is."""
+    from likra.report.sentences import drawn_over
+
     print_table(
         list(rows.columns),
         rows.to_numpy().tolist(),
-        title=f"{study.metric}: mean ± half of the 95% interval",
+        title=f"{study.metric}: mean ± half of the 95% interval {drawn_over(study)}",
     )
     log(f"table  {folder / 'table.md'} (and .csv, .tex)")

@@ -1,11 +1,13 @@
 """Questions with options to rank, read from a file one at a time."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from likra.data.columns import are_numbers
-from likra.data.formats import Format, Text, recognise
+from likra.data.formats import Format, Text
+from likra.data.reading import USUAL, Reading
+from likra.data.recognise import recognise
 from likra.data.rows import BadRowError, kind_of, read_rows
 from likra.errors import LikraError
 
@@ -26,34 +28,29 @@ class Asked:
     options: tuple[Text, ...]
 
 
-def read_asked(
-    path: Path, mapping: Mapping[str, str] | None = None, on_bad_row: str = "error"
-) -> Iterator[Asked | BadRowError]:
+def read_asked(path: Path, reading: Reading = USUAL) -> Iterator[Asked | BadRowError]:
     """The questions of a JSONL, JSON, CSV, TSV or Parquet file, in order.
 
     Args:
         path: the file.
-        mapping: the user's columns by role, as in `likra.data.formats.recognise`.
-        on_bad_row: "error", or "skip" to give a bad row's fault in its place.
+        reading: how it is read; with ``on_bad_row`` "skip" a bad row's fault is given in its place.
 
     Raises:
         LikraError: what cannot be read, by file and line.
 
     """
-    if on_bad_row not in {"error", "skip"}:
-        raise LikraError(f"on_bad_row takes error or skip, not '{on_bad_row}'")
     form: Format | None = None
     decodes = kind_of(path) in {".csv", ".tsv"}
-    for place, row in read_rows(path, by_number=are_numbers(mapping)):
+    for place, row in read_rows(path, by_number=are_numbers(reading.columns)):
         try:
             if isinstance(row, BadRowError):
                 raise row
             if form is None:
-                form = recognise(row, mapping or {}, f"'{path}'", decodes=decodes, asks=True)
+                form = recognise(row, reading, f"'{path}'", decodes=decodes, asks=True)
             example = form.parse(row)
         except BadRowError as error:
             fault = BadRowError(f"{path.name}, {place}: {error}")
-            if on_bad_row == "error":
+            if reading.on_bad_row == "error":
                 raise fault from error
             yield fault
         else:

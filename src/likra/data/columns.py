@@ -28,6 +28,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "label": ("label",),
     "messages": ("messages", "conversations"),
 }
+SEVERAL = ("prompt", "chosen", "rejected", "completion", "choices")  # roles of several columns
 USUAL = {name for names in ROLES.values() for name in names} - set(ROLES["id"])
 # Prompts that the answer continues; others are questions.
 CONTINUED = {"prompt", "ctx", "input", "instruction", "startphrase"}
@@ -82,16 +83,31 @@ _TEXT_SETS: Sets = (
 )
 
 
-def columns_by_role(names: list[str], mapping: Mapping[str, str], where: str) -> dict[str, str]:
-    """The user's column of each role, and the usual names for the other roles.
+def check_columns(mapping: Mapping[str, str]) -> None:
+    """Refuse what can be a mapping of no file.
 
     Raises:
-        LikraError: an unknown role, or a column that is not there.
+        LikraError: an unknown role, or several columns for a role that takes one.
 
     """
     for role, named in mapping.items():
         if role not in ROLES:
             raise unknown("role of a column", role, ROLES)
+        if len(parts(named)) > 1 and role not in SEVERAL:
+            raise LikraError(
+                f"the role {role} takes one column, not '{named}': several are for "
+                f"{', '.join(SEVERAL)}"
+            )
+
+
+def columns_by_role(names: list[str], mapping: Mapping[str, str], where: str) -> dict[str, str]:
+    """The user's column of each role, and the usual names for the other roles.
+
+    Raises:
+        LikraError: a column that is not there.
+
+    """
+    for role, named in mapping.items():
         for column in parts(named):
             if column not in names:
                 raise LikraError(
@@ -134,9 +150,9 @@ def _numbered(column: str) -> Iterator[str]:
         yield from (part.replace("*", str(n)) for n in range(1, 10)) if "*" in part else (part,)
 
 
-def are_numbers(mapping: Mapping[str, str] | None) -> bool:
+def are_numbers(mapping: Mapping[str, str]) -> bool:
     """Whether the user names columns by their numbers, as in a file without a header."""
-    named = [name for column in (mapping or {}).values() for name in parts(column)]
+    named = [name for column in mapping.values() for name in parts(column)]
     return bool(named) and all(name.isdecimal() for name in named)
 
 

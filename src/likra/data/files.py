@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, overload
 
 from likra.data.card import card_names
-from likra.data.columns import are_numbers
+from likra.data.columns import ROLES, are_numbers, shown
 from likra.data.formats import Text
 from likra.data.harness import FEWSHOT_SEED
 from likra.data.prompts import as_text, candidate
+from likra.data.reading import USUAL, Reading
 from likra.data.rendering import PLAIN, Rendering
 from likra.data.row_table import Table, read_table
 from likra.data.rows import COMPRESSED, READABLE, BadRowError, Row, kind_of, read_rows
@@ -77,7 +78,7 @@ class FileTask:
                 "on, or none to evaluate: set train_split and eval_split"
             )
         (table,) = self.tables.values()
-        stems = (as_text(entry.prompt) for entry in table)
+        stems = (as_text(entry.stem) for entry in table)
         return replace(self, division=hold_out(stems, fraction, seed))
 
     def without_examples(self, ids: set[str]) -> "FileTask":
@@ -99,7 +100,7 @@ class FileTask:
 
         """
         if split not in self.splits:
-            raise unknown(f"split of '{self.name}'", split, self.splits)
+            raise unknown("split", split, self.splits, f"'{self.name}'")
         name, numbers = self.place(split)
         return Questions(self, name, numbers, num_fewshot, rendering)
 
@@ -144,7 +145,7 @@ class Questions(Sequence[Question]):
             ]
         except Exception as error:  # a chat template may raise anything at all
             raise LikraError(f"{entry.origin}: {one_line(error)}") from error
-        return Question(entry.id, as_text(entry.prompt), tuple(choices), entry.origin)
+        return Question(entry.id, as_text(entry.stem), tuple(choices), entry.origin)
 
     def _examples(self, number: int) -> list[tuple[Text, Text]]:
         """Solved examples for a question, from the training split and never the question itself.
@@ -181,12 +182,7 @@ def is_data_file(name: str) -> bool:
     return Path(name).is_dir() or Path(name).suffix.lower() in (*READABLE, *COMPRESSED, ".zip")
 
 
-def open_files(
-    name: str,
-    mapping: Mapping[str, str] | None = None,
-    on_bad_row: str = "error",
-    answer_base: int = 0,
-) -> FileTask:
+def open_files(name: str, reading: Reading = USUAL) -> FileTask:
     """Open a data file, or a folder with ``train.jsonl``, ``test.jsonl`` and the like.
 
     Raises:
@@ -198,17 +194,17 @@ def open_files(
         raise LikraError(f"'{name}' is an archive: unpack it")
     if saved := _saved_splits(path):
         data = {split: _load_saved(own) for split, own in saved.items()}
-        return _open_splits(name, data, mapping, on_bad_row, answer_base)
+        return _open_splits(name, data, reading)
     by_split = _folder_files(path) if path.is_dir() else {TRAIN: [path]}
     decodes = all(kind_of(file) in {".csv", ".tsv"} for own in by_split.values() for file in own)
 
     def rows(own: list[Path]) -> Iterator[Row]:
         for file in own:
-            for place, row in read_rows(file, by_number=are_numbers(mapping)):
+            for place, row in read_rows(file, by_number=are_numbers(reading.columns)):
                 yield f"{file.name}, {place}", row
 
     splits = {split: (", ".join(map(str, own)), rows(own)) for split, own in by_split.items()}
-    return _open(name, splits, mapping, on_bad_row, answer_base, decodes=decodes)
+    return _open(name, splits, reading, decodes=decodes)
 
 
 def _saved_splits(path: Path) -> dict[str, Path]:
@@ -271,12 +267,7 @@ def _folder_files(folder: Path) -> dict[str, list[Path]]:
     return files
 
 
-def open_hub(
-    name: str,
-    mapping: Mapping[str, str] | None = None,
-    on_bad_row: str = "error",
-    answer_base: int = 0,
-) -> FileTask:
+def open_hub(name: str, reading: Reading = USUAL) -> FileTask:
     """Open a data set of the hub, ``OWNER/NAME`` or ``OWNER/NAME:CONFIGURATION``.
 
     Raises:
@@ -294,15 +285,11 @@ def open_hub(
             f"unknown task '{name}': it is not a file here, and cannot be loaded from the "
             f"Hugging Face hub ({reason(error)})"
         ) from error
-    return _open_splits(name, data, mapping, on_bad_row, answer_base)
+    return _open_splits(name, data, reading)
 
 
 def _open_splits(
-    name: str,
-    data: Mapping[str, Iterable[Mapping[str, Any]]],
-    mapping: Mapping[str, str] | None,
-    on_bad_row: str,
-    answer_base: int,
+    name: str, data: Mapping[str, Iterable[Mapping[str, Any]]], reading: Reading
 ) -> FileTask:
     """A task of the splits of a data set of the library `datasets`."""
 
@@ -312,15 +299,11 @@ def _open_splits(
 
     called = _without_collisions(list(data))
     splits = {called[split]: (f"{name} {split}", rows(split)) for split in data}
-    return _open(name, splits, mapping, on_bad_row, answer_base)
+    return _open(name, splits, reading)
 
 
 def open_rows(
-    rows: Iterable[Mapping[str, Any]],
-    mapping: Mapping[str, str] | None = None,
-    on_bad_row: str = "error",
-    name: str = "data",
-    answer_base: int = 0,
+    rows: Iterable[Mapping[str, Any]], reading: Reading = USUAL, name: str = "data"
 ) -> FileTask:
     """Open rows in memory, such as a list of dictionaries or a `datasets.Dataset`.
 
@@ -338,7 +321,7 @@ def open_rows(
                 )
             yield f"{name}, row {number}", dict(row)
 
-    return _open(name, {TRAIN: (name, numbered())}, mapping, on_bad_row, answer_base)
+    return _open(name, {TRAIN: (name, numbered())}, reading)
 
 
 def _without_collisions(splits: list[str]) -> dict[str, str]:
@@ -358,21 +341,20 @@ def _usual(split: str) -> str:
 def _open(
     name: str,
     splits: Mapping[str, tuple[str, Iterator[Row]]],
-    mapping: Mapping[str, str] | None,
-    on_bad_row: str,
-    answer_base: int,
+    reading: Reading,
     *,
     decodes: bool = False,
 ) -> FileTask:
     """A task of the rows of each split, which have a name for messages."""
     tables = {
-        split: read_table(
-            source, rows, mapping or {}, on_bad_row, decodes=decodes, answer_base=answer_base
-        )
+        split: read_table(source, rows, reading, decodes=decodes)
         for split, (source, rows) in splits.items()
     }
     notes = [note for split, table in tables.items() for note in _notes(splits[split][0], table)]
     return FileTask(name, tables, notes)
+
+
+_TELL = ("answer", "label", "completion", "chosen", "rejected")  # roles that say what is right
 
 
 def _notes(source: str, table: Table) -> list[str]:
@@ -381,13 +363,23 @@ def _notes(source: str, table: Table) -> list[str]:
         for role, column in table.format.columns.items()
     )
     form = ", each put as 'Question: ... Answer:'" if table.format.asks else ""
+    template = table.format.template
+    if template is not None:
+        form = f", each put as '{template.shown}'"
     notes = [f"'{source}': {table.format.name} ({columns}), {len(table):,} questions{form}"]
+    shows = set(template.fields if template else ())
+    told = [name for role in _TELL if (name := table.format.columns.get(role)) in shows]
+    if told:
+        notes.append(
+            f"the prompt template shows {', '.join(told)}, which says what is right: a new "
+            "question has no such column"
+        )
     if table.dropped:
         kinds = ", ".join(f"{kind}: {count:,}" for kind, count in table.dropped.most_common())
         total = sum(table.dropped.values())
         notes.append(f"left out {total:,} rows ({kinds}); {'; '.join(table.examples_of_dropped)}")
     first = table[0]
-    if table.format.name != "multiple choice" and isinstance(first.prompt, str):
+    if not table.format.sets_off and isinstance(first.prompt, str):
         answer = str(first.answers[0][0])
         if first.prompt[-1:].isalnum() and answer[:1].isalnum():
             notes.append(
@@ -400,7 +392,8 @@ def _notes(source: str, table: Table) -> list[str]:
 def read_wrong_answers(name: str) -> Iterator[tuple[str, list[str]]]:
     """The wrong answers in a file: (question's id or its `comparable` text, texts) of each row.
 
-    Columns: ``id``, or ``prompt`` or ``question``; and ``rejected``, a text or a list.
+    Columns: an id or a prompt, by their usual names (`likra.data.columns.ROLES`); and ``rejected``,
+    a text or a list.
 
     Raises:
         LikraError: what cannot be read, by file and line.
@@ -410,11 +403,19 @@ def read_wrong_answers(name: str) -> Iterator[tuple[str, list[str]]]:
         origin = f"{Path(name).name}, {place}"
         if isinstance(row, BadRowError):
             raise LikraError(f"{origin}: {row}")
-        key = row.get("id")
+        key = _first_of(row, "id")
         if key is None:
-            asked = row.get("prompt") or row.get("question")
+            asked = _first_of(row, "prompt")
             key = comparable(str(asked)) if asked else None
         texts = row.get("rejected")
         if key is None or not texts:
-            raise LikraError(f"{origin}: expected id (or prompt, or question) and rejected")
+            raise LikraError(
+                f"{origin}: expected id (or prompt, or question) and rejected: it has {shown(row)}"
+            )
         yield str(key), [texts] if isinstance(texts, str) else [str(text) for text in texts]
+
+
+def _first_of(row: Mapping[str, Any], role: str) -> Any:
+    """The first value under a usual name of a role; None if there is none."""
+    values = (row.get(name) for name in ROLES[role])
+    return next((value for value in values if value is not None and value != ""), None)

@@ -7,23 +7,21 @@ TRL's preference, unpaired preference and prompt-completion, each plain or as ch
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from likra.data.columns import (
     CONTINUED,
-    ROLES,
     SET_OFF,
     USUAL,
-    columns_by_role,
     has,
-    names_of,
     parts,
     shown,
     value_of,
 )
 from likra.data.rows import MAX_FIELD, BadRowError
+from likra.data.template import PromptTemplate
 from likra.errors import LikraError
 from likra.text import common_length
 
@@ -31,28 +29,35 @@ Messages = list[dict[str, str]]
 Text = str | Messages
 Labelled = list[tuple[Text, bool]]  # answers, with whether each is right
 
-_WANTED = {
-    "preference": "prompt, chosen, rejected (one of the two may be missing)",
-    "unpaired preference": "prompt, completion, label",
-    "prompt-completion": "prompt, completion",
-    "multiple choice": "prompt or question, choices, answer",
-    "chat": "messages",
-}
-
 
 @dataclass(frozen=True)
 class Example:
-    """What is asked, and its answers; ``id`` and ``origin`` (the place in a file) may be empty."""
+    """What is asked, and its answers.
+
+    Attributes:
+        id: may be empty.
+        prompt: what is put before the answers, in the form of the format.
+        answers: the answers.
+        origin: the place in a file; may be empty.
+        asked: the text that the row asks, where a template has made another prompt of it.
+
+    """
 
     id: str
     prompt: Text
     answers: Labelled
     origin: str = ""
+    asked: str | None = None
+
+    @property
+    def stem(self) -> Text:
+        """What is asked, without a template's words."""
+        return self.prompt if self.asked is None else self.asked
 
 
 @dataclass(frozen=True)
 class Format:
-    """A format; `recognise` adds what it knows of a file.
+    """A format; `likra.data.recognise` adds what it knows of a file.
 
     Attributes:
         name: for the user.
@@ -65,6 +70,7 @@ class Format:
         seen: the columns of the first row.
         decodes: whether lists and messages are JSON in a field, as in CSV.
         answer_base: the number of the first choice.
+        template: what prompts are made by; None for the format's own form.
 
     """
 
@@ -78,16 +84,19 @@ class Format:
     seen: frozenset[str] = frozenset()
     decodes: bool = False
     answer_base: int = 0
+    template: PromptTemplate | None = None
 
     @property
     def asks(self) -> bool:
         """Whether the prompt is a bare question, to be put as ``Question: ...``, ``Answer:``."""
-        return self.name == "multiple choice" and self._first_of_prompt not in CONTINUED
+        is_bare = self.name == "multiple choice" and self._first_of_prompt not in CONTINUED
+        return is_bare and self.template is None
 
     @property
     def sets_off(self) -> bool:
-        """Whether a space sets answers off from the prompt."""
-        return self.name == "multiple choice" or self._first_of_prompt in SET_OFF
+        """Whether a space sets answers off from the prompt, if none is there."""
+        is_whole = self.name != "multiple choice" and self.template is None
+        return not is_whole or self._first_of_prompt in SET_OFF
 
     @property
     def _first_of_prompt(self) -> str:
@@ -102,7 +111,7 @@ class Format:
         """
         self._check_columns(row)
         prompt, answers = self.read(self, row)
-        if self.name not in {"multiple choice", _ASKED.name}:
+        if self.name not in {"multiple choice", ASKED.name}:
             answers = _unmixed(prompt, answers)
         if _is_blank(prompt):
             raise BadRowError("empty prompt")
@@ -111,7 +120,23 @@ class Format:
         if any(_is_blank(text) for text, _ in answers):
             raise BadRowError("empty answer")
         identity = value_of(row, self.columns["id"]) if "id" in self.columns else None
-        return Example("" if identity is None else str(identity), prompt, answers)
+        example = Example("" if identity is None else str(identity), prompt, answers)
+        return example if self.template is None else self._by_template(example, row, self.template)
+
+    def _by_template(
+        self, example: Example, row: Mapping[str, Any], template: PromptTemplate
+    ) -> Example:
+        """The example with the template's prompt."""
+        asked = example.prompt
+        if not isinstance(asked, str):
+            raise BadRowError("chat messages", "a prompt template is for plain text")
+        if template.is_jinja:
+            row = {name: _decoded(self, value) for name, value in row.items()}
+        fill = template.ask if self.name == ASKED.name else template.fill
+        prompt = fill(row, asked)
+        if _is_blank(prompt):
+            raise BadRowError("empty prompt", "of the prompt template")
+        return replace(example, prompt=prompt, asked=asked)
 
     def _check_columns(self, row: Mapping[str, Any]) -> None:
         for role, column in self.columns.items():
@@ -136,90 +161,6 @@ def _length(value: object) -> int:
     if isinstance(value, dict):
         value = list(value.values())
     return max(map(_length, value), default=0) if isinstance(value, list) else 0
-
-
-def recognise(
-    first: Iterable[str] | Mapping[str, Any],
-    mapping: Mapping[str, str],
-    where: str,
-    *,
-    decodes: bool = False,
-    asks: bool = False,
-    answer_base: int = 0,
-) -> Format:
-    """The format of a file with this first row.
-
-    ``first`` may be no more than the names of the columns. ``mapping`` has the user's own names by
-    role, with ``A+B+C`` for a role in several columns and ``question.stem`` for a nested one;
-    ``where`` names the file in messages. With ``asks``, of questions with options to rank, whose
-    answers need not be known.
-
-    Raises:
-        LikraError: an unknown role, a missing column, or columns that match no format.
-
-    """
-    names = names_of(first)
-    by_role = columns_by_role(names, mapping, where)
-    for form in (_ASKED,) if asks else _FORMATS:
-        needed = all(role in by_role for role in form.needed)
-        if needed and (not form.one_of or any(role in by_role for role in form.one_of)):
-            roles = dict.fromkeys((*form.optional, *form.needed, *form.one_of))
-            # of a preference either may be missing in the first row
-            named = {**{role: role for role in form.one_of}, **by_role}
-            columns = {role: named[role] for role in roles if role in named}
-            seen = frozenset(names)
-            found = replace(
-                form, columns=columns, seen=seen, decodes=decodes, answer_base=answer_base
-            )
-            if "answer" in columns and "answer" not in mapping and isinstance(first, Mapping):
-                return _with_answer(found, first)
-            return found
-    without_header = (
-        "; or, of a file without a header, by their numbers: --columns prompt=0,choices=1+2+3"
-        f"{'' if asks else ',answer=4'}"
-    )
-    raise LikraError(
-        f"{_no_format(names, by_role, where, asks=asks)}{without_header if decodes else ''}"
-    )
-
-
-def _with_answer(form: Format, row: Mapping[str, Any]) -> Format:
-    """Of several columns that may be the answer, the first that fits the choices."""
-    taken = {name for role, column in form.columns.items() for name in parts(column)}
-    others = [name for name in ROLES["answer"] if name in row and name not in taken]
-    for name in (form.columns["answer"], *others):
-        tried = replace(form, columns={**form.columns, "answer": name})
-        try:
-            tried.parse(row)
-        except LikraError:
-            continue
-        return tried
-    return form
-
-
-def _no_format(
-    names: list[str], by_role: Mapping[str, str], where: str, *, asks: bool = False
-) -> str:
-    """What the columns are, what is expected, what the nearest format lacks, what to type."""
-    wanted = {_ASKED.name: "prompt or question, and choices"} if asks else _WANTED
-    expected = "; ".join(f"{name}: {columns}" for name, columns in wanted.items())
-    forms = [_ASKED] if asks else [_FORMATS[3], _FORMATS[0], _FORMATS[2]]
-    lacking = {
-        form.name: [
-            role
-            for role in dict.fromkeys(("prompt", *form.needed, *form.one_of[:1]))
-            if role not in by_role
-        ]
-        for form in forms
-    }
-    nearest = min(lacking, key=lambda name: len(lacking[name]))
-    usual = "; ".join(f"{role} ({', '.join(ROLES[role])})" for role in lacking[nearest])
-    option = ",".join(f"{role}=MINE" for role in lacking[nearest])
-    return (
-        f"{where} matches no format: it has {shown(names)}. Expected: {expected}. For "
-        f"{nearest} it lacks, by its usual names: {usual}. "
-        f"Name your columns, such as --columns {option}"
-    )
 
 
 # --------------------------------------------------------------------------------------------
@@ -407,6 +348,11 @@ def _text(form: Format, value: Any, column: str) -> Text:
         value = [value]
     if isinstance(value, list) and value and all(_is_message(item) for item in value):
         return [_message(item) for item in value]
+    turns = [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+    speakers = [str(turn["from"]) for turn in turns if "from" in turn]
+    if unknown := [name for name in speakers if name not in _SHAREGPT]:
+        kind = f"'{column}' has an unknown speaker"
+        raise BadRowError(kind, f"'{unknown[0]:.60}'; known: {', '.join(_SHAREGPT)}")
     raise BadRowError(f"'{column}' is neither a text nor chat messages", f"{value!r:.60}")
 
 
@@ -415,7 +361,7 @@ def _is_message(value: object) -> bool:
         return False
     if "role" in value:
         return isinstance(value.get("content"), str)
-    return value.get("from") in _SHAREGPT and isinstance(value.get("value"), str)
+    return str(value.get("from")) in _SHAREGPT and isinstance(value.get("value"), str)
 
 
 # Who speaks in ShareGPT's form, and the role that this is.
@@ -483,14 +429,14 @@ def _is_blank(text: Text) -> bool:
     return not any(message["content"].strip() for message in text)
 
 
-_FORMATS = (
+FORMATS = (
     Format("preference", _preference, one_of=("chosen", "rejected")),
     Format("unpaired preference", _completion, ("prompt", "completion", "label"), groups=True),
     Format("prompt-completion", _completion, ("prompt", "completion"), groups=True),
     Format("multiple choice", _choice, ("prompt", "choices", "answer")),
     Format("chat", _conversation, ("messages",), optional=("id",), groups=True),
 )
-_ASKED = Format("questions with options", _asked, ("prompt", "choices"))
+ASKED = Format("questions with options", _asked, ("prompt", "choices"))
 
 
 def bare_format(style: str) -> Format:
@@ -500,6 +446,6 @@ def bare_format(style: str) -> Format:
     prompt of its own, "verbatim" a format of TRL's.
     """
     if style == "verbatim":
-        return _FORMATS[0]
+        return FORMATS[0]
     column = "question" if style == "question" else "prompt"
-    return replace(_FORMATS[3], columns={"prompt": column})
+    return replace(FORMATS[3], columns={"prompt": column})

@@ -167,7 +167,7 @@ class HarnessTask:
         if split not in self.composed:
             for name in self.part_names:
                 if split not in self.open_part(name).dataset:
-                    raise unknown(f"split of task '{self.name}'", split, self.splits)
+                    raise unknown("split", split, self.splits, f"task '{self.name}'")
                 yield name, split, f"{name}/" if len(self.part_names) > 1 else ""
             return
         missing = []
@@ -296,7 +296,7 @@ def open_card(name: str, data: str | None = None, *, allow_code: bool = False) -
     parts = tuple(metadata.get("configurations", ())) or (config.get("dataset_name") or "",)
     if configuration:
         if "configurations" in metadata and configuration not in parts:
-            raise unknown(f"configuration of task '{card}'", configuration, parts)
+            raise unknown("configuration", configuration, parts, f"task '{card}'")
         parts = (configuration,)
 
     @functools.cache

@@ -1,12 +1,13 @@
 """Leakage: evaluation questions that are also, or nearly, training questions."""
 
+import hashlib
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from likra.questions import Question
-from likra.text import comparable
+from likra.text import comparable, normalised
 
 NEAR = 0.8  # from this similarity on, two stems are near-duplicates
 
@@ -28,6 +29,32 @@ class Leak:
     def exact(self) -> bool:
         """Whether the stems are the same."""
         return self.similarity == 1.0
+
+
+def stem_digest(stem: str) -> str:
+    """What tells a stem from others without showing it: 16 hexadecimal digits.
+
+    It is the same for the stems that `find_leaks` calls the same.
+    """
+    return _digest(comparable(stem))
+
+
+def ending_digests(prompt: str, separator: str) -> frozenset[str]:
+    """`stem_digest` of a prompt and of each of its endings that a separator precedes.
+
+    The separator is blank: each part is normalised once, and not once for each ending.
+    """
+    parts = prompt.split(separator)
+    words = [*(normalised(part + separator) for part in parts[:-1]), normalised(parts[-1])]
+    endings = (
+        " ".join(filter(None, words[start:])) or separator.join(parts[start:]).strip()
+        for start in range(len(parts))
+    )
+    return frozenset(map(_digest, endings))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def find_leaks(train: Sequence[Question], evaluation: Sequence[Question]) -> list[Leak]:

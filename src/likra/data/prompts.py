@@ -63,7 +63,7 @@ def _bare(question: str) -> str:
 
 
 def _continuation(prompt: Text, answer: Text, form: Format) -> str:
-    """In TRL's formats the texts touch as they are; in others answers are set off by a space."""
+    """An answer, set off by a space unless the format has its texts touch as they are (TRL's)."""
     prompt, answer = str(prompt), str(answer)
     apart = form.asks or not (prompt[-1:].isspace() or answer[:1].isspace())
     return f" {answer}" if form.sets_off and apart else answer

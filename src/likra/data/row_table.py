@@ -17,7 +17,9 @@ from typing import Any, overload
 
 import pyarrow as pa
 
-from likra.data.formats import Example, Format, Labelled, Text, recognise
+from likra.data.formats import Example, Format, Labelled, Text
+from likra.data.reading import Reading
+from likra.data.recognise import recognise
 from likra.data.rows import BadRowError, Row
 from likra.errors import LikraError
 
@@ -26,6 +28,7 @@ _SCHEMA = pa.schema(
         "id": pa.string(),
         "origin": pa.string(),
         "prompt": pa.string(),  # chat messages as JSON
+        "asked": pa.string(),
         "is_chat": pa.bool_(),
         "texts": pa.list_(pa.string()),
         "rights": pa.list_(pa.bool_()),
@@ -79,7 +82,8 @@ class Table(Sequence[Example]):
                 for text, is_right in answers
                 if _digest(prompt, _stripped(text)) not in self.contradicted
             ]
-        return Example(first["id"] or first["origin"], prompt, answers, first["origin"])
+        name = first["id"] or first["origin"]
+        return Example(name, prompt, answers, first["origin"], first["asked"])
 
     @property
     def is_chat(self) -> bool:
@@ -90,27 +94,23 @@ class Table(Sequence[Example]):
 def read_table(
     name: str,
     rows: Iterator[Row],
-    mapping: Mapping[str, str],
-    on_bad_row: str = "error",
+    reading: Reading,
     *,
     decodes: bool = False,
-    answer_base: int = 0,
 ) -> Table:
     """Read rows into a table.
 
     Args:
         name: of the file, for messages.
         rows: with places that name the file.
-        mapping: the user's columns by role.
-        on_bad_row: "error", or "skip" to leave bad rows out and count them.
+        reading: how they are read.
         decodes: see `likra.data.formats.Format`.
-        answer_base: the number of the first choice.
 
     Raises:
         LikraError: no row, no format that fits, or a bad row.
 
     """
-    reader = _Reader(name, mapping, on_bad_row, decodes, answer_base)
+    reader = _Reader(name, reading, decodes)
     handle, path = tempfile.mkstemp(prefix="likra-", suffix=".arrow")
     os.close(handle)
     try:
@@ -129,10 +129,8 @@ class _Reader:
     """Rows to a table: one pass, in which only digests of ids and prompts stay in memory."""
 
     name: str
-    mapping: Mapping[str, str]
-    on_bad_row: str
+    reading: Reading
     decodes: bool
-    answer_base: int = 0
     format: Format | None = None
     ids: dict[bytes, bytes] = field(default_factory=dict)  # to the prompt that has it
     n_rows: int = 0
@@ -164,7 +162,7 @@ class _Reader:
             try:
                 example = self._example(row)
             except LikraError as error:
-                if self.on_bad_row == "error" or not isinstance(error, BadRowError):
+                if self.reading.on_bad_row == "error" or not isinstance(error, BadRowError):
                     is_of_row = self.format is not None or isinstance(error, BadRowError)
                     place = f"{origin}: " if is_of_row else ""
                     raise LikraError(f"{place}{error}") from error
@@ -179,13 +177,7 @@ class _Reader:
         if isinstance(row, BadRowError):
             raise row
         if self.format is None:
-            self.format = recognise(
-                row,
-                self.mapping,
-                f"'{self.name}'",
-                decodes=self.decodes,
-                answer_base=self.answer_base,
-            )
+            self.format = recognise(row, self.reading, f"'{self.name}'", decodes=self.decodes)
         example = self.format.parse(row)
         self._check_row(example)  # a row that is left out must not have its answers noted
         return self._new_answers(example)
@@ -228,6 +220,7 @@ class _Reader:
             "id": example.id,
             "origin": origin,
             "prompt": _stored(example.prompt),
+            "asked": example.asked,
             "is_chat": self.is_chat,
             "texts": [_stored(text) for text, _ in example.answers],
             "rights": [is_right for _, is_right in example.answers],

@@ -6,7 +6,7 @@ import json
 import logging
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +28,7 @@ from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
 from likra.heads.checkpoint import load_complete
 from likra.heads.gguf import SMOLLM2, gguf_file, plain_folder
-from likra.hub import hub_or_cache, reason
+from likra.hub import reading, reason
 
 POCKET = Path(__file__).parent.parent / "pocket" / "model"
 # More threads do not speed up a small model: on a busy machine they wait for one another, and with
@@ -175,7 +175,7 @@ def _opening(name: str) -> Iterator[str]:
     """Where a model is; what fails in reading it becomes one clear error."""
     try:
         source = source_of(name)
-        with nullcontext() if Path(source).exists() else hub_or_cache():
+        with reading(source):
             yield source
     except LikraError:
         raise

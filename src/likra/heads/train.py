@@ -254,7 +254,7 @@ class SnapshotSaver(TrainerCallback):
         self.losses.append(loss)
         last = max(self.folders)
         seen = min(state.global_step * self.batch_size, last)
-        self.advance(seen - self.n_seen, f"loss {loss:.3f}")
+        self.advance(seen - self.n_seen, loss=loss)
         self.n_seen = seen
         # the last snapshot says that the training is complete, so the losses come before it
         if seen == last and self.losses_file is not None:

@@ -3,7 +3,6 @@
 Its base class, `LikraBaseLM`, is the base model alone; both are known to the harness by name.
 """
 
-import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -19,12 +18,8 @@ from likra.errors import LikraError
 from likra.heads.lora import Head
 from likra.heads.score import Done, Floats, Scored, score
 from likra.integrations.lm_eval_base import LikraBaseLM, ScoreInputs, adapter_digest
-from likra.integrations.lm_eval_heads import (
-    TrainedQuestions,
-    checked_weight,
-    heads_of_model,
-    heads_of_run,
-)
+from likra.integrations.lm_eval_heads import checked_weight, heads_of_model, heads_of_run
+from likra.integrations.lm_eval_trained import TrainedQuestions
 from likra.model.folder import check_base, is_model
 from likra.scores.ratio import MODES, likelihood_ratio
 
@@ -120,7 +115,7 @@ class LikraLM(LikraBaseLM):
         for head in (self.positive, self.negative):
             with head.on():
                 pass  # it fits
-        self.trained_questions = TrainedQuestions(found.contexts)
+        self.trained_questions = TrainedQuestions(found.trained)
         self.parts: list[Part] = []
         if (opened := OPENED.get()) is not None:
             opened.append(self)
@@ -159,8 +154,7 @@ class LikraLM(LikraBaseLM):
         self.parts += self._new_parts(requests, answers)
         self.trained_questions.note(requests)
         if self.rank == 0:
-            for line in self.trained_questions.new_warnings():
-                print(line, file=sys.stderr)  # noqa: T201
+            self.trained_questions.warn()
         return answers
 
     def _new_parts(

@@ -36,6 +36,8 @@ from likra.heads.base import (
 from likra.heads.checkpoint import load_complete
 from likra.heads.lora import Head
 from likra.heads.score import Done, Scored, score
+from likra.hub import reading
+from likra.integrations.lm_eval_trained import warn_unknown
 
 # Of a request, what the harness passes to its models: its texts (none of a rolling window), and
 # the tokens of context and continuation.
@@ -80,7 +82,9 @@ class LikraBaseLM(HFLM):
         _check_dtype(arguments.get("dtype"))
         try:
             source = source_of(pretrained) if isinstance(pretrained, str) else pretrained
-            super().__init__(source, device=device or default_device(), **arguments)
+            named = [own for own in (source, arguments.get("peft")) if isinstance(own, str) and own]
+            with reading(*named):
+                super().__init__(source, device=device or default_device(), **arguments)
         except LikraError:
             raise
         except Exception as error:  # the hub, the files, an argument: many types
@@ -91,6 +95,8 @@ class LikraBaseLM(HFLM):
             raise LikraError(f"'{self.peft}' puts tokens before the prompt: take it to --model hf")
         self.base = probe(BaseModel(name, self.model, self.tokenizer, self.max_length))
         limit_threads(self.base)
+        if self.peft and self.rank == 0:
+            warn_unknown(f"the adapter '{self.peft}' was")
 
     def _get_config(self, pretrained: str, **arguments: Any) -> None:
         try:

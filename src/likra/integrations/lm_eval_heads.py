@@ -1,20 +1,19 @@
-"""Which heads of a run give which term, and which questions they were trained on."""
+"""Which heads of a folder give which term, and what they were trained on."""
 
-import json
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lm_eval.api.instance import Instance
-
+from likra.data.leakage import stem_digest
 from likra.errors import LikraError, unknown
+from likra.model import trained
 from likra.model.folder import check_heads
 from likra.model.folder import read as read_model
 from likra.scores.ratio import MODES
 from likra.scores.table import CLASSIFIER, PRIOR, HeadKey
+from likra.study.about import read_examples
 from likra.study.cells import recorded_head
 from likra.study.digests import model_digest
 from likra.study.folder import Run, read_record, read_run, usable_path
@@ -23,7 +22,6 @@ from likra.study.folder import Run, read_record, read_run, usable_path
 MODE_NAMES = [
     name for name, mode in MODES.items() if mode.negative != PRIOR.head and name != CLASSIFIER
 ]
-BREAK = "\n\n"  # between few-shot examples
 
 
 def checked_weight(weight: str | float) -> float:
@@ -53,7 +51,8 @@ class FoundHeads:
         dtype: what the heads were trained in, if that is known.
         positive: the folder of the positive term's head; None for the base.
         negative: the folder of the negative term's head; None for the base.
-        contexts: the prompts that the heads were trained on, as far as they are known.
+        trained: digests of what the heads were trained on, their prompts or what these ask; None
+            where it is not known.
         fingerprint: of the base, where it is checked once it is open.
 
     """
@@ -64,7 +63,7 @@ class FoundHeads:
     dtype: str | None
     positive: Path | None
     negative: Path | None
-    contexts: frozenset[str] = frozenset()
+    trained: frozenset[str] | None = None
     fingerprint: str | None = None
 
 
@@ -103,8 +102,8 @@ def heads_of_run(
     if checks_base:
         check_model(base, stamps)
     positive, negative = (None if key is None else run.head_folder(key) for key in keys)
-    contexts = trained_contexts(run, used)
-    return FoundHeads(mode, 1.0, base, run.study.dtype, positive, negative, contexts)
+    known = trained_prompts(run, used)
+    return FoundHeads(mode, 1.0, base, run.study.dtype, positive, negative, known)
 
 
 def heads_of_model(
@@ -132,8 +131,9 @@ def heads_of_model(
     check_heads(folder, content)
     positive, negative = (None if term == "base" else folder / term for term in terms)
     base = content["base"]
+    known = frozenset() if set(terms) == {"base"} else trained.read(folder, content)
     return FoundHeads(
-        mode, weight, base["name"], None, positive, negative, fingerprint=base["fingerprint"]
+        mode, weight, base["name"], None, positive, negative, known, base["fingerprint"]
     )
 
 
@@ -170,7 +170,7 @@ def head_keys(
     for name, values in known.items():
         listed = [str(value) for value in values]
         if given[name] is not None and str(given[name]) not in listed:
-            raise unknown(f"{name} of '{run.folder}'", str(given[name]), listed)
+            raise unknown(name, str(given[name]), listed, f"'{run.folder}'")
         if given[name] is None and needed[name] and len(values) > 1:
             raise LikraError(
                 f"'{run.folder}' has several: add {name}= and one of {', '.join(listed)}"
@@ -207,49 +207,9 @@ def check_model(name: str, stamps: Iterable[Mapping[str, Any]]) -> None:
             )
 
 
-def trained_contexts(run: Run, keys: Iterable[HeadKey]) -> frozenset[str]:
-    """The prompts that heads of a run were trained on."""
-    contexts: set[str] = set()
-    for key in keys:
-        path = run.training_folder(key) / "examples.jsonl"
-        if path.is_file():
-            lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
-            try:  # a later snapshot may have seen more
-                contexts |= {json.loads(line)["context"] for line in lines[: key.n_train]}
-            except (ValueError, TypeError, KeyError) as error:
-                raise LikraError(f"cannot read '{path}' ({type(error).__name__})") from error
-    return frozenset(contexts)
-
-
-class TrainedQuestions:
-    """Counts, task by task, the scored questions that the heads were trained on."""
-
-    def __init__(self, contexts: frozenset[str]) -> None:
-        self.contexts = contexts
-        self.scored: dict[str, set[int]] = defaultdict(set)
-        self.trained: dict[str, set[int]] = defaultdict(set)
-        self.warned: set[str] = set()
-
-    def note(self, requests: Sequence[Instance]) -> None:
-        """Count the questions of log-likelihood requests."""
-        for request in requests if self.contexts else ():
-            self.scored[request.task_name].add(request.doc_id)
-            # the prompt is known, or what follows its few-shot examples is
-            parts = request.args[0].split(BREAK)
-            if any(BREAK.join(parts[start:]) in self.contexts for start in range(len(parts))):
-                self.trained[request.task_name].add(request.doc_id)
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Questions that the heads were trained on, by task; tasks without any are left out."""
-        return {task: len(documents) for task, documents in self.trained.items()}
-
-    def new_warnings(self) -> list[str]:
-        """A line for each task that has such questions, once."""
-        new = [task for task in self.trained if task not in self.warned]
-        self.warned.update(new)
-        return [
-            f"warning: the heads were trained on {len(self.trained[task])} of the "
-            f"{len(self.scored[task])} questions of '{task}': accuracy on them is no test"
-            for task in new
-        ]
+def trained_prompts(run: Run, keys: Iterable[HeadKey]) -> frozenset[str] | None:
+    """Digests of the prompts that heads of a run were trained on; None where one does not know."""
+    rows = [read_examples(run, key) for key in keys]
+    if None in rows:
+        return None
+    return frozenset(stem_digest(row["context"]) for own in rows for row in own or ())

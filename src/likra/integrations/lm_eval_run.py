@@ -7,6 +7,7 @@ import warnings
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from glob import glob
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +26,7 @@ from likra.data.harness_index import harness_has
 from likra.data.olmo_eval import OLMO_EVAL
 from likra.errors import LikraError
 from likra.integrations.lm_eval import OPENED, LikraLM, Part
+from likra.integrations.lm_eval_trained import TrainedQuestions, untrained_accuracies
 
 
 def run_harness(
@@ -58,7 +60,9 @@ def run_harness(
                 theirs = _listed(settings.get("include_path"))
                 options.include_path = [*theirs, _groups(Path(folder))]
             before = _sample_files(settings)
-            with warnings.catch_warnings():  # peft 0.21 asks transformers 5.23 by the old name
+            trained = partial(_trained_questions, opened)
+            with warnings.catch_warnings(), untrained_accuracies(trained):
+                # peft 0.21 asks transformers 5.23 by the old name
                 warnings.filterwarnings("ignore", ".is_gradient_checkpointing. is deprecated")
                 _execute(harness, options)
         written = [path for path in _sample_files(settings) if path not in before]
@@ -67,6 +71,11 @@ def run_harness(
             # where HFLM leaves each process to itself, they all have rank 0, and one of them writes
             if parts is not None and os.environ.get("LOCAL_RANK", "0") == "0":
                 _write_parts(parts, written)
+
+
+def _trained_questions(opened: Sequence[LikraLM]) -> TrainedQuestions | None:
+    """Those of the model that the harness opened last."""
+    return opened[-1].trained_questions if opened else None
 
 
 def _execute(harness: HarnessCLI, options: Namespace) -> None:

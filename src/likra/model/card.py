@@ -1,11 +1,13 @@
 """The model card: README.md with the hub's metadata, and the curve of the evidence."""
 
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
+from likra.data.template import PromptTemplate
 from likra.model.evidence import Evidence, Row, sentences
 from likra.model.parts import Parts
 from likra.model.terms import Prior
@@ -35,7 +37,7 @@ def card(model: Parts, name: str) -> str:
             "",
             _formula(model),
             "",
-            *_use(name),
+            *_use(model, name),
             *_evidence(model),
             *_files(model),
         ]
@@ -64,7 +66,10 @@ def _formula(model: Parts) -> str:
     )
 
 
-def _use(name: str) -> list[str]:
+def _use(model: Parts, name: str) -> list[str]:
+    fields = model.prompt.fields
+    asked = '"a question"' if len(fields) < 2 else json.dumps(dict.fromkeys(fields, "..."))
+    options = "--question '...' --option '...' --option '...'" if len(fields) < 2 else "FILE"
     return [
         "## Use",
         "",
@@ -72,12 +77,20 @@ def _use(name: str) -> list[str]:
         "from likra import Likra",
         "",
         f'model = Likra.from_pretrained("{name}")',
-        'model.rank("a question", ["an answer", "another answer"])',
+        f'model.rank({asked}, ["an answer", "another answer"])',
         "```",
         "",
-        f"or `likra rank {shlex.quote(name)} --question '...' --option '...' --option '...'`.",
+        f"or `likra rank {shlex.quote(name)} {options}`.",
         "",
+        *_form(model),
     ]
+
+
+def _form(model: Parts) -> list[str]:
+    if model.prompt.template is None:
+        return []
+    template = PromptTemplate(model.prompt.template)
+    return [f"Prompts are made by the template `{template.shown}`.", ""]
 
 
 def _evidence(model: Parts) -> list[str]:

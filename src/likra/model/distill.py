@@ -15,6 +15,7 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, TrainingArguments
 
+from likra.data.reading import Reading
 from likra.engine.logprobs import answer_logits
 from likra.engine.packing import (
     LAYOUTS,
@@ -38,7 +39,7 @@ from likra.heads.train import (
     train_and_save,
     trainer_settings,
 )
-from likra.model.fit import open_data, read_questions
+from likra.model.data import open_data, read_for, read_questions
 from likra.model.generate import check_alpha, plausible
 from likra.model.parts import Parts, check_weight
 from likra.model.terms import Prior, Term, head_of
@@ -70,6 +71,7 @@ def distill(
     columns: Mapping[str, str] | None = None,
     on_bad_row: str = "error",
     answer_base: int = 0,
+    prompt_template: str | None = None,
     **settings: Any,
 ) -> Parts:
     """Train one head whose next-token distribution is the combined one of the two terms.
@@ -82,6 +84,7 @@ def distill(
         columns: of a file, by role, where its names are others.
         on_bad_row: "error", or "skip" to leave out what cannot be used.
         answer_base: of a file: 1 if its answers are counted from 1.
+        prompt_template: of a file: what stands before an answer; by default as the model asks.
         settings: see `distill_questions`.
 
     Returns:
@@ -91,7 +94,8 @@ def distill(
         LikraError: data that cannot be used; or see `distill_questions`.
 
     """
-    task = open_data(data, columns=columns, on_bad_row=on_bad_row, answer_base=answer_base)
+    reading = Reading(columns or {}, on_bad_row, answer_base, prompt_template)
+    task = open_data(data, read_for(parts.prompt, data, reading))
     questions, _ = read_questions(parts.base, task, parts.prompt.chat, on_bad_row)
     return distill_questions(parts, questions, output, **settings)
 

@@ -1,18 +1,22 @@
 """Accuracies of a model on a task, in every mode that its heads allow."""
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from likra.data.load import load_task
+import numpy as np
+
+from likra.data.leakage import stem_digest
 from likra.data.rendering import PLAIN, Rendering, chat_template_of
 from likra.errors import LikraError
 from likra.heads.lora import Head
+from likra.model.data import open_data, read_for
 from likra.model.parts import Parts
 from likra.model.terms import Prior, Term, Terms
 from likra.questions import check_questions
 from likra.scores.curves import curve
 from likra.scores.selection import modes_of
-from likra.scores.table import BASE, PRIOR, HeadKey, arranged
+from likra.scores.table import BASE, PRIOR, HeadKey, Scores, arranged
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +36,9 @@ def evaluate(
         limit: the first so many questions alone.
 
     Returns:
-        A row for each mode and metric: mode, weight, metric, accuracy, ci_low, ci_high.
+        A row for each mode and metric: mode, weight, metric, accuracy, ci_low, ci_high; n_trained,
+        the questions that the heads were trained on, missing where that is not known; and
+        accuracy_untrained, without those.
 
     Raises:
         LikraError: the task has nothing to evaluate on, or no head fits it.
@@ -40,7 +46,7 @@ def evaluate(
     """
     import pandas as pd
 
-    opened = load_task(task, data)
+    opened = open_data(task, read_for(model.prompt, task), data)
     split = opened.eval_split or opened.train_split
     if split is None:
         raise LikraError(f"'{opened.name}' has no questions to evaluate on")
@@ -60,9 +66,15 @@ def evaluate(
         questions, truncate=model.truncate, name=f"evaluate {opened.name}"
     )
     scores = arranged(questions, dict(zip(terms, logprobs, strict=True)))
-    modes = modes_of(heads)
-    weight = model.weight or 1.0
-    points = pd.DataFrame(curve(scores, opened.name, modes, [weight]))
-    points = points[points.seed != "all"].rename(columns={"value": "accuracy"})
+
+    def points(own: Scores) -> pd.DataFrame:
+        found = pd.DataFrame(curve(own, opened.name, modes_of(heads), [model.weight or 1.0]))
+        return found[found.seed != "all"].reset_index(drop=True)
+
     columns = ["mode", "weight", "metric", "accuracy", "ci_low", "ci_high"]
-    return points[columns].reset_index(drop=True)
+    found = points(scores).rename(columns={"value": "accuracy"})[columns]
+    if model.trained is None:
+        return found.assign(n_trained=None, accuracy_untrained=math.nan)
+    other = np.array([stem_digest(question.stem) not in model.trained for question in questions])
+    without = points(scores.of(other)).value if other.any() else math.nan
+    return found.assign(n_trained=int((~other).sum()), accuracy_untrained=without)

@@ -10,7 +10,7 @@ from likra.report.style import mode_style
 from likra.scores.abstention import abstention_threshold
 from likra.scores.calibration import calibration, choice_probabilities, fit_temperature
 from likra.scores.comparison import paired
-from likra.scores.curves import question_intervals
+from likra.scores.intervals import accuracy_intervals
 from likra.scores.ratio import MODES, is_correct
 from likra.scores.resampling import Estimate
 from likra.scores.selection import CANDIDATES, Ranking, Selection, ratio_of, select, values_of
@@ -213,8 +213,7 @@ def _row(ranking: Ranking, n: int, correct: np.ndarray) -> Row:
 
 
 def _estimate(correct: np.ndarray) -> Estimate:
-    low, high = question_intervals(correct[:, None])[:, 0].tolist()
-    return Estimate(float(correct.mean()), low, high)
+    return Estimate(*accuracy_intervals(correct[None]).tolist())
 
 
 def sentences(ranking: Ranking, evidence: Evidence) -> list[str]:

@@ -12,6 +12,7 @@ from likra.data.formats import Text
 from likra.data.prompts import as_text
 from likra.errors import LikraError
 from likra.model.parts import Parts
+from likra.model.prompt import Fields
 from likra.questions import Question
 
 
@@ -75,7 +76,7 @@ class Explanation:
         return f"<p>{''.join(marks)} <small>score {self.score:+.2f}</small></p>"
 
 
-def explain(parts: Parts, question: Text, answer: Text) -> Explanation:
+def explain(parts: Parts, question: Text | Fields, answer: Text) -> Explanation:
     """The shares of an answer's tokens and words: see `likra.model.likra.Likra.explain`."""
     tokenizer = parts.base.tokenizer
     asked = parts.prompt.question(tokenizer, question, [answer])
@@ -87,7 +88,7 @@ def explain(parts: Parts, question: Text, answer: Text) -> Explanation:
     )
     rows = [Share(*row) for row in columns]
     score = float(shares.sum())
-    return Explanation(as_text(question), as_text(answer), score, tuple(rows), tuple(_words(rows)))
+    return Explanation(asked.stem, as_text(answer), score, tuple(rows), tuple(_words(rows)))
 
 
 def as_page(explanations: Sequence[Explanation]) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 
 from likra.atomic import replacing
-from likra.data.files import is_data_file, open_rows
 from likra.data.leakage import find_leaks
-from likra.data.load import Task, is_hub_name, load_task
-from likra.data.rendering import Rendering, chat_template_of
+from likra.data.reading import Reading
 from likra.data.splits import folds as folds_of
 from likra.engine.packing import Packed
 from likra.errors import LikraError
@@ -26,14 +24,16 @@ from likra.heads.score import encode_answers, encode_questions, score
 from likra.heads.settings import LoraSettings, SamplingSettings, TrainingSettings
 from likra.heads.stamp import CONFIG, read_stamp
 from likra.heads.train import train_head
+from likra.model.data import open_data, questions_of, read_questions, rendering_of
 from likra.model.evidence import FEWEST, Chosen, Evidence, choose
 from likra.model.folder import check_output, fitted_digest, load, save
 from likra.model.parts import HeldFolder, Parts, parts_of
-from likra.model.prompt import Prompt, prompt_of
+from likra.model.prompt import Prompt
 from likra.model.terms import without_prompt
+from likra.model.trained import digests_of
 from likra.negatives.mixture import parse_source
 from likra.negatives.samplers import Material
-from likra.questions import Question, check_questions
+from likra.questions import Question
 from likra.scores.ratio import MODES
 from likra.scores.selection import CANDIDATES, Ranking, modes_of
 from likra.scores.table import BASE, PRIOR, HeadKey, Scores, arranged
@@ -76,12 +76,13 @@ def fit(  # noqa: PLR0913 - its settings, each with a default
     columns: Mapping[str, str] | None = None,
     on_bad_row: str = "error",
     answer_base: int = 0,
+    prompt_template: str | None = None,
     chat: bool | None = None,
     truncate: bool = False,
     dtype: str | None = None,
     log: Callable[[str], None] = SILENT,
 ) -> Parts:
-    """Train a positive head on the right answers and a negative one on the wrong ones.
+    r"""Train a positive head on the right answers and a negative one on the wrong ones.
 
     Then choose mode, weight and length normalisation, calibrate the score as a probability, and
     keep the evidence. What is chosen is measured on questions that the heads were not trained on:
@@ -110,6 +111,9 @@ def fit(  # noqa: PLR0913 - its settings, each with a default
         columns: of a file, by role, where its names are others.
         on_bad_row: "error", or "skip" to leave out what cannot be used.
         answer_base: of a file: 1 if its answers are counted from 1.
+        prompt_template: of a file: what stands before an answer, such as
+            ``"{context}\nQ: {question}\nA:"`` (`likra.data.template.PromptTemplate`). It is kept
+            with the model, which asks in the same form.
         chat: whether to put questions as chat turns; by default where the data are messages.
         truncate: cut prompts that are longer than the model's context from the left.
         dtype: of a base model that is opened by its name.
@@ -126,8 +130,7 @@ def fit(  # noqa: PLR0913 - its settings, each with a default
     for mode in modes:
         if mode not in CANDIDATES:
             raise LikraError(f"unknown mode '{mode}': known: {', '.join(CANDIDATES)}")
-    if on_bad_row not in {"error", "skip"}:
-        raise LikraError(f"on_bad_row takes error or skip, not '{on_bad_row}'")
+    reading = Reading(columns or {}, on_bad_row, answer_base, prompt_template)
     parse_source(negatives)
     opened = open_model(base, dtype=dtype) if isinstance(base, str) else base
     settings = Settings(
@@ -140,13 +143,13 @@ def fit(  # noqa: PLR0913 - its settings, each with a default
         generation or SamplingSettings(),
         truncate,
     )
-    task = open_data(data, source, columns, on_bad_row, answer_base)
+    task = open_data(data, reading, source)
     questions, prompt = read_questions(opened, task, chat, on_bad_row)
     asked: list[Question] = []
     if evaluation is not None:
-        own = open_data(evaluation, source, columns, on_bad_row, answer_base, of_its_own=True)
-        rendering = _rendering(opened, prompt.chat, on_bad_row)
-        asked = [q for q in _of_task(own, rendering, own.eval_split) if q.can_be_ranked]
+        own = open_data(evaluation, reading, source, of_its_own=True)
+        rendering = rendering_of(opened, prompt.chat, on_bad_row)
+        asked = [q for q in questions_of(own, rendering, own.eval_split) if q.can_be_ranked]
         if not asked:
             raise LikraError(f"'{own.name}' has no question with a right and a wrong answer")
     for note in task.notes:
@@ -165,74 +168,6 @@ def fit(  # noqa: PLR0913 - its settings, each with a default
         save(run.model(), folder)
     shutil.rmtree(work, ignore_errors=True)
     return load(folder, base=opened)
-
-
-def open_data(
-    data: Any,
-    source: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    on_bad_row: str = "error",
-    answer_base: int = 0,
-    *,
-    of_its_own: bool = False,
-) -> Task:
-    """A task of whatever people have: a name, a path, rows or a `datasets.Dataset`.
-
-    With ``of_its_own``, ``source``, ``columns`` and ``answer_base`` were given for other data, and
-    are used as far as they mean something here.
-
-    Raises:
-        LikraError: it cannot be read.
-
-    """
-    if of_its_own and isinstance(data, str | Path):
-        is_card = not (is_data_file(str(data)) or is_hub_name(str(data)))
-        source, columns = (source, None) if is_card else (None, columns)
-        answer_base = 0 if is_card else answer_base
-    if isinstance(data, str | Path):
-        return load_task(
-            str(data), source, columns=columns, on_bad_row=on_bad_row, answer_base=answer_base
-        )
-    if isinstance(data, Mapping) or not isinstance(data, Iterable):
-        raise LikraError(
-            f"data is of type {type(data).__name__}: give a path, a datasets.Dataset or a list of "
-            "dictionaries"
-        )
-    return open_rows(data, columns, on_bad_row, answer_base=answer_base)
-
-
-def read_questions(
-    base: BaseModel, task: Task, chat: bool | None, on_bad_row: str = "error"
-) -> tuple[list[Question], Prompt]:
-    """The questions to train on, and the form of their prompts.
-
-    Raises:
-        LikraError: there are none.
-
-    """
-    is_chat = task.needs_chat_template if chat is None else chat
-    rendering = _rendering(base, is_chat, on_bad_row)
-    questions = _of_task(task, rendering, task.train_split)
-    check_questions(questions)
-    return questions, prompt_of(task, questions, rendering)
-
-
-def _rendering(base: BaseModel, chat: bool, on_bad_row: str) -> Rendering:
-    if not chat:
-        return Rendering(on_bad_row=on_bad_row)
-    if not base.tokenizer.chat_template:
-        raise LikraError(
-            f"the questions are chat messages, and the tokenizer of '{base.name}' has no chat "
-            "template"
-        )
-    return Rendering(chat_template=chat_template_of(base.tokenizer), on_bad_row=on_bad_row)
-
-
-def _of_task(task: Task, rendering: Rendering, split: str | None) -> list[Question]:
-    split = split or task.train_split
-    if split is None:
-        raise LikraError(f"'{task.name}' has no training split: it has {', '.join(task.splits)}")
-    return list(task.questions(split, rendering=rendering))
 
 
 @dataclass
@@ -260,7 +195,7 @@ class _Fit:
         self.digest = digest_of(
             {
                 **self.inputs,
-                "prompt": [self.prompt.style, self.prompt.chat],
+                "prompt": [*self.prompt.as_json.values()],
                 "negatives": s.negatives,
                 "generation": s.generation.model_dump(mode="json"),
                 "folds": s.folds,
@@ -294,7 +229,10 @@ class _Fit:
             how = f"{len(set(fold.tolist()))}-fold cross-validation"
             trained = self._final(examples)
         chosen = self._chosen(scores, fold, how, learned, heads)
-        return parts_of(self.base, self.prompt, trained, chosen, self.settings.truncate)
+        asked = [example.question for own in examples.values() for example in own]
+        return parts_of(
+            self.base, self.prompt, trained, chosen, self.settings.truncate, digests_of(asked)
+        )
 
     def _say(self, examples: Mapping[str, Sequence[Example]]) -> None:
         rankable = sum(question.can_be_ranked for question in self.questions)

@@ -1,6 +1,7 @@
 """The folder of a model: likra.json, the heads as plain PEFT adapters, and README.md.
 
-Nothing in it is executed: weights are safetensors, and the rest is JSON and text.
+Nothing in it is executed: weights are safetensors, and the rest is JSON and text. A prompt template
+is rendered in Jinja's sandbox.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from likra.heads.base import BaseModel, fingerprint, open_model
 from likra.heads.lora import Head
 from likra.heads.stamp import CONFIG, WEIGHTS
 from likra.hub import hub_or_cache, reason
+from likra.model import trained
 from likra.model.card import CURVE, card, draw_curve
 from likra.model.evidence import Chosen, Evidence
 from likra.model.parts import Parts, check_weight, term_named
@@ -29,7 +31,7 @@ from likra.model.terms import BASE, PRIOR, Prior
 from likra.scores.ratio import MODES
 from likra.scores.selection import CANDIDATES, Ranking
 
-FILE, FORMAT = "likra.json", 1
+FILE, FORMAT = "likra.json", 2  # 1 has no prompt template
 CARD = "README.md"
 ADAPTER = (CONFIG, WEIGHTS)  # what a PEFT adapter takes
 
@@ -62,6 +64,7 @@ def save(model: Parts, folder: Path, name: str | None = None) -> Path:
         temporary.mkdir()
         for head_name, head in heads.items():
             _copy_adapter(head, temporary / head_name)
+        content |= trained.write(model.trained, temporary)
         text = json.dumps(content, indent=1, ensure_ascii=False)
         (temporary / FILE).write_text(text + "\n", encoding="utf-8")
         if model.chosen is not None and model.chosen.evidence.growth:
@@ -80,11 +83,11 @@ def _content(model: Parts, heads: dict[str, Head]) -> dict[str, Any]:
     """What ``likra.json`` holds; a head that is a term alone is added to the heads."""
     terms = _terms(model, heads)
     return {
-        "format": FORMAT,
+        "format": FORMAT if model.prompt.template else 1,  # which older versions read
         **terms,
         "base": {"name": model.base.name, "fingerprint": fingerprint(model.base)},
         "heads": {name: _digest(head.folder) for name, head in heads.items() if head.folder},
-        "prompt": asdict(model.prompt),
+        "prompt": model.prompt.as_json,
         "per_character": model.per_character,
         "truncate": model.truncate,
         "fit": None if model.chosen is None else asdict(model.chosen),
@@ -260,6 +263,7 @@ def _kept(folder: Path, content: Mapping[str, Any], base: BaseModel) -> Parts:
         truncate=content["truncate"],
         chosen=_chosen_from_json(content["fit"]),
         heads=heads,
+        trained=trained.read(folder, content),
     )
 
 

@@ -1,7 +1,7 @@
 """Answers that the model writes itself: guided by the ratio, or the best of several samples."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
 from math import inf, isfinite, log
@@ -25,7 +25,7 @@ from likra.errors import LikraError, unknown
 from likra.heads.lora import heads_on
 from likra.heads.sample import left_padded, padding_token
 from likra.model.parts import Parts
-from likra.model.prompt import Prompt
+from likra.model.prompt import Fields, Prompt
 from likra.model.rank import Ranked, chunks, rank_together
 from likra.model.terms import Prior, Term, head_of
 
@@ -102,7 +102,7 @@ def check_alpha(alpha: float) -> None:
 
 
 def generate_many(
-    parts: Parts, questions: Iterable[Text], writing: Writing | None = None
+    parts: Parts, questions: Iterable[Text | Fields], writing: Writing | None = None
 ) -> Iterator[str]:
     """An answer to each question, in their order; see `likra.model.likra.Likra.generate`.
 
@@ -119,7 +119,9 @@ def generate_many(
                 yield text
 
 
-def best_of(parts: Parts, questions: Sequence[Text], writing: Writing) -> list[list[Ranked]]:
+def best_of(
+    parts: Parts, questions: Sequence[Text | Fields], writing: Writing
+) -> list[list[Ranked]]:
     """The different samples of each question under the positive term, best first.
 
     An empty sample is no answer, so there may be none.
@@ -142,7 +144,7 @@ def best_of(parts: Parts, questions: Sequence[Text], writing: Writing) -> list[l
 
 
 def write(
-    parts: Parts, questions: Sequence[Text], writing: Writing, samples: int = 1
+    parts: Parts, questions: Sequence[Text | Fields], writing: Writing, samples: int = 1
 ) -> list[list[str]]:
     """Write so many texts for each question, guided or under the positive term alone.
 
@@ -214,7 +216,7 @@ PLAIN: dict[str, Any] = {
 }
 
 
-def context_of(parts: Parts, question: Text) -> str:
+def context_of(parts: Parts, question: Text | Fields) -> str:
     """What stands before an answer, as it did when the heads were trained.
 
     Raises:
@@ -402,6 +404,8 @@ def _cut(text: str, stop: str | None) -> str:
     return text if stop is None else text.split(stop)[0].strip()
 
 
-def is_one(question: Text | Sequence[Text]) -> bool:
-    """Whether it is one question, a text or the messages of a chat, and not a list of them."""
-    return isinstance(question, str) or any(isinstance(message, dict) for message in question)
+def is_one(question: Text | Fields | Sequence[Text | Fields]) -> bool:
+    """Whether it is one question (a text, fields, the messages of a chat) and not a list."""
+    if isinstance(question, str | Mapping):
+        return True
+    return any(isinstance(item, dict) and "role" in item for item in question)

@@ -16,7 +16,7 @@ from likra.model.explain import Explanation, explain
 from likra.model.folder import load, push, save
 from likra.model.generate import Way, Writing, generate_many, is_one
 from likra.model.parts import Parts, check_weight
-from likra.model.prompt import Prompt
+from likra.model.prompt import Fields, Prompt
 from likra.model.rank import Asked, Ranked, coverage, rank_many, score_pairs, threshold
 from likra.model.terms import Prior, Term, check_tokenizers, open_term
 
@@ -153,8 +153,13 @@ class Likra:
     # ----------------------------------------------------------------------------------------
     # Asking it
 
-    def rank(self, question: Text, options: Sequence[Text]) -> list[Ranked]:
+    def rank(self, question: Text | Fields, options: Sequence[Text]) -> list[Ranked]:
         """The options, best first.
+
+        Args:
+            question: a text, or the messages of a chat; for a model with a prompt template of
+                several fields a mapping with their values.
+            options: the candidates.
 
         Raises:
             LikraError: fewer than two options, one that is empty or stands there twice, or a
@@ -172,7 +177,7 @@ class Likra:
         return rank_many(self.parts, asked)
 
     def predict(
-        self, question: Text, options: Sequence[Text], *, abstain: float | None = None
+        self, question: Text | Fields, options: Sequence[Text], *, abstain: float | None = None
     ) -> str | None:
         """The best option; with ``abstain``, None where it is not sure enough.
 
@@ -208,14 +213,14 @@ class Likra:
         """The share of the calibration questions that are answered at that share of wrong ones."""
         return coverage(self.parts, abstain)
 
-    def score(self, pairs: Iterable[tuple[Text, Text]]) -> np.ndarray:
+    def score(self, pairs: Iterable[tuple[Text | Fields, Text]]) -> np.ndarray:
         """The score of each (question, answer) pair: [pairs] float64.
 
         Nats; nats per character where the model divides by length.
         """
         return score_pairs(self.parts, pairs)
 
-    def explain(self, question: Text, answer: Text) -> Explanation:
+    def explain(self, question: Text | Fields, answer: Text) -> Explanation:
         """Which tokens and words speak for an answer, and which against it.
 
         Raises:
@@ -225,19 +230,25 @@ class Likra:
         return explain(self.parts, question, answer)
 
     @overload
-    def generate(self, question: str, *, way: Way = "positive", **settings: Any) -> str: ...
+    def generate(
+        self, question: str | Fields, *, way: Way = "positive", **settings: Any
+    ) -> str: ...
     @overload
     def generate(
-        self, question: Sequence[Text], *, way: Way = "positive", **settings: Any
+        self, question: Sequence[Text | Fields], *, way: Way = "positive", **settings: Any
     ) -> Any: ...
     def generate(
-        self, question: Text | Sequence[Text], *, way: Way = "positive", **settings: Any
+        self,
+        question: Text | Fields | Sequence[Text | Fields],
+        *,
+        way: Way = "positive",
+        **settings: Any,
     ) -> str | list[str]:
         """Write an answer; to a list of questions, a list of answers.
 
         Args:
-            question: a text, or the messages of a chat; or a list of either. An answer does not
-                depend on the questions beside it.
+            question: a text, the messages of a chat or fields, as in `rank`; or a list of these.
+                An answer does not depend on the questions beside it.
             way: "guided", each token by the ratio, among those that the positive term finds
                 plausible; "best-of-n", the sample of the positive term that `rank` puts first;
                 "positive", the positive term alone.

@@ -39,6 +39,8 @@ class Parts:
         truncate: whether prompts longer than the model's context are cut from the left.
         chosen: what `fit` chose and measured; None for a model that was put together by hand.
         heads: all heads that were trained, by name; the terms are some of them.
+        trained: digests of the questions that the heads were trained on
+            (`likra.model.trained`); None where that is not known.
         held: the temporary folder of the heads, if they have no other; it is there as long as this.
 
     """
@@ -51,6 +53,7 @@ class Parts:
     truncate: bool = False
     chosen: Chosen | None = None
     heads: Mapping[str, Head] = field(default_factory=dict)
+    trained: frozenset[str] | None = None
 
     held: object = field(default=None, repr=False, compare=False)
 
@@ -82,6 +85,7 @@ def parts_of(
     folders: Mapping[str, Path],
     chosen: Chosen,
     truncate: bool,
+    trained: frozenset[str] | None,
 ) -> Parts:
     """The parts that were chosen, of trained heads by their names."""
     heads = {name: Head(base, folder) for name, folder in folders.items()}
@@ -95,6 +99,7 @@ def parts_of(
         truncate,
         chosen,
         heads,
+        trained,
     )
 
 

@@ -11,12 +11,12 @@ from likra.data.formats import Text
 from likra.data.prompts import as_text
 from likra.errors import LikraError
 from likra.model.parts import Parts
-from likra.model.prompt import check_options
+from likra.model.prompt import Fields, check_options
 from likra.questions import Question
 from likra.scores.abstention import abstention_threshold
 from likra.scores.ratio import likelihood_ratio
 
-Asked = tuple[Text, Sequence[Text]]  # a question and its options
+Asked = tuple[Text | Fields, Sequence[Text]]  # a question and its options
 Item = TypeVar("Item")
 CHUNK = 64  # questions that are scored together where there are many
 
@@ -73,7 +73,7 @@ def rank_together(parts: Parts, asked: Sequence[Asked]) -> Iterator[list[Ranked]
         yield sorted((Ranked(*row) for row in rows), key=lambda option: -option.score)
 
 
-def score_pairs(parts: Parts, pairs: Iterable[tuple[Text, Text]]) -> np.ndarray:
+def score_pairs(parts: Parts, pairs: Iterable[tuple[Text | Fields, Text]]) -> np.ndarray:
     """The score of each (question, answer) pair: [pairs] float64."""
     values = []
     for chunk in chunks(pairs, 4 * CHUNK):

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from likra.atomic import replacing
 from likra.data.asked import Asked, read_asked
+from likra.data.reading import USUAL, Reading
 from likra.data.rows import BadRowError
 from likra.errors import LikraError
 from likra.model.folder import identity
@@ -23,8 +24,7 @@ def rank_file(
     source: Path,
     output: Path,
     *,
-    columns: Mapping[str, str] | None = None,
-    on_bad_row: str = "error",
+    reading: Reading = USUAL,
     abstain: float | None = None,
     log: Callable[[str], None] = lambda line: None,
 ) -> int:
@@ -38,8 +38,7 @@ def rank_file(
         source: the questions (`likra.data.asked.read_asked`).
         output: .jsonl, .csv or .parquet: id, prediction (null where it abstains), probability,
             and the ranked options with their scores.
-        columns: of the file, by role.
-        on_bad_row: "error", or "skip" to leave bad rows out.
+        reading: how the file is read.
         abstain: as in `likra.model.likra.Likra.predict`.
         log: is given notes.
 
@@ -59,7 +58,7 @@ def rank_file(
     state = source.stat()
     header = {
         "likra": [identity(parts), str(source.resolve()), state.st_size, state.st_mtime_ns],
-        "settings": [dict(columns or {}), on_bad_row, abstain],
+        "settings": [dict(reading.columns), reading.on_bad_row, abstain],
     }
     done = _rows_done(partial, header)
     if done:
@@ -67,9 +66,9 @@ def rank_file(
     else:
         output.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(json.dumps(header) + "\n", encoding="utf-8")
-    rows = islice(read_asked(source, columns, on_bad_row), done, None)
+    rows = islice(read_for_ranking(parts, source, reading), done, None)
     with partial.open("a", encoding="utf-8") as file:
-        for line in _ranked_lines(parts, rows, least, on_bad_row, log):
+        for line in _ranked_lines(parts, rows, least, reading.on_bad_row, log):
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             file.flush()
     count = _write(partial, output)
@@ -112,8 +111,16 @@ def _ranked_lines(
                 yield None
 
 
+def read_for_ranking(
+    parts: Parts, source: Path, reading: Reading = USUAL
+) -> Iterator[Asked | BadRowError]:
+    """The questions of a file, put into the model's prompt template if it has one."""
+    return read_asked(source, replace(reading, prompt_template=parts.prompt.template))
+
+
 def rank_rows(parts: Parts, rows: Sequence[Asked | BadRowError]) -> list[list[Ranked] | LikraError]:
-    """The ranking of each row, or what is wrong with it, with its name."""
+    """The ranking of each row of `read_for_ranking`, or what is wrong with it, with its name."""
+    parts = replace(parts, prompt=parts.prompt.filled)
     asked = [row for row in rows if isinstance(row, Asked)]
     try:
         together = iter(list(rank_many(parts, [(row.question, row.options) for row in asked])))

@@ -21,7 +21,6 @@ class PairedResult(TypedDict):
     first_better: int
     second_better: int
     p_value: float
-    test: str
 
 
 class Comparison(PairedResult):
@@ -66,13 +65,12 @@ def comparisons(modes: ModeScores) -> list[Comparison]:
 
 def paired_result(one: np.ndarray, two: np.ndarray) -> PairedResult:
     """One comparison of two arrays [questions, seeds] bool as plain values."""
-    result = paired(one.mean(axis=1), two.mean(axis=1))
+    result = paired(one, two)
     return PairedResult(
         difference=rounded(astuple(result.difference)),
         first_better=result.first_better,
         second_better=result.second_better,
         p_value=float(f"{result.p_value:.3g}"),
-        test=result.test,
     )
 
 

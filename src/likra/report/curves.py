@@ -45,10 +45,8 @@ class WeightCurve(Estimates):
 
 
 def with_interval(points: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds with their interval; for a single seed, its interval over questions."""
-    means = points[points.seed == "all"]
-    rows = points[points.seed != "all"] if means.ci_low.isna().all() else means
-    return rows.sort_values(["n_train", "weight"])
+    """Means over seeds with their interval: over questions and seeds, or one seed's questions."""
+    return points[points.seed == "all"].sort_values(["n_train", "weight"])
 
 
 def ordered_modes(points: pd.DataFrame) -> list[str]:

@@ -19,8 +19,8 @@ def write_grid(results: Iterable[tuple[Run, pd.DataFrame]], folder: Path) -> pd.
 
     Returns:
         A row for each model and task, with the accuracies of the modes at the last snapshot, with
-        the first sampler of negatives: means over seeds with half their intervals (for a single
-        seed, over questions).
+        the first sampler of negatives: means over seeds with half their intervals, over
+        questions and seeds (for a single seed, over questions).
 
     """
     pairs = [(run.study, points) for run, points in results]

@@ -9,6 +9,7 @@ from likra.report.curves import Interval, first_by_n
 from likra.report.style import source_text
 from likra.study.config import Study
 
+CLEAR = 0.05  # a difference is hardly chance below this p-value
 # Modes that are no rival of Likra: SFT has a sentence of its own, the base and parts of Likra too.
 OWN = frozenset({"likra", "base-likra", "negative", "base", "sft"})
 
@@ -54,26 +55,53 @@ def headline(study: Study, data: ReportData) -> str:
     base = accuracies(data, "base")
     untrained = f", the untrained base model {base[0][0]:.1%}" if base else ""
     seeds = f"{len(study.seeds)} seed{'s' if len(study.seeds) > 1 else ''}"
+    picked = ", where it is farthest above SFT" if len(shared_snapshots(data)) > 1 else ""
     return (
-        f"With {n} examples, Likra answers {likra[n][0]:.1%} of the questions correctly, "
+        f"With {n} examples{picked}, Likra answers {likra[n][0]:.1%} of the questions correctly, "
         f"fine-tuning on right answers only {sft[n][0]:.1%}{untrained}, a blind guess "
         f"{data['chance']:.1%} "
         f"({study.metric}, mean of {seeds}; negatives: {source_text(study.negatives[0])})."
     )
 
 
+def in_short(study: Study, data: ReportData) -> list[str]:
+    """What the study shows of Likra and SFT, and whether it is above chance, in plain words."""
+    n = best_snapshot(data) or study.snapshots[-1]
+    row = _against(study, data, "sft", n)
+    if row is None:
+        return _doubt(data, n)
+    difference = row["difference"][0]
+    if _corrected_p(data, row) >= CLEAR:
+        verdict = (
+            "it is not clear whether wrong answers help here. The difference between Likra and "
+            "fine-tuning on right answers only may be chance."
+        )
+    else:
+        more, do = ("more", "help") if difference > 0 else ("fewer", "do harm")
+        points = 100 * abs(difference)
+        verdict = (
+            f"wrong answers {do} here. With them, {points:.{0 if points >= 1 else 1}f} {more} of "
+            "every 100 questions are answered correctly than after fine-tuning on right answers "
+            "only, and that is hardly chance."
+        )
+    return [f"In short: {verdict}", *_doubt(data, n)]
+
+
 def findings(study: Study, data: ReportData) -> list[str]:
     """Further sentences; one that the data has nothing for is left out."""
     n = best_snapshot(data) or study.snapshots[-1]
     difference = [*_difference(study, data, n), *_strongest_rival(study, data, n)]
+    return difference if _doubt(data, n) else [*difference, *_negatives_alone(study, data, n)]
+
+
+def _doubt(data: ReportData, n: int) -> list[str]:
     likra = accuracies(data, "likra")
-    if n in likra and likra[n][1] <= data["chance"]:
-        doubt = (
-            f"Likra is not clearly better than a blind guess ({data['chance']:.1%}), so these "
-            "numbers say little about right and wrong."
-        )
-        return [*difference, doubt]
-    return [*difference, *_negatives_alone(study, data, n)]
+    if n not in likra or likra[n][1] > data["chance"]:
+        return []
+    return [
+        f"Likra is not clearly better than a blind guess ({data['chance']:.1%}), so these "
+        "numbers say little about right and wrong."
+    ]
 
 
 def _difference(study: Study, data: ReportData, n: int) -> list[str]:
@@ -111,10 +139,14 @@ def _corrected(data: ReportData, row: Comparison, rivals: int = 1) -> str:
 
     With ``rivals``, the other mode is the strongest of so many.
     """
-    snapshots = max(1, len(shared_snapshots(data)))
-    p = p_value(min(1.0, snapshots * rivals * row["p_value"]), equals=True)
-    chosen = [name for name, count in (("n", snapshots), ("rival", rivals)) if count > 1]
+    p = p_value(_corrected_p(data, row, rivals), equals=True)
+    counts = {"n": len(shared_snapshots(data)), "rival": rivals}
+    chosen = [name for name, count in counts.items() if count > 1]
     return f"p {p}{', corrected for the choice of ' if chosen else ''}{' and '.join(chosen)}"
+
+
+def _corrected_p(data: ReportData, row: Comparison, rivals: int = 1) -> float:
+    return min(1.0, max(1, len(shared_snapshots(data))) * rivals * row["p_value"])
 
 
 def _negatives_alone(study: Study, data: ReportData, n: int) -> list[str]:
@@ -144,6 +176,11 @@ def unit(mode: str, source: str) -> str:
     if "all_choices" in source:
         return "one question" if mode == "likra" else "one question's wrong answers"
     return "one pair" if mode == "likra" else "one wrong answer"
+
+
+def drawn_over(study: Study) -> str:
+    """What the intervals of accuracies and differences are over."""
+    return "over questions and seeds" if len(study.seeds) > 1 else "over questions, for one seed"
 
 
 def estimate(values: Sequence[float], digits: int = 3) -> str:

@@ -25,10 +25,10 @@ from likra.study.folder import Run, read_run
 OUTCOMES = ("wins", "ties", "loses")
 HELD = "*"  # behind a verdict that holds after Holm's correction
 METHOD = (
-    "Difference in accuracy on the same questions, mean over seeds; the 95% interval resamples "
-    "questions and seeds together. A mode wins or loses where the interval excludes 0. The p-value "
-    "is the bootstrap's, two-sided; p (Holm) is corrected for all comparisons of the run, and "
-    f"{HELD} marks those where it is at most .05."
+    "Difference in accuracy on the same questions, mean over seeds, with its 95% interval over "
+    "questions and seeds (of a run with one seed, over questions). A mode wins or loses where the "
+    "interval excludes 0. The two-sided p-value goes with the interval; p (Holm) is corrected for "
+    f"all comparisons of the run, and {HELD} marks those where it is at most .05."
 )
 HEAD = (
     *("run", "task", "metric", "weight", "seeds", "questions", "mode", "against", "source", "n"),

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from likra.errors import LikraError
+from likra.scores.intervals import differences
 from likra.scores.resampling import Estimate, estimate, with_resamples
 from likra.scores.table import Scores
-
-FLIPS = 100_000  # of the signs: p-values down to 1e-5
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,6 @@ class Paired:
             seeds, those that it answers correctly in a larger share of its seeds.
         second_better: the same for the second.
         p_value: two-sided, of no difference.
-        test: "McNemar" (exact) or "sign flips".
 
     """
 
@@ -29,74 +27,45 @@ class Paired:
     first_better: int
     second_better: int
     p_value: float
-    test: str
 
 
-def paired(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Paired:
+def paired(first: np.ndarray, second: np.ndarray) -> Paired:
     """Compare two modes question by question.
 
-    The p-value is that of the sign-flip test over questions: if the modes were equal, each
-    question's difference would have either sign with the same probability. Where all differences
-    are -1, 0 or 1 this is McNemar's test, exact by the binomial distribution. Where they are means
-    over seeds, 100,000 seeded flips are drawn; answers to one question under several seeds are not
-    independent, so they count as one difference and are never pooled into McNemar's counts.
-    Interval and p-value generalize to new questions, given these trained heads.
+    Interval and p-value are of new questions and, with several seeds, of new trainings: see
+    `likra.scores.intervals.differences`.
 
     Args:
         first: whether (or how often) each question is answered correctly: [questions], or
-            [questions, seeds], of which the mean is taken.
+            [questions, seeds].
         second: the same; its number of seeds may differ.
-        seed: of the resamples and flips.
 
     Raises:
-        LikraError: different numbers of questions, none, fewer than seeds (axes in the wrong
-            order), or values outside 0 to 1.
+        LikraError: different numbers of questions, none, or values outside 0 to 1.
 
     """
-    one, two = _per_question(first), _per_question(second)
-    if len(one) != len(two):
+    one, two = _by_seed(first), _by_seed(second)
+    if one.shape[1] != two.shape[1]:
         raise LikraError(
-            f"cannot compare modes on different questions: {len(one)} and {len(two)} of them"
+            "cannot compare modes on different questions: "
+            f"{one.shape[1]} and {two.shape[1]} of them"
         )
-    difference = one - two
-    better = int((difference > 0).sum()), int((difference < 0).sum())
-    if np.isin(difference, (-1, 0, 1)).all():
-        test, p_value = "McNemar", _mcnemar(*better)
-    else:
-        test, p_value = "sign flips", _sign_flips(difference, seed)
-    counts = with_resamples(len(difference), seed)
-    return Paired(estimate(counts @ difference / len(difference)), *better, p_value, test)
+    mean = one.mean(axis=0) - two.mean(axis=0)
+    (found,) = differences(one[None], two[None])
+    better, worse = int((mean > 0).sum()), int((mean < 0).sum())
+    return Paired(found.estimate, better, worse, found.p_value)
 
 
-def _per_question(correct: np.ndarray) -> np.ndarray:
+def _by_seed(correct: np.ndarray) -> np.ndarray:
+    """[seeds, questions] of [questions] or [questions, seeds]."""
     values = np.asarray(correct, dtype=np.float64)
-    is_transposed = values.ndim == 2 and values.shape[0] < values.shape[1]
-    if values.ndim not in (1, 2) or not values.size or is_transposed:
+    if values.ndim not in (1, 2) or not values.size:
         raise LikraError(
             f"expected [questions] or [questions, seeds], not an array of shape {values.shape}"
         )
     if not ((values >= 0) & (values <= 1)).all():
         raise LikraError("expected shares of right answers, between 0 and 1")
-    return values.mean(axis=1) if values.ndim == 2 else values
-
-
-def _mcnemar(first_better: int, second_better: int) -> float:
-    """McNemar (1947), exact: each differing question favours either mode like a fair coin."""
-    from scipy.stats import binomtest
-
-    total = first_better + second_better
-    return float(binomtest(first_better, total).pvalue) if total else 1.0
-
-
-def _sign_flips(difference: np.ndarray, seed: int) -> float:
-    """``(1 + flips as extreme) / (1 + flips)`` (Phipson and Smyth 2010), of the sum."""
-    generator = np.random.default_rng(seed)
-    sums = np.zeros(FLIPS)
-    # There are few sizes; for each, only the number of positive signs matters.
-    for size, count in zip(*np.unique(np.abs(difference), return_counts=True), strict=True):
-        sums += size * (2 * generator.binomial(count, 0.5, FLIPS) - count)
-    observed = abs(difference.sum()) - 1e-9  # sums in another order differ by rounding
-    return float((1 + (np.abs(sums) >= observed).sum()) / (1 + FLIPS))
+    return values[None] if values.ndim == 1 else values.T
 
 
 @dataclass(frozen=True)

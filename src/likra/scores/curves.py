@@ -6,41 +6,9 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from likra.errors import unknown
+from likra.scores.intervals import accuracy_intervals
 from likra.scores.ratio import METRICS, MODES, is_correct, likelihood_ratio
-from likra.scores.resampling import LEVEL, with_resamples
 from likra.scores.table import UNTRAINED, HeadKey, Scores
-
-
-def question_intervals(correct: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Percentile bootstrap intervals of mean accuracies, over questions.
-
-    They are too narrow near 0 and 1: with 128 questions at .99 they contain the true accuracy in
-    73% of cases, and where all answers are right they have no width.
-
-    Args:
-        correct: [questions, curves] bool or float.
-        seed: of the resampling; all curves see the same resamples.
-
-    Returns:
-        [2, curves]: low and high end.
-
-    """
-    counts = with_resamples(len(correct), seed)[1:]
-    means = counts @ correct.astype(np.float64) / len(correct)
-    tail = (1 - LEVEL) / 2
-    return np.quantile(means, [tail, 1 - tail], axis=0)
-
-
-def seed_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Student's t interval of the mean over training seeds; not a number for a single seed."""
-    from scipy.stats import t
-
-    if len(values) < 2:
-        return float("nan"), float("nan")
-    error = np.std(values, ddof=1) / np.sqrt(len(values))
-    half = float(t.ppf((1 + LEVEL) / 2, len(values) - 1) * error)
-    mean = float(np.mean(values))
-    return mean - half, mean + half
 
 
 @dataclass(frozen=True)
@@ -48,7 +16,8 @@ class Point:
     """One row of ``curve.csv``.
 
     ``seed`` is a number, with the interval over questions, or "all": the mean over the seeds,
-    with the interval over seeds. The source is empty where no negative head takes part.
+    with the interval over questions and seeds. See `likra.scores.intervals`. The source is empty
+    where no negative head takes part.
     """
 
     task: str
@@ -70,16 +39,22 @@ def curve(
 
     The base has no seed and no weight; its n is 0.
     """
-    cells, columns = [], []
+    seeds: dict[tuple[str, str, str, int, float, str], list[str]] = {}
+    correct: dict[tuple[str, str, str, int, float, str], list[np.ndarray]] = {}
     for mode, weight, key, ratio in ratios(scores, modes, weights):
-        seed = "" if key.seed is None else str(key.seed)
         for metric in METRICS:
-            cells.append((task, key.source or "", mode, key.n_train, weight, metric, seed))
-            columns.append(is_correct(ratio, scores, metric))
-    correct = np.stack(columns, axis=1)
-    values = np.vstack([correct.mean(axis=0), question_intervals(correct)]).T.tolist()
-    points = [Point(*cell, *value) for cell, value in zip(cells, values, strict=True)]
-    return [asdict(point) for point in [*points, *_over_seeds(points)]]
+            cell = (task, key.source or "", mode, key.n_train, weight, metric)
+            seeds.setdefault(cell, []).append("" if key.seed is None else str(key.seed))
+            correct.setdefault(cell, []).append(is_correct(ratio, scores, metric))
+    single = np.stack([own for by_seed in correct.values() for own in by_seed])
+    names = [(*cell, seed) for cell, own in seeds.items() for seed in own]
+    names += [(*cell, "all") for cell in correct]
+    values = [
+        accuracy_intervals(single[:, None]).T,
+        *(accuracy_intervals(np.stack(by_seed)[None]).T for by_seed in correct.values()),
+    ]
+    points = zip(names, np.vstack(values).tolist(), strict=True)
+    return [asdict(Point(*name, *value)) for name, value in points]
 
 
 def ratios(
@@ -123,14 +98,3 @@ def _belong_together(positive: HeadKey, negative: HeadKey, scored: Container[Hea
         return positive.head != "positive" or positive.source is None
     own = replace(negative, head="positive")
     return positive == (own if own in scored else replace(own, source=None))
-
-
-def _over_seeds(points: Sequence[Point]) -> list[Point]:
-    groups: dict[tuple[str, str, str, int, float, str], list[float]] = {}
-    for p in points:
-        key = (p.task, p.source, p.mode, p.n_train, p.weight, p.metric)
-        groups.setdefault(key, []).append(p.value)
-    return [
-        Point(*key, "all", float(np.mean(values)), *seed_interval(values))
-        for key, values in groups.items()
-    ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from likra.atomic import write_text
 from likra.errors import LikraError
 from likra.questions import Question
+from likra.scores.table import HeadKey
 from likra.study.cells import Cells
 from likra.study.config import Study
 from likra.study.examples import Example, Training
@@ -86,10 +87,32 @@ def write_examples(run: Run, training: Training) -> None:
     Those of a longer run stay: these are their beginning. `likra eval` looks for evaluated
     questions among them.
     """
-    path = run.training_folder(training.keys[-1]) / "examples.jsonl"
+    path = run.examples_path(training.keys[-1])
     text = _lines(_example_row(example, training.head) for example in training.examples)
     if not path.is_file() or len(path.read_text(encoding="utf-8")) < len(text):
         write_text(path, text)
+
+
+def read_examples(run: Run, key: HeadKey) -> list[dict[str, Any]] | None:
+    """What a head was trained on: the rows of `write_examples`, with question_id and context.
+
+    None where its run did not keep them.
+
+    Raises:
+        LikraError: the file is damaged.
+
+    """
+    path = run.examples_path(key)
+    if not path.is_file():
+        return None
+    lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    try:
+        rows = [json.loads(line) for line in lines[: key.n_train]]  # later snapshots saw more
+        for row in rows:
+            row["question_id"], row["context"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise LikraError(f"cannot read '{path}' ({type(error).__name__})") from error
+    return rows
 
 
 def _example_row(example: Example, head: str) -> dict[str, Any]:

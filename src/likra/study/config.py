@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from likra.data.card import card_names
+from likra.data.reading import Reading
 from likra.errors import LikraError, unknown
 from likra.heads.settings import (
     Count,
@@ -56,6 +57,9 @@ class CellSettings(Settings):
     prompt, chosen, rejected, completion, label, choices, answer, messages."""
     answer_base: Annotated[int, Field(ge=0, le=1)] = 0
     """The number of the first choice in your file, where answers are numbers: 0 or 1."""
+    prompt_template: str | None = None
+    """What stands before an answer in your file, such as '{context}\\nQ: {question}\\nA:', with its
+    columns in braces, or in Jinja; by default the format decides."""
     train_split: str | None = None
     """Split to train on; by default the task's training split."""
     eval_split: str | None = None
@@ -102,6 +106,16 @@ class CellSettings(Settings):
     """What to do with prompts longer than the model's context: error, or truncate from the left."""
     dtype: str | None = None
     """float32, bfloat16 or float16; by default the checkpoint's own, on a CPU float32."""
+
+    @property
+    def reading(self) -> Reading:
+        """How data files are read.
+
+        Raises:
+            LikraError: an unknown role of a column, or a template that cannot be read.
+
+        """
+        return Reading(self.columns, self.on_bad_row, self.answer_base, self.prompt_template)
 
 
 class AnalysisSettings(Settings):
@@ -253,6 +267,7 @@ def parse_study(settings: Mapping[str, object], where: str = "the study") -> Stu
         raise _explained(error, where) from error
     negatives = [canonical(sampler) for sampler in study.negatives]
     study = study.model_copy(update={"negatives": negatives})
+    _ = study.reading  # which says what is wrong with it
     _check_known("mode", study.modes, MODES)
     named: list[tuple[str, str, Collection[str]]] = [
         ("learning_rates", "head", ("positive", "negative", *BASELINES)),

@@ -35,6 +35,10 @@ class Run:
         folder = self.folder / "heads" / key.head / f"seed={key.seed}"
         return folder / f"source={file_name(key.source)}" if key.source else folder
 
+    def examples_path(self, key: HeadKey) -> Path:
+        """What one training run was trained on (`likra.study.about.write_examples`)."""
+        return self.training_folder(key) / "examples.jsonl"
+
     def scores_path(self, key: HeadKey) -> Path:
         """The score table of one head."""
         return self.folder / "scores" / f"{key}.parquet"

@@ -9,7 +9,7 @@ from pathlib import Path
 from likra.data.files import FileTask, read_wrong_answers
 from likra.data.harness import HarnessTask
 from likra.data.leakage import Leak, find_leaks
-from likra.data.load import Task, load_task
+from likra.data.load import Task, read_task
 from likra.data.rendering import ChatTemplate, Rendering, chat_template_of
 from likra.errors import LikraError
 from likra.negatives.mixture import parse_source
@@ -107,14 +107,7 @@ def rendering(study: Study, task: Task) -> Rendering:
 
 def open_task(study: Study, name: str, data: str | None) -> Task:
     """Open a task as the study reads it."""
-    return load_task(
-        name,
-        data,
-        columns=study.columns,
-        on_bad_row=study.on_bad_row,
-        answer_base=study.answer_base,
-        allow_code=study.allow_code,
-    )
+    return read_task(name, data, study.reading, allow_code=study.allow_code)
 
 
 def _with_evaluation(study: Study, task: Task) -> tuple[Task, str]:
@@ -275,7 +268,7 @@ def uses(study: Study, *samplers: str) -> bool:
 def _other_answers(study: Study) -> list[str]:
     texts = []
     for name in arguments_of(study, "other_task"):
-        task = load_task(name, study.other_data, allow_code=study.allow_code)
+        task = read_task(name, study.other_data, allow_code=study.allow_code)
         split = task.train_split or task.eval_split or task.splits[0]
         for question in task.questions(split, 0, rendering(study, task)):
             texts += [choice.text for choice in question.right[:1]]

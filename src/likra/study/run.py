@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likra.negatives.samplers import Material
-from likra.progress import Finished, cell_progress
+from likra.progress import HEAD, TABLE, Finished, cell_progress
 from likra.questions import Choice, Question
 from likra.scores.table import (
     BASE,
@@ -55,7 +55,6 @@ if TYPE_CHECKING:
     from likra.heads.preference import Reference
 
 Log = Callable[[str], object]
-HEADS, TABLES = "heads", "score tables"  # the kinds of cells
 
 
 def run_cells(study: Study, folder: Path | None = None, log: Log = print) -> Run:
@@ -104,7 +103,7 @@ def run_cells(study: Study, folder: Path | None = None, log: Log = print) -> Run
             log(line)
     write_study(cells, base)
     to_train = [key for key in missing if key.n_train and key not in heads]
-    to_do = {HEADS: len(to_train), TABLES: len(missing)}
+    to_do = {HEAD: len(to_train), TABLE: len(missing)}
     with cell_progress(f"study {study.name}", to_do) as finished:
         _compute(cells, base, pairs, missing, log, finished)
     return cells.run
@@ -144,7 +143,7 @@ def train_heads(study: Study, folder: Path, log: Log = print) -> list[Path]:
     for line in (*model_lines(base), *training_lines(data)):
         log(line)
     write_study(cells, base)
-    with cell_progress("train", {HEADS: len(missing)}) as finished:
+    with cell_progress("train", {HEAD: len(missing)}) as finished:
         for training in cells.trainings:
             _train(cells, base, training, missing, log, finished)
     return [cells.run.head_folder(key) for key in cells.heads]
@@ -357,8 +356,13 @@ def _train(
     is_longest = wanted[-1].n_train >= longest_snapshot(folder)
     losses = folder / "losses.csv" if is_longest else None
     _train_head(cells, base, training, wanted, losses, reference)
-    numbers = ", ".join(str(key.n_train) for key in wanted)
-    finished(HEADS, f"trained {_called(training)}, n = {numbers}", len(wanted))
+    finished(
+        HEAD,
+        training.head,
+        n=[key.n_train for key in wanted],
+        seed=training.seed,
+        source=training.source,
+    )
 
 
 def _called(training: Training) -> str:
@@ -460,4 +464,5 @@ def _score(evaluation: Evaluation, key: HeadKey, finished: Finished) -> None:
         base.layout,
     )
     write_scores(run.scores_path(key), table, stamp_of(cells.scores[key]))
-    finished(TABLES, f"scored {key}")
+    n = [key.n_train] if key.n_train else []
+    finished(TABLE, key.head, n=n, seed=key.seed, source=key.source)

@@ -35,6 +35,9 @@ function snapshotLook(n) {
   return { ...data.shades[place], dash: STROKES[place % 4] };
 }
 
+const ANSWERS = ["right", "wrong"];
+const answersLook = (kind) => ({ color: `var(--${kind})`, dark: `var(--${kind})`, dash: STROKES[ANSWERS.indexOf(kind)] });
+
 const LOOKS = { modes: modeLook, sources: sourceLook, snapshots: (n) => snapshotLook(Number(n)), runs: (number) => data.runs[number] };
 
 /** A line with its marker, for the legend. */
@@ -130,8 +133,8 @@ function drawDensities() {
   const range = [Math.min(...heads.map(([low]) => low)), Math.max(...heads.map(([, high]) => high))];
   for (const panel of panels) {
     const isHead = HEADS.includes(panel.head), [low, high] = panel.range;
-    const series = ["right", "wrong"].map((kind, i) => ({
-      name: `${kind} answers`, color: `var(--${kind})`, dark: `var(--${kind})`, width: 2, dash: STROKES[i], area: true,
+    const series = ANSWERS.map((kind) => ({
+      name: `${kind} answers`, ...answersLook(kind), width: 2, area: true,
       points: panel[kind].map((density, k) => {
         const nats = low + ((high - low) * k) / (panel[kind].length - 1);
         return { x: nats, y: density, text: `${decimals(nats, 2)} nats: density ${density}` };
@@ -163,9 +166,19 @@ function drawReliability(element) {
 
 const CHARTS = { curves: drawCurves, sources: drawSources, weights: drawWeights, reliability: drawReliability };
 
+/** What is wider than the page scrolls in a box of its own, which the keyboard must reach. */
+function letScroll() {
+  for (const box of document.querySelectorAll(".wide")) {
+    const scrolls = box.scrollWidth > box.clientWidth;
+    const attributes = { tabindex: "0", role: "region", "aria-label": "A wide table: the arrow keys scroll it." };
+    for (const [name, value] of Object.entries(attributes)) scrolls ? box.setAttribute(name, value) : box.removeAttribute(name);
+  }
+}
+
 function drawAll() {
   for (const [id, draw] of Object.entries(CHARTS)) if (byId(id)) draw(byId(id));
   drawDensities();
+  letScroll();
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -250,6 +263,9 @@ document.addEventListener("pointerdown", (event) => { // a touch beside a chart 
 });
 for (const element of document.querySelectorAll(".js")) element.hidden = false;
 for (const chip of document.querySelectorAll(".chip")) chip.prepend(swatch(LOOKS[chip.parentElement.dataset.legend](chip.dataset.item)));
+for (const key of document.querySelectorAll("[data-key]")) key.prepend(swatch(answersLook(key.dataset.key)));
+document.addEventListener("toggle", letScroll, true); // a table in what was folded
+window.addEventListener("beforeprint", () => { for (const folded of document.querySelectorAll("details")) folded.open = true; });
 for (const name of data.off ?? []) off.add(name);
 update();
 

@@ -98,14 +98,13 @@ def test_what_is_added_to_a_run_is_all_that_is_computed(copy, passes, changes, e
 def test_what_was_added_has_the_bytes_of_a_run_that_had_it_from_the_start(copy, tmp_path):
     wider = small(snapshots=[8, 16], negatives=["random_choice", "other_question"])
     run_study(wider, copy.folder, silent)
-    run_study(wider, tmp_path / "new", silent)
+    alone = tmp_path / "alone" / "new"  # where no other run is beside it
+    run_study(wider, alone, silent)
     for kind in ("heads", "scores"):
-        new = sorted(path for path in (tmp_path / "new" / kind).rglob("*") if path.is_file())
+        new = sorted(path for path in (alone / kind).rglob("*") if path.is_file())
         assert len(new) > 3
         for path in new:
-            assert (
-                path.read_bytes() == (copy.folder / path.relative_to(tmp_path / "new")).read_bytes()
-            )
+            assert path.read_bytes() == (copy.folder / path.relative_to(alone)).read_bytes()
 
 
 def test_other_versions_are_reported_and_compute_nothing(copy, passes, monkeypatch):
@@ -262,7 +261,7 @@ def test_other_modes_never_pair_heads_that_saw_different_questions(tmp_path):
     with pytest.raises(LikraError, match="has no scores of positive.seed=0.source=file"):
         write_results(likra)
     _, after = run_study(likra.study, run.folder, silent)
-    _, new = run_study(likra.study, tmp_path / "new", silent)
+    _, new = run_study(likra.study, tmp_path / "alone" / "new", silent)
     assert after.equals(new)
     assert run.head_folder(HeadKey("positive", 8, 0, sampler)).is_dir()
 

@@ -200,7 +200,7 @@ def test_one_more_seed_computes_that_seed_alone(kept, passes, tmp_path):
     run, points = run_study(more, work, silent)
     assert passes == ["train [8, 16]", "score 512", "score 512"] * 2
     assert len(list((work / "scores").iterdir())) == 4
-    _, expected = run_study(more, tmp_path / "new", silent)
+    _, expected = run_study(more, tmp_path / "alone" / "new", silent)
     assert points.equals(expected)
     assert pack_run(work, kept.folder).n_tables == 10
     assert {path.name for path in kept.folder.iterdir()} == KEPT

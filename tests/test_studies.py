@@ -78,6 +78,7 @@ def test_the_studies_of_figures_share_all_but_what_they_show():
         ],
         modes=["base", "sft", "likra", "base-likra"],
         metric="acc",
+        paper_figure=5,
         training=TrainingSettings(learning_rate=0.0005, batch_size=8),
     )
     table1 = Study(

@@ -31,6 +31,17 @@ def replacing(path: Path, *, keep: bool = False) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """Give a file a second name; on another file system, or where links are refused, copy it.
+
+    For files that are only ever replaced: a change made in place is in both.
+    """
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, with the line ends that the text has."""
     with replacing(path) as temporary:

@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated
 
 import typer
@@ -19,6 +20,7 @@ from likra.study.config import (
     replaced,
     with_analysis,
 )
+from likra.text import duration
 
 Overrides = dict[str, object]
 StudyName = Annotated[
@@ -58,10 +60,12 @@ def run(
     """Run a study: train both heads for each seed and sampler, score them, and draw the curves.
 
     Writes heads, scores, curve.csv, summary.json, figures and report.html to the results' folder.
-    What is in the folder is not computed again: a run that was stopped continues.
+    What is in the folder is not computed again: a run that was stopped continues. Heads and scores
+    that another run beside the folder has are taken from there.
 
     Your own right and wrong answers: likra run answers.jsonl
     """
+    started = perf_counter()
     write_as(log_format)
     chosen = _chosen(study, overrides)
     folder = output or Path("runs") / chosen.name
@@ -70,9 +74,13 @@ def run(
         from likra.report.results import run_grid, run_study
 
         if chosen.models or chosen.tasks:
-            show_grid(chosen, *run_grid(chosen, folder, told))
+            table = run_grid(chosen, folder, told)
+            told(f"time   {duration(perf_counter() - started)}")
+            show_grid(chosen, *table)
         else:
-            show_run(*run_study(chosen, folder, told))
+            results = run_study(chosen, folder, told)
+            told(f"time   {duration(perf_counter() - started)}")
+            show_run(*results)
 
 
 @with_study_settings
@@ -91,7 +99,7 @@ def plan(
 ) -> None:
     """Show what `likra run` would compute with the same options: heads, tokens, disk and time.
 
-    Writes nothing. What is in the results' folder counts as done.
+    Writes nothing. What is in the results' folder, or in another run beside it, counts as done.
     """
     chosen = _chosen(study, overrides)
     quiet()

@@ -12,6 +12,7 @@ import pandas as pd
 from likra.atomic import write_text
 from likra.report.analysis import ReportData
 from likra.report.curves import LearningCurve, by_n, learning_curves
+from likra.report.paper import opening
 from likra.report.sentences import (
     accuracies,
     best_snapshot,
@@ -43,12 +44,14 @@ def write_report(folder: Path, study: Study, about: Mapping[str, Any], data: Rep
     """
     numbers, options = [0, *study.snapshots], picks(study, data)
     best = best_snapshot(data) or study.snapshots[-1]
-    selection = selected(options, best)
+    first = opening(study, data)
+    selection = selected(options, first.n if first else best)
     page = render(
         "report.html.j2",
         study=study,
         about=about,
         figures=_figures(folder),
+        opening=first,
         data=data,
         numbers=numbers,
         rows={metric: estimates(data["curves"][metric], numbers) for metric in METRICS},

@@ -15,6 +15,7 @@ from likra.report.disagreements import read_questions
 from likra.report.figures import write_figures
 from likra.report.grid import write_grid
 from likra.report.html import write_report
+from likra.report.paper import opening
 from likra.report.sentences import findings, headline, in_short
 from likra.scores.curves import curve
 from likra.scores.ratio import MODES
@@ -108,7 +109,13 @@ def write_results(run: Run, output: Path | None = None) -> pd.DataFrame:
             all_points(validation, study), points, study.metric
         )
     summary["chance"] = data["chance"]
-    sentences = [headline(study, data), *in_short(study, data), *findings(study, data)]
+    first = opening(study, data)
+    sentences = [
+        first.sentence if first else "",
+        headline(study, data),
+        *in_short(study, data),
+        *findings(study, data),
+    ]
     summary["sentences"] = [sentence for sentence in sentences if sentence]
     facts = {key: value for key, value in about.items() if key != "study"}
     about["chosen_weights"] = summary.get("chosen_weights", [])

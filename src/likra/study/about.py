@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +26,20 @@ if TYPE_CHECKING:
     from likra.heads.base import BaseModel
 
 
-def write_study(cells: Cells, base: "BaseModel | None") -> None:
-    """Write ``study.yaml``, ``cells.json`` and the texts of the evaluation questions."""
+def write_study(cells: Cells, base: "BaseModel | None", givers: Iterable[Run] = ()) -> None:
+    """Write ``study.yaml``, ``cells.json`` and the texts of the evaluation questions.
+
+    Args:
+        cells: of the run.
+        base: the base model; None where it was not opened.
+        givers: the other runs that cells were taken from, whose layout is the cells' then.
+
+    """
     run, data = cells.run, cells.data
     if base is not None:
         layout = {"layout": base.layout, "layout_reason": base.layout_reason}
     else:
-        before = read_about(run.folder) if run.study_path.is_file() else {}
+        before = read_about(run.folder) if run.study_path.is_file() else _content_of(givers)
         layout = {name: before.get(name, "unknown") for name in ("layout", "layout_reason")}
     facts = {
         "versions": library_versions(),
@@ -46,6 +54,14 @@ def write_study(cells: Cells, base: "BaseModel | None") -> None:
         write_text(run.questions_path, _lines(map(_question_row, data.evaluation)))
     write_record(run, read_record(run.folder).merged(cells.record))
     write_about(run, facts)
+
+
+def _content_of(givers: Iterable[Run]) -> dict[str, Any]:
+    """The content of the first ``study.yaml`` that can be read; {} where there is none."""
+    for giver in givers:
+        with suppress(LikraError, OSError):
+            return read_about(giver.folder)
+    return {}
 
 
 def _starting_point(study: Study) -> dict[str, str]:
@@ -65,16 +81,20 @@ def _question_row(question: Question) -> dict[str, Any]:
     }
 
 
-def example_lines(training: Training) -> str:
-    """What a head is trained on, a line for each example in order, with its prompt.
+def write_examples(run: Run, training: Training) -> None:
+    """Write what a head is trained on, a line for each example in order, with its prompt.
 
-    `likra eval` looks for evaluated questions among these.
+    Those of a longer run stay: these are their beginning. `likra eval` looks for evaluated
+    questions among them.
     """
-    return _lines(_example_row(example, training.head) for example in training.examples)
+    path = run.examples_path(training.keys[-1])
+    text = _lines(_example_row(example, training.head) for example in training.examples)
+    if not path.is_file() or len(path.read_text(encoding="utf-8")) < len(text):
+        write_text(path, text)
 
 
 def read_examples(run: Run, key: HeadKey) -> list[dict[str, Any]] | None:
-    """What a head was trained on: the rows of `example_lines`, with question_id and context.
+    """What a head was trained on: the rows of `write_examples`, with question_id and context.
 
     None where its run did not keep them.
 

@@ -105,7 +105,7 @@ class Cells:
             for key in training.keys
         }
 
-    @property
+    @cached_property
     def record(self) -> Record:
         """The keys of the cells with their digests; no score tables where nothing is evaluated."""
         scores = self.scores if self.data.evaluation else {}

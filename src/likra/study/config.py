@@ -143,6 +143,8 @@ class AnalysisSettings(Settings):
     """Metric of the figures and the printed table: acc or acc_norm."""
     figures: list[str] = list(FIGURES)
     """Any of learning_curve, sources, weight_curve, densities, reliability."""
+    paper_figure: Annotated[int, Field(ge=1, le=6)] | None = None
+    """The figure of the paper, 1 to 6, that the study repeats, and that its report opens with."""
 
 
 class Study(AnalysisSettings, CellSettings):

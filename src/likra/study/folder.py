@@ -36,7 +36,7 @@ class Run:
         return folder / f"source={file_name(key.source)}" if key.source else folder
 
     def examples_path(self, key: HeadKey) -> Path:
-        """What one training run was trained on (`likra.study.about.example_lines`)."""
+        """What one training run was trained on (`likra.study.about.write_examples`)."""
         return self.training_folder(key) / "examples.jsonl"
 
     def scores_path(self, key: HeadKey) -> Path:
@@ -72,6 +72,12 @@ class Run:
     def study_path(self) -> Path:
         """The settings, with versions and what is known about the data."""
         return self.folder / "study.yaml"
+
+
+def longest_snapshot(folder: Path) -> int:
+    """The last snapshot of a training run that exists, whatever the study asks for; 0 for none."""
+    numbers = [path.name.removeprefix("n=") for path in folder.glob("n=*")]
+    return max((int(number) for number in numbers if number.isdecimal()), default=0)
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,8 @@ def read_record(folder: Path) -> Record:
     if not path.is_file():
         return Record()
     try:
-        return Record(**json.loads(path.read_text(encoding="utf-8")))
+        record = Record(**json.loads(path.read_text(encoding="utf-8")))
+        return Record(dict(record.heads), dict(record.scores), list(record.own_positives))
     except (ValueError, TypeError) as error:
         raise LikraError(
             f"cannot read '{path}' ({type(error).__name__}): delete it, and `likra run` writes it "

@@ -64,11 +64,12 @@ def is_complete(run: Run, data: Data, base: Inputs) -> bool:
         LikraError: a file was computed with other settings or other data.
 
     """
-    done = [_is_done(path, inputs) for path, inputs in _needed(run, data, base)]
+    done = [_is_done(path, inputs) for path, inputs in material_files(run, data, base)]
     return all(done)
 
 
-def _needed(run: Run, data: Data, base: Inputs) -> list[tuple[Path, Inputs]]:
+def material_files(run: Run, data: Data, base: Inputs) -> list[tuple[Path, Inputs]]:
+    """The files of what the base has to compute first, each with what decides it."""
     needed = []
     if uses(run.study, "hardest", "easiest"):
         needed.append((run.train_scores_path, _train_score_inputs(data, base)))
@@ -85,6 +86,18 @@ def _is_done(path: Path, inputs: Inputs) -> bool:
     return True
 
 
+def check_file(path: Path, inputs: Inputs) -> None:
+    """Refuse a file that was computed with other inputs, or whose content is damaged.
+
+    Raises:
+        LikraError: says which.
+
+    """
+    _is_done(path, inputs)
+    if path.suffix == ".parquet":
+        read_scores(path)
+
+
 def read_material(run: Run, data: Data) -> Material:
     """What samplers draw from, all of it computed."""
     material = given_material(run, data)
@@ -98,7 +111,7 @@ def read_material(run: Run, data: Data) -> Material:
 
 def compute_material(run: Run, data: Data, inputs: Inputs, base: "BaseModel") -> None:
     """Compute what is missing of what the base has to compute first."""
-    for path, own in _needed(run, data, inputs):
+    for path, own in material_files(run, data, inputs):
         if not _is_done(path, own):
             compute = _score_train if path == run.train_scores_path else _sample
             compute(run, data, base, own)

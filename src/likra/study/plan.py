@@ -13,7 +13,7 @@ from likra.study.config import Study
 from likra.study.describe import cut_lines, evaluation_lines, model_lines, training_lines
 from likra.study.examples import Training, heads_of
 from likra.study.folder import Run
-from likra.study.material import assumed_material, is_complete, ranked_questions, read_material
+from likra.study.material import assumed_material, ranked_questions, read_material
 from likra.study.prepare import prepare, uses
 from likra.study.run import (
     Log,
@@ -22,7 +22,7 @@ from likra.study.run import (
     encode_examples,
     set_aside,
 )
-from likra.study.tables import StoredTables
+from likra.study.sharing import Shared, missing_cells, shared_cells, with_material
 from likra.study.work import (
     FORWARD_FLOPS,
     TRAINING_PASSES,
@@ -52,7 +52,7 @@ class Stage:
 
     Attributes:
         runs: of the whole study.
-        done: those that are there already.
+        done: those that are there already, here or in another run beside this one.
         answers: to train on or to score in the missing runs.
         work: of the missing runs; None without the model.
         seconds: (low, high) of the missing runs; None where nothing was timed.
@@ -80,9 +80,10 @@ class Plan:
         training: the training runs.
         scoring: the score tables.
         heads: snapshots of heads, of the whole study.
-        heads_done: those that are there already.
+        heads_done: those that are there already, here or in another run beside this one.
         head_bytes: of one head; None without the model.
         score_bytes: of the score tables to write.
+        shared: what is taken from other runs.
         notes: what the figures leave out, in words.
         missing: why the model cannot be opened; or None.
 
@@ -95,6 +96,7 @@ class Plan:
     heads_done: int
     head_bytes: int | None
     score_bytes: int
+    shared: Shared
     notes: tuple[str, ...] = ()
     missing: str | None = None
 
@@ -127,13 +129,13 @@ def plan_study(
     n_aside = set_aside(study, data)
     base, missing = _open(study, calibrate=calibrate)
     inputs = base_inputs(study) if base else {}
-    is_known = base is not None and is_complete(run, data, inputs)
-    material = read_material(run, data) if is_known else assumed_material(run, data)
+    home = with_material(run, data, inputs) if base else None
+    material = read_material(home, data) if home else assumed_material(run, data)
     cells = cells_of(run, data, inputs, material)
-    if is_known:  # refuses what the run would refuse
+    if home:  # refuses what the run would refuse
         cells.trained(cells.heads)
         cells.scored()
-    todo = _to_do(cells)
+    todo = _to_do(cells, knows_material=home is not None)
     plan = _count(todo)
     lines = [*(model_lines(base) if base else ()), *training_lines(data)]
     for line in [*lines, *evaluation_lines(study, data, n_aside)]:
@@ -172,6 +174,7 @@ class _ToDo:
         cells: of the run; only whether their files exist is asked.
         trainings: those that have snapshots to save, with no others in them.
         tables: to score.
+        shared: what is taken from other runs.
         ranked: training questions that the base scores first, for ``hardest`` and ``easiest``.
 
     """
@@ -179,20 +182,22 @@ class _ToDo:
     cells: Cells
     trainings: list[Training]
     tables: list[HeadKey]
+    shared: Shared
     ranked: list[Question]
 
 
-def _to_do(cells: Cells) -> _ToDo:
-    run, stored = cells.run, StoredTables(cells.run)
-    tables = [key for key in cells.scores if stored.path(str(key)) is None]
-    missing = {key for key in tables if not run.head_folder(key).is_dir()}
+def _to_do(cells: Cells, *, knows_material: bool) -> _ToDo:
+    run, missing, shared = cells.run, missing_cells(cells), shared_cells(cells)
+    tables = [key for key in missing.tables if key not in shared.tables]
+    heads = {key for key in missing.heads if key in tables and key not in shared.heads}
     runs = [
         replace(training, snapshots=own, examples=training.examples[: own[-1]])
         for training in cells.trainings
-        if (own := tuple(key.n_train for key in training.keys if key in missing))
+        if (own := tuple(key.n_train for key in training.keys if key in heads))
     ]
-    ranks = uses(run.study, "hardest", "easiest") and not run.train_scores_path.is_file()
-    return _ToDo(cells, runs, tables, ranked_questions(cells.data) if ranks else [])
+    is_ranked = knows_material or run.train_scores_path.is_file()
+    ranks = uses(run.study, "hardest", "easiest") and not is_ranked
+    return _ToDo(cells, runs, tables, shared, ranked_questions(cells.data) if ranks else [])
 
 
 def _count(todo: _ToDo) -> Plan:
@@ -215,10 +220,12 @@ def _count(todo: _ToDo) -> Plan:
             (n_tables + n_classified) * n_evaluated + n_ranked,
         ),
         heads=len(cells.heads),
-        heads_done=sum(run.head_folder(key).is_dir() for key in cells.heads),
+        heads_done=sum(run.head_folder(key).is_dir() for key in cells.heads)
+        + len(todo.shared.heads),
         head_bytes=None,
-        score_bytes=n_tables * table_bytes + _table_bytes(todo.ranked),
+        score_bytes=(n_tables + len(todo.shared.tables)) * table_bytes + _table_bytes(todo.ranked),
         notes=tuple(_notes(run.study)),
+        shared=todo.shared,
     )
 
 
@@ -329,6 +336,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         f"{plan.heads:,} snapshots ({plan.heads_done:,} done), {scoring.runs:,} score tables "
         f"({scoring.done:,} done)"
     )
+    if plan.shared:
+        yield f"taken  {plan.shared} from other runs beside it: these count as done"
     if not training.to_do and not scoring.to_do:
         yield "       nothing to compute"
         return

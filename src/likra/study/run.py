@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from likra.atomic import write_text
 from likra.negatives.samplers import Material
 from likra.progress import HEAD, TABLE, Finished, cell_progress
 from likra.questions import Choice, Question
@@ -24,7 +23,7 @@ from likra.scores.table import (
     write_scores,
 )
 from likra.scores.weights import validation_questions
-from likra.study.about import example_lines, write_study
+from likra.study.about import write_examples, write_study
 from likra.study.cells import (
     Cells,
     Inputs,
@@ -44,9 +43,10 @@ from likra.study.examples import (
     trainings,
     with_snapshots,
 )
-from likra.study.folder import Run
+from likra.study.folder import Run, longest_snapshot
 from likra.study.material import compute_material, is_complete, read_material
 from likra.study.prepare import Data, prepare, uses
+from likra.study.sharing import take_cells, take_material
 
 if TYPE_CHECKING:
     from likra.engine.packing import Packed
@@ -59,6 +59,8 @@ Log = Callable[[str], object]
 
 def run_cells(study: Study, folder: Path | None = None, log: Log = print) -> Run:
     """Compute the heads and score tables of a study that are missing in its folder.
+
+    Those that another run beside the folder has are taken from there.
 
     Args:
         study: what to run (`likra.study.config.read_study`).
@@ -75,13 +77,14 @@ def run_cells(study: Study, folder: Path | None = None, log: Log = print) -> Run
     run = Run(study, folder or Path("runs") / study.name)
     data = prepare(study)
     n_aside = set_aside(study, data)
-    cells, base = resolve(run, data)
+    cells, base = resolve(run, data, log)
+    givers = take_cells(cells, log)
     heads, stamps = cells.trained(cells.heads), cells.scored()
     missing = [key for key in cells.scores if key not in stamps]
     if note := version_note([*heads.values(), *stamps.values()]):
         log(f"note   {note}")
     if not missing:
-        write_study(cells, base)
+        write_study(cells, base, givers)
         log(f"all {len(cells.scores)} score tables of '{run.folder}' exist: nothing to compute")
         return cells.run
     from likra.heads.base import checked_layout
@@ -109,6 +112,8 @@ def run_cells(study: Study, folder: Path | None = None, log: Log = print) -> Run
 def train_heads(study: Study, folder: Path, log: Log = print) -> list[Path]:
     """Train the heads of a study that are missing in its folder, without scoring them.
 
+    Those that another run beside the folder has are taken from there.
+
     Args:
         study: its seeds, samplers and snapshots say which heads.
         folder: for ``heads/`` and ``study.yaml``.
@@ -123,13 +128,14 @@ def train_heads(study: Study, folder: Path, log: Log = print) -> list[Path]:
     """
     run = Run(study, folder)
     data = prepare(study, evaluates=False)
-    cells, base = resolve(run, data)
+    cells, base = resolve(run, data, log)
+    givers = take_cells(cells, log)
     stamps = cells.trained(cells.heads)
     if note := version_note(stamps.values()):
         log(f"note   {note}")
     missing = [key for key in cells.heads if key not in stamps]
     if not missing:
-        write_study(cells, base)
+        write_study(cells, base, givers)
         log(f"all heads of '{folder}' are trained: nothing to compute")
         return [cells.run.head_folder(key) for key in cells.heads]
     base = base or open_base(study)
@@ -160,7 +166,7 @@ def set_aside(study: Study, data: Data) -> int:
     return int(validation_questions(ids, study.validation_fraction).sum())
 
 
-def resolve(run: Run, data: Data) -> tuple[Cells, "BaseModel | None"]:
+def resolve(run: Run, data: Data, log: Log) -> tuple[Cells, "BaseModel | None"]:
     """The cells of a run; and the base, where it had to be opened to compute material.
 
     Raises:
@@ -168,6 +174,7 @@ def resolve(run: Run, data: Data) -> tuple[Cells, "BaseModel | None"]:
 
     """
     inputs, base = base_inputs(run.study), None
+    take_material(run, data, inputs, log)
     if not is_complete(run, data, inputs):
         base = open_base(run.study)
         _check_before_material(run.study, data, base)
@@ -345,8 +352,8 @@ def _train(
     if training.report:
         log(f"       {training.source}, seed {training.seed}: {training.report}")
     folder = run.training_folder(wanted[-1])
-    _write_longer(run.examples_path(wanted[-1]), example_lines(training))
-    is_longest = wanted[-1].n_train >= _longest(folder)
+    write_examples(run, training)
+    is_longest = wanted[-1].n_train >= longest_snapshot(folder)
     losses = folder / "losses.csv" if is_longest else None
     _train_head(cells, base, training, wanted, losses, reference)
     finished(
@@ -361,18 +368,6 @@ def _train(
 def _called(training: Training) -> str:
     source = f" ({training.source})" if training.source else ""
     return f"{training.head}{source}, seed {training.seed}"
-
-
-def _write_longer(path: Path, text: str) -> None:
-    """Write the examples, unless those of a longer run are there: these are their beginning."""
-    if not path.is_file() or len(path.read_text(encoding="utf-8")) < len(text):
-        write_text(path, text)
-
-
-def _longest(folder: Path) -> int:
-    """The last snapshot of a training run that exists, whatever the study asks for."""
-    numbers = [path.name.removeprefix("n=") for path in folder.glob("n=*")]
-    return max((int(number) for number in numbers if number.isdecimal()), default=0)
 
 
 def _train_head(

@@ -42,7 +42,7 @@ def opening(study: Study, data: ReportData) -> Opening | None:
     if not text:
         return None
     model = study.model.rstrip("/").rsplit("/", 1)[-1]
-    start = f"Figure {study.paper_figure} of the paper ({PAPER}), here for {model} on {study.task}"
+    start = f"Figure {study.paper_figure} of the paper ({PAPER}), here of {model} on {study.task}"
     return Opening(figure, study.paper_figure, f"{start}: {text}.", n)
 
 

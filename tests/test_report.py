@@ -16,13 +16,18 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import question
+from hypothesis import given
+from hypothesis import strategies as st
 
 from likra.errors import LikraError
 from likra.report.analysis import report_data
 from likra.report.compare import write_comparison
+from likra.report.figures import densities, learning_curve, sources_curve
 from likra.report.grid import write_grid
+from likra.report.groups import MOST, REFERENCES, mode_groups
 from likra.report.html import accuracy_rows, payload
 from likra.report.modes import ModeScores
+from likra.report.paper import opening
 from likra.report.results import write_results
 from likra.report.sentences import (
     accuracies,
@@ -196,6 +201,7 @@ def test_separation_is_the_mean_over_seeds_and_densities_sum_to_one(run, data):
     assert panel["margin"][1] < panel["margin"][0] < panel["margin"][2]
     for panel in panels.values():
         for kind in ("right", "wrong"):
+            assert panel[kind][0] == panel[kind][-1] == 0
             assert np.trapezoid(
                 panel[kind], np.linspace(*panel["range"], len(panel[kind]))
             ) == pytest.approx(1, abs=0.05)
@@ -633,6 +639,179 @@ def test_the_table_of_a_grid(run, tmp_path):
     assert table.likra[0] == f"{rows.likra[0]:.3f} ±{half:.3f}"
     assert (tmp_path / "table.md").read_text().count("\n") == 4
     assert r"\toprule" in (tmp_path / "table.tex").read_text()
+
+
+# --------------------------------------------------------------------------------------------
+# The paper's figures
+
+
+def line(mode, source, values, n=(8, 32)):
+    return {
+        "mode": mode,
+        "source": source,
+        "label": mode,
+        "n": list(n),
+        "value": list(values),
+        "low": list(values),
+        "high": list(values),
+        "seeds": [[] for _ in n],
+    }
+
+
+def margin(slot, title, source, n, value):
+    return {
+        "head": slot,
+        "slot": slot,
+        "title": title,
+        "source": source,
+        "n": n,
+        "margin": [value, value, value],
+    }
+
+
+NEAR, FAR = "random_choice", "other_question"
+PLAIN = {
+    "metric": "acc",
+    "snapshots": [8, 32],
+    "curves": {
+        "acc": [
+            line("likra", NEAR, [0.5, 0.875]),
+            line("likra", FAR, [0.5, 0.75]),
+            line("base-likra", NEAR, [0.625, 0.8]),
+            line("base-likra", FAR, [0.25, 0.9]),
+            line("sft", "", [0.25, 0.5]),
+            line("base", "", [0.125], n=[0]),
+        ]
+    },
+    "weight_curves": {
+        "acc": [
+            {"mode": mode, "source": NEAR, "n": n, "weight": [0.0, 0.5, 1.0], "value": values}
+            for mode, n, values in [
+                ("likra", 8, [0.1, 0.2, 0.3]),
+                ("likra", 32, [0.5, 0.9, 0.9]),
+                ("base-likra", 32, [0.3, 0.2, 0.1]),
+            ]
+        ]
+    },
+    "separation": [
+        margin("base", "base model", "", 0, -0.5),
+        margin("positive", "positive head", "", 8, 9.0),
+        margin("positive", "positive head", "", 32, 1.25),
+        margin("negative", "negative head", NEAR, 32, -2.0),
+        margin("negative", "negative head", FAR, 32, 0.0),
+        margin("ratio", "ratio (Likra)", NEAR, 32, 3.25),
+    ],
+}
+MARGINS = "the mean log-likelihood of right answers minus that of wrong ones, in nats, is "
+SHOWN = {
+    1: "from 8 to 32 training examples, accuracy goes from 25.0% to 50.0% with SFT and from 50.0% "
+    "to 87.5% with Likra; the untrained base model has 12.5%",
+    2: MARGINS
+    + "\u22120.50 under the base model, +1.25 under the positive head, \u22122.00 under the "
+    "negative head, +3.25 in the ratio (Likra)",
+    3: "Base-Likra, which learns from wrong answers alone, is 12.5 points above Likra after 8 "
+    "examples and 7.5 points below Likra after 32 examples, where it answers 80.0% correctly",
+    4: "after 32 examples, Likra is most accurate at a weight of 0.5 or 1 (90.0%), against 50.0% "
+    "at 0 and 90.0% at 1",
+    5: "after 32 examples, by negatives, accuracy with Likra from 75.0% (the answer of another "
+    "question) to 87.5% (a wrong choice of the same question), with Base-Likra from 80.0% (a wrong "
+    "choice of the same question) to 90.0% (the answer of another question); fine-tuning on right "
+    "answers only has 50.0%",
+    6: MARGINS
+    + "\u22120.50 under the base model, \u22122.00 under the negative head trained on a wrong "
+    "choice of the same question, +0.00 under the negative head trained on the answer of another "
+    "question",
+}
+
+
+@pytest.mark.parametrize("number", SHOWN)
+def test_what_a_figure_of_the_paper_shows_is_computed(number):
+    settings = {**SETTINGS, "paper_figure": number, "negatives": [NEAR, FAR], "model": "a/tiny/"}
+    first = opening(parse_study(settings), PLAIN)
+    start = f"Figure {number} of the paper (arXiv:2503.14391), here of tiny on pocket: "
+    assert first.sentence == f"{start}{SHOWN[number]}."
+    assert first.n == 32
+
+
+@pytest.mark.parametrize("number", [1, 3, 4, 5, 6])
+def test_without_its_modes_a_figure_opens_nothing(number):
+    alone = {"acc": [line("base", "", [0.125], n=[0])]}
+    data = {
+        **PLAIN,
+        "curves": alone,
+        "weight_curves": {"acc": []},
+        "separation": PLAIN["separation"][:1],
+    }
+    assert opening(parse_study({**SETTINGS, "paper_figure": number}), data) is None
+    assert opening(parse_study(SETTINGS), PLAIN) is None
+
+
+def test_a_report_opens_with_the_papers_figure_that_its_study_repeats(run, page, tmp_path):
+    shutil.copytree(run.folder, tmp_path / "fig4")
+    study = run.study.model_copy(update={"paper_figure": 4, "figures": []})
+    write_results(Run(study, tmp_path / "fig4"))
+    opened = (tmp_path / "fig4" / "report.html").read_text()
+    assert "figure 4 of the paper" in opened
+    assert "of the paper</p>" not in page
+    sentences = json.loads((tmp_path / "fig4" / "summary.json").read_text())["sentences"]
+    assert sentences[0].startswith("Figure 4 of the paper (arXiv:2503.14391)")
+    assert re.findall(r'<p class="headline">(.*?)</p>', opened)[0] == sentences[0]
+    order = re.findall(r'<section id="(\w+)-section"', opened)
+    usual = re.findall(r'<section id="(\w+)-section"', page)
+    assert order == ["weights", *(name for name in usual if name != "weights")]
+
+
+# --------------------------------------------------------------------------------------------
+# Panels
+
+
+@given(st.lists(st.sampled_from(list(STYLES)), min_size=1, unique=True))
+def test_every_mode_is_in_one_panel_that_has_few(modes):
+    groups = mode_groups(modes)
+    assert sorted(itertools.chain(*groups)) == sorted(modes)
+    assert all(len({*group, *({*REFERENCES} & {*modes})}) <= MOST for group in groups)
+
+
+def test_many_modes_are_drawn_in_panels_with_the_same_axes():
+    modes = ["likra", "base-likra", "sft", "dpo", "dpo-reward", "nca", "nca-reward"]
+    lines = [line(mode, NEAR, [0.1 * i, 0.1 + 0.1 * i]) for i, mode in enumerate(modes)]
+    figure = learning_curve(lines, parse_study({**SETTINGS, "negatives": [NEAR]}))
+    assert [axis.get_title() for axis in figure.axes if axis.get_visible()] == [
+        "Likra, Base-Likra, SFT",
+        "DPO",
+        "NCA",
+    ]
+    assert len({(axis.get_xlim(), axis.get_ylim()) for axis in figure.axes}) == 1
+    (legend,) = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert sorted(names) == sorted(mode_style(mode).short for mode in modes)
+
+
+def test_many_samplers_have_a_panel_each():
+    sources = [NEAR, FAR, "all_choices", "easiest", "hardest"]
+    lines = [line(mode, s, [0.2, 0.4]) for mode in ("likra", "base-likra") for s in sources]
+    lines += [line("sft", "", [0.1, 0.3])]
+    for count, panels in ((2, 2), (5, 5)):
+        study = parse_study({**SETTINGS, "negatives": sources[:count]})
+        few = [one for one in lines if one["source"] in ("", *study.negatives)]
+        figure = sources_curve(few, study)
+        assert sum(axis.get_visible() for axis in figure.axes) == panels
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "SFT",
+        "Likra",
+        "Base-Likra",
+    ]
+
+
+def test_the_panels_of_heads_have_the_same_axes(run, data):
+    figure = densities(data["separation"], run.study)
+    ranges = [(axis.get_xlim(), axis.get_ylim()) for axis in figure.axes if axis.get_visible()]
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles[0] == "base model"
+    heads = [own for own, title in zip(ranges, titles, strict=False) if "ratio" not in title]
+    assert len(heads) == 4  # the base, the positive head, two negative ones
+    assert len(set(heads)) == 1
+    assert ranges[-1] not in heads
 
 
 # --------------------------------------------------------------------------------------------

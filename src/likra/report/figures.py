@@ -1,6 +1,6 @@
 """The figures as SVG, PDF and PNG, for a column of a paper. The same data gives the same bytes.
 
-A panel is as wide as one column (3.3 inches); several stand side by side, two in a row.
+One panel is as wide as one column (3.3 inches); several stand side by side over two columns.
 """
 
 import math
@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from likra.atomic import replacing
 from likra.report.analysis import ReportData
 from likra.report.curves import LearningCurve, WeightCurve
+from likra.report.groups import REFERENCES, group_title, mode_groups, source_groups
 from likra.report.reliability import Reliability
 from likra.report.separation import HEADS, Panel
 from likra.report.style import Style, mode_style, source_styles, source_text
@@ -88,40 +89,62 @@ def write_figures(study: Study, data: ReportData, folder: Path) -> None:
 
 
 def learning_curve(curves: Sequence[LearningCurve], study: Study) -> "Figure":
-    """Accuracy against the number of training examples (paper, figures 1 and 3)."""
+    """Accuracy against the number of training examples (paper, figures 1 and 3).
+
+    Many modes are in several panels, each with Likra, SFT and the base for comparison.
+    """
     first = study.negatives[0]
     drawn = [line for line in curves if line["source"] in ("", first)]
-    figure, (axis,) = _panels(1)
-    for line in drawn:
-        _draw_line(axis, line, mode_style(line["mode"]))
-    _examples_axis(axis, study, drawn)
+    groups = mode_groups([line["mode"] for line in drawn])
+    figure, axes = _panels(len(groups), share=True)
+    for axis, group in zip(axes, groups, strict=True):
+        for line in drawn:
+            style = mode_style(line["mode"])
+            if line["mode"] in group:
+                _draw_line(axis, line, style)
+            elif line["mode"] in REFERENCES:
+                _draw_line(axis, line, replace(style, marker=""), with_band=False)
+        _examples_axis(axis, study, drawn)
+        if len(groups) > 1:
+            axis.set_title(_wrapped(group_title(group)))
     if any(line["source"] for line in drawn):
-        axis.set_title(_wrapped(f"negatives: {source_text(first)}"))
-    _finish(figure, [axis], f"{study.metric} on {study.task}")
+        figure.suptitle(_wrapped(f"negatives: {source_text(first)}"), fontsize="medium")
+    _finish(figure, axes, f"{study.metric} on {study.task}")
     return figure
 
 
 def sources_curve(curves: Sequence[LearningCurve], study: Study) -> "Figure | None":
-    """The learning curves of several samplers of negatives (paper, figure 5), by mode."""
+    """The learning curves of several samplers of negatives (paper, figure 5).
+
+    A panel for each mode, with few samplers; else one for each sampler.
+    """
     drawn = [line for line in curves if line["source"]]
     others = [line for line in curves if line["mode"] in ("sft", "base")]
-    sources = {(line["mode"], line["source"]) for line in drawn}
-    counts = Counter(mode for mode, _ in sources)  # other methods have the first source alone
+    pairs = {(line["mode"], line["source"]) for line in drawn}
+    counts = Counter(mode for mode, _ in pairs)  # other methods have the first source alone
     modes = [mode for mode in dict.fromkeys(line["mode"] for line in drawn) if counts[mode] > 1]
     if not modes:
         return None
-    styles = source_styles(study.negatives)
-    figure, axes = _panels(len(modes), height=2.6)
-    for axis, mode in zip(axes, modes, strict=True):
+    drawn, sources = [line for line in drawn if line["mode"] in modes], study.negatives
+    if by_source := len(source_groups(sources)) > 1:
+        figure, axes = _panels(len(sources), height=1.75, columns=3, share=True)
+        panels = [[line for line in drawn if line["source"] == source] for source in sources]
+        titles = [source_text(source) for source in sources]
+    else:
+        figure, axes = _panels(len(modes), height=2.6, share=True)
+        panels = [[line for line in drawn if line["mode"] == mode] for mode in modes]
+        titles = [mode_style(mode).label for mode in modes]
+    styles = source_styles(sources)
+    for axis, lines, title in zip(axes, panels, titles, strict=True):
         for line in others:
             style = replace(mode_style(line["mode"]), color="#999999", marker="")
             _draw_line(axis, line, style, with_band=False)
-        for line in drawn:
-            if line["mode"] == mode:
-                _draw_line(axis, line, styles[line["source"]], with_band=len(styles) <= FEW)
+        for line in lines:
+            style = mode_style(line["mode"]) if by_source else styles[line["source"]]
+            _draw_line(axis, line, style, with_band=len(lines) <= FEW)
         _examples_axis(axis, study, drawn)
-        axis.set_title(mode_style(mode).label)
-    _finish(figure, axes, f"{study.metric} on {study.task}", columns=len(modes))
+        axis.set_title(_wrapped(title, 32 if by_source else 54))
+    _finish(figure, axes, f"{study.metric} on {study.task}", columns=None if by_source else 2)
     return figure
 
 
@@ -145,8 +168,8 @@ def roomy(numbers: Sequence[int]) -> list[int]:
     return chosen[::-1]
 
 
-def _wrapped(title: str) -> str:
-    return textwrap.fill(title, 54)
+def _wrapped(title: str, width: int = 54) -> str:
+    return textwrap.fill(title, width)
 
 
 def accuracy_range(drawn: Sequence[LearningCurve]) -> tuple[float, float]:
@@ -158,7 +181,7 @@ def accuracy_range(drawn: Sequence[LearningCurve]) -> tuple[float, float]:
 
 def _draw_line(axis: "Axes", line: LearningCurve, style: Style, *, with_band: bool = True) -> None:
     """A curve with its interval; what was not trained goes right across."""
-    look: dict[str, Any] = {"color": style.color, "linestyle": style.dash, "label": style.label}
+    look: dict[str, Any] = {"color": style.color, "linestyle": style.dash, "label": style.short}
     band: dict[str, Any] = {"color": style.color, "alpha": 0.15, "linewidth": 0}
     if line["n"] == [0]:
         axis.axhline(line["value"][0], **look)
@@ -177,7 +200,7 @@ def weight_curve(curves: Sequence[WeightCurve], study: Study) -> "Figure | None"
     modes = [m for m in ("likra", "base-likra") if any(line["mode"] == m for line in curves)]
     if not modes:
         return None
-    figure, axes = _panels(len(modes))
+    figure, axes = _panels(len(modes), share=True)
     colors = colormaps["viridis"](np.linspace(0.85, 0.0, len(study.snapshots)))
     look = dict(zip(study.snapshots, colors, strict=True))
     dashes = ("-", "--", "-.", ":")
@@ -195,7 +218,10 @@ def weight_curve(curves: Sequence[WeightCurve], study: Study) -> "Figure | None"
 
 
 def densities(panels: Sequence[Panel], study: Study) -> "Figure":
-    """Log-likelihoods of right and wrong answers under each head (paper, figures 2 and 6)."""
+    """Log-likelihoods of right and wrong answers under each head (paper, figures 2 and 6).
+
+    The panels of the base and the heads have the same axes.
+    """
     last = study.snapshots[-1]
     shown = [
         panel
@@ -203,9 +229,13 @@ def densities(panels: Sequence[Panel], study: Study) -> "Figure":
         if panel["n"] in (0, last)
         and (panel["head"] in HEADS or panel["source"] == study.negatives[0])
     ]
+    heads = [panel for panel in shown if panel["head"] in HEADS]
     figure, axes = _panels(len(shown), height=1.75)
     for axis, panel in zip(axes, shown, strict=True):
         _draw_densities(axis, panel)
+        alike = heads if panel in heads else [panel]
+        axis.set_xlim(min(p["range"][0] for p in alike), max(p["range"][1] for p in alike))
+        axis.set_ylim(0, 1.06 * max(max(p["right"] + p["wrong"]) for p in alike))
     _finish(figure, axes, "density")
     return figure
 
@@ -224,44 +254,46 @@ def _draw_densities(axis: "Axes", panel: Panel) -> None:
     margin = f"{panel['margin'][0]:+.2f}".replace("-", "\u2212")
     text = f"AUROC {panel['auroc'][0]:.2f}\nmargin {margin} nats"
     axis.text(0.03, 0.95, text, transform=axis.transAxes, va="top", fontsize="small")
-    axis.set_ylim(bottom=0)
-    axis.margins(x=0)
     name = "log-likelihood" if panel["head"] in HEADS else "ratio"
     axis.set_xlabel(f"{name} (nats), $n$ = {panel['n']}")
 
 
 def reliability(diagrams: Sequence[Reliability], study: Study) -> "Figure":
     """How often predictions are right, against their probability."""
-    figure, (axis,) = _panels(1, height=2.6)
-    axis.plot([0, 1], [0, 1], color="#999999", linewidth=0.6)
-    for diagram in diagrams:
-        n, source, style = diagram["n"], diagram["source"], mode_style(diagram["mode"])
-        if n in (0, study.snapshots[-1]) and source in ("", study.negatives[0]):
-            axis.plot(
-                diagram["x"],
-                diagram["y"],
-                linestyle=style.dash,
-                color=style.color,
-                marker=style.marker or ".",
-                label=f"{style.short}, ECE {diagram['ece']:.2f}",
-            )
-    axis.set(xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
-    axis.set_xlabel("probability of the prediction")
-    axis.set_title(f"$n$ = {study.snapshots[-1]}")
-    _finish(figure, [axis], "share of right predictions")
+    last = study.snapshots[-1]
+    drawn = {
+        d["mode"]: d
+        for d in diagrams
+        if d["n"] in (0, last) and d["source"] in ("", study.negatives[0])
+    }
+    groups = mode_groups(list(drawn))
+    figure, axes = _panels(len(groups), height=2.6, share=True)
+    for axis, group in zip(axes, groups, strict=True):
+        axis.plot([0, 1], [0, 1], color="#999999", linewidth=0.6)
+        for mode, diagram in drawn.items():
+            style = mode_style(mode)
+            if mode in group:
+                look: dict[str, Any] = {"linestyle": style.dash, "color": style.color}
+                label, marker = f"{style.short}, ECE {diagram['ece']:.2f}", style.marker or "."
+                axis.plot(diagram["x"], diagram["y"], marker=marker, label=label, **look)
+        axis.set(xlim=(0, 1), ylim=(0, 1.02), aspect="equal")
+        axis.set_xlabel("probability of the prediction")
+    figure.suptitle(f"$n$ = {last}", fontsize="medium")
+    _finish(figure, axes, "share of right predictions", columns=2)
     return figure
 
 
-def _panels(count: int, height: float = 2.1) -> "tuple[Figure, list[Axes]]":
-    """One panel, or two in each row."""
+def _panels(
+    count: int, height: float = 2.1, columns: int = 2, *, share: bool = False
+) -> "tuple[Figure, list[Axes]]":
+    """One panel, or several in each row: two columns of a paper wide. Shared axes are all alike."""
     from matplotlib.figure import Figure
 
-    columns = min(count, 2)
+    columns = min(count, columns)
     rows = -(-count // columns)
-    width = COLUMN * columns + GAP * (columns - 1)
+    width = COLUMN if columns == 1 else 2 * COLUMN + GAP
     figure = Figure(figsize=(width, height * rows), layout="constrained")
-    sharey: Literal["none", "row"] = "none" if height < 2 else "row"
-    axes = list(figure.subplots(rows, columns, sharey=sharey, squeeze=False).flat)
+    axes = list(figure.subplots(rows, columns, sharex=share, sharey=share, squeeze=False).flat)
     for axis in axes[count:]:
         axis.set_visible(False)
     return figure, axes[:count]
@@ -270,14 +302,21 @@ def _panels(count: int, height: float = 2.1) -> "tuple[Figure, list[Axes]]":
 def _finish(
     figure: "Figure", axes: "Sequence[Axes]", text: str, columns: int | None = None
 ) -> None:
-    """Label the rows of panels, and put one legend below them."""
-    for axis in axes[::2]:
+    """Label the panels at the left and, of shared axes, the lowest; put one legend below them."""
+    grid = axes[0].get_gridspec()
+    across = grid.ncols if grid else 1
+    for axis in axes[::across]:
         axis.set_ylabel(text)
+    if len(axes[0].get_shared_x_axes().get_siblings(axes[0])) > 1:
+        for axis in axes[:-across]:
+            axis.set_xlabel("")
+        for axis in axes[-across:]:
+            axis.tick_params(labelbottom=True)
     handles: dict[str, Artist] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    columns = min(columns or (2 if len(figure.axes) == 1 else 4), len(handles))
+    columns = min(columns or (2 if across == 1 else 4), len(handles))
     labels = [textwrap.fill(label, 46) for label in handles]
     height = -(-len(labels) // columns)
     columns_of_labels = [labels[start : start + height] for start in range(0, len(labels), height)]

@@ -12,6 +12,7 @@ import pandas as pd
 from likra.atomic import write_text
 from likra.report.analysis import ReportData
 from likra.report.curves import LearningCurve, by_n, learning_curves
+from likra.report.groups import group_title, mode_groups, source_groups
 from likra.report.paper import opening
 from likra.report.sentences import (
     accuracies,
@@ -45,6 +46,10 @@ def write_report(folder: Path, study: Study, about: Mapping[str, Any], data: Rep
     numbers, options = [0, *study.snapshots], picks(study, data)
     best = best_snapshot(data) or study.snapshots[-1]
     first = opening(study, data)
+    groups = {
+        "curves": mode_groups([mode["name"] for mode in data["modes"]]),
+        "sources": source_groups([source["name"] for source in data["sources"]]),
+    }
     selection = selected(options, first.n if first else best)
     page = render(
         "report.html.j2",
@@ -72,10 +77,16 @@ def write_report(folder: Path, study: Study, about: Mapping[str, Any], data: Rep
         settings=flat(study.model_dump()),
         defaults=dict(flat(Study(name=study.name).model_dump())),
         selected=selection,
+        titles={
+            "curves": [group_title(group) for group in groups["curves"]],
+            "sources": [source_text(group[0]) for group in groups["sources"]],
+        },
         picks=options,
         snapshots=[{"name": n, "label": f"n = {n:,}"} for n in study.snapshots],
         payload=payload(
-            {key: value for key, value in data.items() if key not in _TEMPLATE_ONLY} | selection
+            {key: value for key, value in data.items() if key not in _TEMPLATE_ONLY}
+            | selection
+            | {"groups": groups}
         ),
     )
     write_text(folder / "report.html", page)

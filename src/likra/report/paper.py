@@ -1,6 +1,6 @@
 """What a study that repeats a figure of the paper shows: the report opens with it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from likra.report.analysis import ReportData
@@ -42,7 +42,7 @@ def opening(study: Study, data: ReportData) -> Opening | None:
     if not text:
         return None
     model = study.model.rstrip("/").rsplit("/", 1)[-1]
-    start = f"Figure {study.paper_figure} of the paper ({PAPER}), here for {model} on {study.task}"
+    start = f"Figure {study.paper_figure} of the paper ({PAPER}), here of {model} on {study.task}"
     return Opening(figure, study.paper_figure, f"{start}: {text}.", n)
 
 
@@ -107,51 +107,53 @@ def _weights(study: Study, data: ReportData, n: int) -> str:
 
 
 def _samplers(study: Study, data: ReportData, n: int) -> str:
-    """Figure 5: the best and the worst negatives for Likra, beside SFT."""
-    values = {
-        curve["source"]: curve["value"][curve["n"].index(n)]
-        for curve in data["curves"][data["metric"]]
-        if curve["mode"] == "likra" and n in curve["n"]
-    }
-    if len(values) < 2:
+    """Figure 5: the range of accuracies with several negatives, beside SFT."""
+    ranges = []
+    for mode in ("likra", "base-likra"):
+        values = {
+            curve["source"]: curve["value"][curve["n"].index(n)]
+            for curve in data["curves"][data["metric"]]
+            if curve["mode"] == mode and n in curve["n"]
+        }
+        if len(values) > 1:
+            ends = [choose(values, key=lambda source: values[source]) for choose in (min, max)]
+            low, high = (f"{values[end]:.1%} ({source_text(end)})" for end in ends)
+            ranges.append(f"{mode_style(mode).short} from {low} to {high}")
+    if not ranges:
         return ""
-    best, worst = (choose(values, key=lambda source: values[source]) for choose in (max, min))
     sft = accuracies(data, "sft")
     beside = f"; fine-tuning on right answers only has {sft[n][0]:.1%}" if n in sft else ""
-    return (
-        f"after {n} examples, Likra is most accurate with {source_text(best)} as negatives "
-        f"({values[best]:.1%}), and least with {source_text(worst)} ({values[worst]:.1%}){beside}"
-    )
+    return f"after {n} examples, by negatives, accuracy with {', with '.join(ranges)}{beside}"
 
 
 def _heads(study: Study, data: ReportData, n: int) -> str:
-    """Figure 2: how far right answers are from wrong ones under the base and each head."""
-    first = study.negatives[0]
-    shown = [p for p in data["separation"] if p["n"] in (0, n) and p["source"] in ("", first)]
-    if len(shown) < 2:
-        return ""
-    margins = [f"{_margin(p)} under the {p['title']}" for p in shown if p["slot"] != "ratio"]
-    margins += [f"{_margin(p)} in their ratio" for p in shown if p["slot"] == "ratio"]
-    return (
-        "the log-likelihood of right answers is above that of wrong ones by a mean of "
-        f"{', '.join(margins)} (nats, after {n} examples)"
+    """Figure 2: how far right answers are above wrong ones under the base, each head, the ratio."""
+    panels = [p for p in data["separation"] if p["source"] in ("", study.negatives[0])]
+    return _margins(
+        (panel, f"{'in' if panel['slot'] == 'ratio' else 'under'} the {panel['title']}")
+        for panel in panels
+        if panel["n"] in (0, n)
     )
 
 
 def _negative_heads(study: Study, data: ReportData, n: int) -> str:
     """Figure 6: the same under the negative heads of several samplers."""
-    panels = [p for p in data["separation"] if p["head"] == "negative" and p["n"] == n]
-    if not panels:
-        return ""
-    margins = [f"{_margin(p)} with {source_text(p['source'])}" for p in panels]
+    panels = data["separation"]
+    base = [(panel, "under the base model") for panel in panels if panel["n"] == 0]
+    heads = [
+        (panel, f"under the negative head trained on {source_text(panel['source'])}")
+        for panel in panels
+        if panel["head"] == "negative" and panel["n"] == n
+    ]
+    return _margins([*base, *heads]) if heads else ""
+
+
+def _margins(panels: Iterable[tuple[Panel, str]]) -> str:
+    numbers = [f"{panel['margin'][0]:+.2f} {where}" for panel, where in panels]
     return (
-        f"after {n} wrong answers, the negative head's log-likelihood of right answers is above "
-        f"that of wrong ones by a mean of {', '.join(margins)} (nats; below 0, it tells them apart)"
-    )
-
-
-def _margin(panel: Panel) -> str:
-    return f"{panel['margin'][0]:+.2f}".replace("-", "\u2212")
+        "the mean log-likelihood of right answers minus that of wrong ones, in nats, is "
+        f"{', '.join(numbers)}"
+    ).replace(" -", " \u2212")
 
 
 _FIGURES: Mapping[int, tuple[str, Callable[[Study, ReportData, int], str]]] = {

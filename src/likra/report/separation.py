@@ -1,6 +1,5 @@
 """How each head, and the ratio, separates right from wrong answers (paper, figures 2 and 6)."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 from typing import TypedDict
@@ -15,6 +14,7 @@ from likra.scores.resampling import Estimate
 from likra.scores.table import BASE, Scores
 
 POINTS = 121  # of a density
+KERNEL = 3  # where a triweight kernel ends, in its standard deviations
 HEADS = ("base", "positive", "negative")
 
 
@@ -73,7 +73,7 @@ def _panel(
     """The densities are of all seeds together; the numbers are means over seeds."""
     right = np.concatenate([v[scores.exists & scores.is_right] for v in values])
     wrong = np.concatenate([v[scores.exists & ~scores.is_right] for v in values])
-    x = density_grid(np.concatenate([right, wrong]))
+    x, (of_right, of_wrong) = densities([right, wrong])
     separations = [separation(v, scores) for v in values]
     return Panel(
         head=head,
@@ -82,8 +82,8 @@ def _panel(
         source=source,
         n=n,
         range=significant(x[[0, -1]], 5),
-        right=significant(density(right, x)),
-        wrong=significant(density(wrong, x)),
+        right=significant(of_right),
+        wrong=significant(of_wrong),
         auroc=_mean_estimate([s.auroc for s in separations]),
         within_auroc=_mean_estimate([s.within_auroc for s in separations]),
         margin=_mean_estimate([s.mean_margin for s in separations]),
@@ -99,22 +99,35 @@ def _mean_estimate(estimates: Sequence[Estimate]) -> list[float]:
     return rounded(np.mean([astuple(estimate) for estimate in estimates], axis=0))
 
 
-def density_grid(values: np.ndarray) -> np.ndarray:
-    """Where densities are drawn: all but the outermost values, and a margin."""
-    low, high = np.quantile(values, [0.002, 0.998])
-    margin = 0.08 * (high - low) or 1.0
-    return np.linspace(low - margin, high + margin, POINTS)
+def densities(groups: Sequence[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Equally spaced points, and the density of each group of values at them, 0 at both ends.
+
+    The outermost 0.2% on either side are left out: they would stretch the axis.
+    """
+    low, high = np.quantile(np.concatenate(groups), [0.002, 0.998])
+    step = (high - low or 1.0) / (8 * POINTS)  # of the bins that values are counted in
+    widths = [max(_bandwidth(values), 8 * step) for values in groups]
+    margin = KERNEL * max(widths) + step
+    x = np.linspace(low - margin, high + margin, POINTS)
+    edges = np.linspace(low - step, high + step, 8 * POINTS)
+    return x, [_density(v, x, edges, width) for v, width in zip(groups, widths, strict=True)]
 
 
-def density(values: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """A Gaussian kernel density with Silverman's bandwidth, of values counted in narrow bins."""
+def _bandwidth(values: np.ndarray) -> float:
+    """Silverman's: the standard deviation of the kernel."""
     quarter, three_quarters = np.quantile(values, [0.25, 0.75])
     spreads = [s for s in (values.std(), (three_quarters - quarter) / 1.34) if s > 0]
-    step = x[1] - x[0]
-    width = max(0.9 * min(spreads, default=0.0) * len(values) ** -0.2, step)
-    edges = np.linspace(values.min() - step, values.max() + step, 8 * len(x))
+    return float(0.9 * min(spreads, default=0.0) * len(values) ** -0.2)
+
+
+def _density(values: np.ndarray, x: np.ndarray, edges: np.ndarray, width: float) -> np.ndarray:
+    """A kernel density of values counted in narrow bins.
+
+    The triweight kernel looks like a Gaussian, but ends: three standard deviations away it is 0.
+    """
     counts, _ = np.histogram(values, edges)
     middle = (edges[:-1] + edges[1:]) / 2
-    kernel = np.exp(-0.5 * ((x[:, None] - middle) / width) ** 2)
-    result: np.ndarray = kernel @ counts / (len(values) * width * math.sqrt(2 * math.pi))
+    reach = KERNEL * width
+    kernel = 35 / 32 * np.clip(1 - ((x[:, None] - middle) / reach) ** 2, 0, None) ** 3
+    result: np.ndarray = kernel @ counts / (len(values) * reach)
     return result

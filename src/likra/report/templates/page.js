@@ -4,6 +4,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const STROKES = Object.keys(DASHES);
 const FEW = 3; // curves whose intervals can still be told apart
 const HEADS = ["base", "positive", "negative"];
+const REFERENCES = ["likra", "sft", "base"]; // in every panel of modes
 const modes = new Map(data.modes.map((mode) => [mode.name, mode]));
 const state = { metric: data.metric, n: data.n, source: data.source, weight_mode: data.weight_mode, source_mode: data.source_mode };
 const off = new Set(); // what is switched off in the legends: "modes/likra"
@@ -94,23 +95,28 @@ function lineLook(line) {
   return { ...modeLook(line.mode), ...run, name: `${run.name}: ${name}${source}`, fill, band: true };
 }
 
-function drawCurves(element) {
+/** The curves of a panel's modes; all panels have the same axes, and the references without bands. */
+function drawCurves(element, group) {
   const all = data.curves[state.metric], lines = all.filter(isShown), x = examplesAxis(data.snapshots, element);
+  const isOwn = (line) => !group || group.includes(line.mode);
   const across = [x.range[0], ...data.snapshots, x.range[1]];
   const rules = data.chance === null ? [] : [{ from: [x.range[0], data.chance], to: [x.range[1], data.chance], text: "chance" }];
-  const series = lines.map((line) => curve(line, across, lineLook(line))).reverse(); // the first one on top
+  const here = lines.filter((line) => isOwn(line) || REFERENCES.includes(line.mode));
+  const series = here.map((line) => curve(line, across, isOwn(line) ? lineLook(line) : { ...lineLook(line), band: false, marker: "" }));
+  series.reverse(); // the first one on top
   chart(element, { x, y: accuracyAxis(lines.length ? lines : all), rules, series });
 }
 
 /** The curves of one mode, coloured by source, over those of SFT and the base in grey. */
-function drawSources(element) {
+function drawSources(element, group) {
   const all = data.curves[state.metric], ofMode = all.filter((line) => line.mode === state.source_mode && line.source);
   const lines = ofMode.filter((line) => !off.has(`sources/${line.source}`)), x = examplesAxis(data.snapshots, element);
   const across = [x.range[0], ...data.snapshots, x.range[1]];
   const others = all.filter((line) => ["sft", "base"].includes(line.mode)).map((line) => curve(line, across, {
     ...SOFT, name: short(modes.get(line.mode).label), width: 1.4, dash: line.mode === "base" ? "dashed" : "dotted",
   }));
-  const series = lines.map((line) => curve(line, across, { ...sourceLook(line.source), name: line.source, band: lines.length <= FEW }));
+  const here = lines.filter((line) => group.includes(line.source));
+  const series = here.map((line) => curve(line, across, { ...sourceLook(line.source), name: line.source, band: here.length <= FEW }));
   chart(element, { x, y: accuracyAxis(lines.length ? lines : ofMode), series: [...others, ...series] });
 }
 
@@ -131,6 +137,8 @@ function drawDensities() {
   const panels = (data.separation ?? []).filter(isCurrent);
   const heads = panels.filter((panel) => HEADS.includes(panel.head)).map((panel) => panel.range);
   const range = [Math.min(...heads.map(([low]) => low)), Math.max(...heads.map(([, high]) => high))];
+  const top = (some) => 1.08 * Math.max(...some.flatMap((panel) => [...panel.right, ...panel.wrong]));
+  const highest = top(panels.filter((panel) => HEADS.includes(panel.head)));
   for (const panel of panels) {
     const isHead = HEADS.includes(panel.head), [low, high] = panel.range;
     const series = ANSWERS.map((kind) => ({
@@ -142,7 +150,7 @@ function drawDensities() {
     }));
     chart(byId(`density-${panel.slot}`), {
       x: { title: isHead ? "log-likelihood (nats)" : "ratio (nats)", range: isHead ? range : panel.range },
-      y: { title: "density", range: [0, 1.08 * Math.max(...panel.right, ...panel.wrong)] }, series,
+      y: { title: "density", range: [0, isHead ? highest : top([panel])] }, series,
     });
   }
 }
@@ -176,7 +184,12 @@ function letScroll() {
 }
 
 function drawAll() {
-  for (const [id, draw] of Object.entries(CHARTS)) if (byId(id)) draw(byId(id));
+  for (const [id, draw] of Object.entries(CHARTS)) {
+    for (const [i, group] of (data.groups?.[id] ?? [null]).entries()) {
+      const element = byId(i ? `${id}-${i}` : id);
+      if (element) draw(element, group);
+    }
+  }
   drawDensities();
   letScroll();
 }

@@ -165,19 +165,32 @@ def main() -> None:
         print(f"{folder}: standard deviation of seeds, logits, median over n")
         for mode, spread in spread_of_seeds(folder).items():
             print(f"  {mode:20} {spread:.2f}")
+    accuracy_tables()
+    difference_table()
+
+
+def accuracy_tables() -> None:
+    """Print the coverage of accuracies: at each place, and its lowest and highest values."""
     heads = " ".join(f"{accuracy:>15}" for accuracy in ACCURACIES)
     print(f"\n{' / '.join(METHODS)}: coverage of an accuracy of")
     print(f"{'spread':>6} {'seeds':>5} {'questions':>9} {heads}")
-    lowest = dict.fromkeys(METHODS, 1.0)
+    found: dict[tuple[float, int], list[dict[str, float]]] = {}
     for world in worlds():
-        cells = []
-        for accuracy in ACCURACIES:
-            shares = of_accuracies(world, accuracy)
-            cells.append("/".join(f"{share:.3f}".lstrip("0") for share in shares.values()))
-            lowest = {name: min(lowest[name], share) for name, share in shares.items()}
+        shares = [of_accuracies(world, accuracy) for accuracy in ACCURACIES]
+        found.setdefault((world.of_seeds, world.n_seeds), []).extend(shares)
+        cells = ["/".join(f"{x:.3f}".lstrip("0") for x in own.values()) for own in shares]
         row = " ".join(f"{cell:>15}" for cell in cells)
         print(f"{world.of_seeds:6} {world.n_seeds:5} {world.n_questions:9,} {row}", flush=True)
-    print("lowest: " + ", ".join(f"{name} {share:.3f}" for name, share in lowest.items()))
+    print("\nlowest and highest of these, the median in brackets")
+    print(f"{'spread':>6} {'seeds':>5} " + " ".join(f"{name:>22}" for name in METHODS))
+    for (of_seeds, n_seeds), shares in found.items():
+        columns = [[own[name] for own in shares] for name in METHODS]
+        cells = [f"{min(c):.3f} to {max(c):.3f} ({np.median(c):.3f})" for c in columns]
+        print(f"{of_seeds:6} {n_seeds:5} " + " ".join(f"{cell:>22}" for cell in cells))
+
+
+def difference_table() -> None:
+    """Print the coverage of differences, and how often p is small where there is none."""
     print("\ndifference: coverage, and in brackets how often p < .001 where there is none")
     print(
         f"{'spread':>6} {'seeds':>5} {'questions':>9} {'.5 and .5':>15} {'.9 and .9':>15} .6 and .5"

@@ -711,7 +711,7 @@ SHOWN = {
     "negative head, +3.25 in the ratio (Likra)",
     3: "Base-Likra, which learns from wrong answers alone, is 12.5 points above Likra after 8 "
     "examples and 7.5 points below Likra after 32 examples, where it answers 80.0% correctly",
-    4: "after 32 examples, Likra is most accurate at a weight of 0.5 or 1 (90.0%), against 50.0% "
+    4: "after 32 examples, Likra is most accurate at a weight of 0.5 to 1 (90.0%), against 50.0% "
     "at 0 and 90.0% at 1",
     5: "after 32 examples, by negatives, accuracy with Likra from 75.0% (the answer of another "
     "question) to 87.5% (a wrong choice of the same question), with Base-Likra from 80.0% (a wrong "

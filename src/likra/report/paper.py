@@ -42,8 +42,9 @@ def opening(study: Study, data: ReportData) -> Opening | None:
     if not text:
         return None
     model = study.model.rstrip("/").rsplit("/", 1)[-1]
-    start = f"Figure {study.paper_figure} of the paper ({PAPER}), here of {model} on {study.task}"
-    return Opening(figure, study.paper_figure, f"{start}: {text}.", n)
+    start = f"Figure {study.paper_figure} of the paper ({PAPER})"
+    here = f"here with {model} on the task {study.task}"
+    return Opening(figure, study.paper_figure, f"{start}, {here}: {text}.", n)
 
 
 def _sft_and_likra(study: Study, data: ReportData, n: int) -> str:
@@ -122,12 +123,12 @@ def _samplers(study: Study, data: ReportData, n: int) -> str:
         if len(values) > 1:
             ends = [choose(values, key=lambda source: values[source]) for choose in (min, max)]
             low, high = (f"{values[end]:.1%} ({source_text(end)})" for end in ends)
-            ranges.append(f"{mode_style(mode).short} from {low} to {high}")
+            ranges.append(f"{mode_style(mode).short}'s accuracy is between {low} and {high}")
     if not ranges:
         return ""
     sft = accuracies(data, "sft")
     beside = f"; fine-tuning on right answers only has {sft[n][0]:.1%}" if n in sft else ""
-    return f"after {n} examples, by negatives, accuracy with {', with '.join(ranges)}{beside}"
+    return f"after {n} examples, by negatives, {'; '.join(ranges)}{beside}"
 
 
 def _heads(study: Study, data: ReportData, n: int) -> str:

@@ -45,7 +45,7 @@ def test_run_then_run_again_then_plot(tmp_path):
     for words in (
         "128 evaluation questions",
         "layout forest",
-        "likra (random_choice)",
+        "base-likra",
         "leaks  none",
     ):
         assert words in first.stdout

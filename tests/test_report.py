@@ -711,12 +711,12 @@ SHOWN = {
     "negative head, +3.25 in the ratio (Likra)",
     3: "Base-Likra, which learns from wrong answers alone, is 12.5 points above Likra after 8 "
     "examples and 7.5 points below Likra after 32 examples, where it answers 80.0% correctly",
-    4: "after 32 examples, Likra is most accurate at a weight of 0.5 or 1 (90.0%), against 50.0% "
+    4: "after 32 examples, Likra is most accurate at a weight of 0.5 to 1 (90.0%), against 50.0% "
     "at 0 and 90.0% at 1",
-    5: "after 32 examples, by negatives, accuracy with Likra from 75.0% (the answer of another "
-    "question) to 87.5% (a wrong choice of the same question), with Base-Likra from 80.0% (a wrong "
-    "choice of the same question) to 90.0% (the answer of another question); fine-tuning on right "
-    "answers only has 50.0%",
+    5: "after 32 examples, by negatives, Likra's accuracy is between 75.0% (the answer of another "
+    "question) and 87.5% (a wrong choice of the same question); Base-Likra's accuracy is between "
+    "80.0% (a wrong choice of the same question) and 90.0% (the answer of another question); "
+    "fine-tuning on right answers only has 50.0%",
     6: MARGINS
     + "\u22120.50 under the base model, \u22122.00 under the negative head trained on a wrong "
     "choice of the same question, +0.00 under the negative head trained on the answer of another "
@@ -728,7 +728,7 @@ SHOWN = {
 def test_what_a_figure_of_the_paper_shows_is_computed(number):
     settings = {**SETTINGS, "paper_figure": number, "negatives": [NEAR, FAR], "model": "a/tiny/"}
     first = opening(parse_study(settings), PLAIN)
-    start = f"Figure {number} of the paper (arXiv:2503.14391), here of tiny on pocket: "
+    start = f"Figure {number} of the paper (arXiv:2503.14391), here with tiny on the task pocket: "
     assert first.sentence == f"{start}{SHOWN[number]}."
     assert first.n == 32
 

@@ -83,7 +83,7 @@ def learning_curves(points: pd.DataFrame, study: Study, metric: str) -> list[Lea
             LearningCurve(
                 mode=mode,
                 source=source,
-                label=mode + (f" ({source})" if source else ""),
+                label=f"{mode} ({source})" if source and len(study.negatives) > 1 else mode,
                 n=[int(n) for n in shown.n_train],
                 **_estimates(shown),
                 seeds=[values if len(values) > 1 else [] for values in seeds],

@@ -35,15 +35,16 @@ def opening(study: Study, data: ReportData) -> Opening | None:
     if study.paper_figure is None:
         return None
     figure, describe = _FIGURES[study.paper_figure]
+    # these two are drawn to the end; the others say most where Likra and SFT differ most
     is_at_the_end = figure in {"densities", "learning_curve"}
-    n = None if is_at_the_end else best_snapshot(data)
-    n = n or study.snapshots[-1]
+    n = (None if is_at_the_end else best_snapshot(data)) or study.snapshots[-1]
     text = describe(study, data, n)
     if not text:
         return None
     model = study.model.rstrip("/").rsplit("/", 1)[-1]
-    start = f"Figure {study.paper_figure} of the paper ({PAPER}), here of {model} on {study.task}"
-    return Opening(figure, study.paper_figure, f"{start}: {text}.", n)
+    start = f"Figure {study.paper_figure} of the paper ({PAPER})"
+    here = f"here with {model} on the task {study.task}"
+    return Opening(figure, study.paper_figure, f"{start}, {here}: {text}.", n)
 
 
 def _sft_and_likra(study: Study, data: ReportData, n: int) -> str:
@@ -96,13 +97,17 @@ def _weights(study: Study, data: ReportData, n: int) -> str:
     curve = next(c for c in curves if c["mode"] == modes[0])
     by_weight = dict(zip(curve["weight"], curve["value"], strict=True))
     top = max(by_weight.values())
-    best = [f"{weight:g}" for weight, value in by_weight.items() if value == top]
+    best = [weight for weight, value in by_weight.items() if value == top]
+    place = list(by_weight).index(best[0])
+    is_range = len(best) > 1 and best == list(by_weight)[place : place + len(best)]
+    weights = [f"{weight:g}" for weight in best]
+    shown = f"{weights[0]} to {weights[-1]}" if is_range else " or ".join(weights)
     others = " and ".join(
         f"{by_weight[w]:.1%} at {w:g}" for w in dict.fromkeys([0.0, study.weight]) if w in by_weight
     )
     return (
         f"after {n} examples, {mode_style(modes[0]).short} is most accurate at a weight of "
-        f"{' or '.join(best)} ({top:.1%}), against {others}"
+        f"{shown} ({top:.1%}), against {others}"
     )
 
 
@@ -118,12 +123,12 @@ def _samplers(study: Study, data: ReportData, n: int) -> str:
         if len(values) > 1:
             ends = [choose(values, key=lambda source: values[source]) for choose in (min, max)]
             low, high = (f"{values[end]:.1%} ({source_text(end)})" for end in ends)
-            ranges.append(f"{mode_style(mode).short} from {low} to {high}")
+            ranges.append(f"{mode_style(mode).short}'s accuracy is between {low} and {high}")
     if not ranges:
         return ""
     sft = accuracies(data, "sft")
     beside = f"; fine-tuning on right answers only has {sft[n][0]:.1%}" if n in sft else ""
-    return f"after {n} examples, by negatives, accuracy with {', with '.join(ranges)}{beside}"
+    return f"after {n} examples, by negatives, {'; '.join(ranges)}{beside}"
 
 
 def _heads(study: Study, data: ReportData, n: int) -> str:

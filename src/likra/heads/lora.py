@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -218,45 +218,51 @@ def _new(base: BaseModel, settings: LoraSettings) -> PeftModel:
 
 
 def _saved(base: BaseModel, settings: LoraSettings | None, folder: Path) -> PeftModel:
-    """A saved head, trainable: all of its weights find their places in the base."""
-    try:
-        head = _load(base, folder, is_trainable=True)
-    except LikraError as error:
-        raise LikraError(f"cannot go on from '{folder}': {error}") from error
-    own = head.peft_config["default"]
-    try:
-        if not isinstance(own, LoraConfig):
-            raise LikraError(f"'{folder}' is an adapter of type {own.peft_type}, and not LoRA")
-        if set(load_file(folder / WEIGHTS)) != set(get_peft_model_state_dict(head)):
-            raise LikraError(f"the adapter in '{folder}' is of another base than '{base.name}'")
-        _check_shape(own, base, settings, folder)
-    except LikraError:
+    """A saved head, trainable: it has the shape asked for, and all of its weights have a place."""
+    _check_shape(folder, settings, base)
+    head = _load(base, folder, is_trainable=True)
+    if set(load_file(folder / WEIGHTS)) != set(get_peft_model_state_dict(head)):
         _take_off(base, head)
-        raise
+        raise LikraError(f"the adapter in '{folder}' is of another base than '{base.name}'")
     return head
 
 
-def _check_shape(
-    own: LoraConfig, base: BaseModel, settings: LoraSettings | None, folder: Path
-) -> None:
-    """Refuse settings that were given and say something else than a head to go on from."""
+def _check_shape(folder: Path, settings: LoraSettings | None, base: BaseModel) -> None:
+    """Refuse an adapter that is not LoRA, or of which the settings that were given say otherwise.
+
+    Raises:
+        LikraError: naming the setting.
+
+    """
+    try:
+        if not (folder / CONFIG).is_file():  # else PEFT asks the hub
+            raise ValueError(f"there is no {CONFIG}")
+        own = PeftConfig.from_pretrained(str(folder))
+        if not isinstance(own, LoraConfig):
+            raise ValueError(f"its type is {own.peft_type.value}, and not LORA")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LikraError(f"no adapter to go on from in '{folder}': {error}") from error
     if settings is None:
         return
     asked = _config(base, settings)
-    for name in settings.model_fields_set:
+    for name in sorted(settings.model_fields_set):
         key = {"alpha": "lora_alpha", "dropout": "lora_dropout"}.get(name, name)
-        there, wanted = getattr(own, key), getattr(asked, key)
-        if there != wanted:
+        if getattr(own, key) != getattr(asked, key):
             raise LikraError(
-                f"the adapter in '{folder}' has {key} = {there}, and lora.{name} asks for "
-                f"{wanted}: leave lora.{name} out to take it over"
+                f"the adapter in '{folder}' has {key} = {_text(getattr(own, key))}, and "
+                f"lora.{name} asks for {_text(getattr(asked, key))}: leave lora.{name} out"
             )
+
+
+def _text(value: object) -> str:
+    return ", ".join(sorted(value)) if isinstance(value, set) else str(value)
 
 
 def _load(base: BaseModel, folder: Path, *, is_trainable: bool = False) -> PeftModel:
     """Put a head's layers into the base, by PEFT."""
     if not (folder / CONFIG).is_file():
         raise LikraError(f"no head in '{folder}': there is no {CONFIG}")
+    advice = "" if is_trainable else "; delete the folder to train it again"
     try:
         head = PeftModel.from_pretrained(base.model, str(folder), is_trainable=is_trainable)
         if not isinstance(head.base_model, BaseTuner):
@@ -265,8 +271,7 @@ def _load(base: BaseModel, folder: Path, *, is_trainable: bool = False) -> PeftM
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         _remove_leftovers(base)
         raise LikraError(
-            f"cannot read the head in '{folder}': {' '.join(str(error).split())[:200]}; "
-            "delete the folder to train it again"
+            f"cannot read the head in '{folder}': {' '.join(str(error).split())[:200]}{advice}"
         ) from error
     return head
 

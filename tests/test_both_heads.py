@@ -39,6 +39,8 @@ def a_head(base, folder: Path, seed: int, size: float = 0.3, **settings) -> Head
             for name, parameter in head.named_parameters():
                 if "lora_B" in name:
                     parameter.copy_(size * torch.randn(parameter.shape, generator=draw))
+                if "lora_magnitude" in name:  # of DoRA
+                    parameter.mul_(1 + size * torch.rand(parameter.shape, generator=draw))
         save_head(head, folder)
     return Head(base, folder)
 

@@ -2,11 +2,12 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import adapter, right_and_wrong, tiny_base, tiny_model, tiny_with_words
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file
 from test_training import PAIRS
 from transformers import set_seed
@@ -24,7 +25,9 @@ LINEAR = TrainingSettings(
 )
 
 
-def by_hand(pairs, rates: list[float], **lora) -> tuple[list[float], dict[str, torch.Tensor]]:
+def by_hand(
+    pairs, rates: list[float], start: Path | None = None, **lora
+) -> tuple[list[float], dict[str, torch.Tensor]]:
     """AdamW on a PEFT model in a plain loop over batches of 4, pair by pair, at these rates.
 
     Returns the loss of each step, and the weights of the adapter.
@@ -34,7 +37,10 @@ def by_hand(pairs, rates: list[float], **lora) -> tuple[list[float], dict[str, t
     )
     model = tiny_model("llama")
     set_seed(0)
-    head = get_peft_model(model, config)
+    if start is None:
+        head = get_peft_model(model, config)
+    else:
+        head = PeftModel.from_pretrained(model, str(start), is_trainable=True)
     own = [parameter for parameter in head.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(own, weight_decay=0.0)
     batches = [pairs[start : start + 4] for start in range(0, len(pairs), 4)]
@@ -55,8 +61,7 @@ def by_hand(pairs, rates: list[float], **lora) -> tuple[list[float], dict[str, t
             group["lr"] = rate
         optimizer.step()
         losses.append(loss.item())
-    weights = {name: p.detach() for name, p in head.named_parameters() if p.requires_grad}
-    return losses, {name.replace(".default", ""): weight for name, weight in weights.items()}
+    return losses, {name: w.detach() for name, w in get_peft_model_state_dict(head).items()}
 
 
 def test_two_epochs_of_a_linear_schedule_with_warm_up_are_a_plain_loop(tmp_path):

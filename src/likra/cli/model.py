@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from likra.cli.options import LogFormatOption, pairs
+from likra.cli.options import LogFormatOption, pairs, with_settings
 from likra.cli.terminal import log, print_table, quiet, results_in
 from likra.errors import LikraError
 from likra.progress import LogFormat, write_as
+from likra.study.config import parse_study, replaced
 
 if TYPE_CHECKING:
     from likra.model.explain import Explanation
@@ -49,7 +50,9 @@ BadRowOption = Annotated[
 ]
 
 
+@with_settings("training.learning_rate training.batch_size training.epochs", defaults=True)
 def fit(  # noqa: PLR0913 - one parameter for each option
+    overrides: dict[str, object],
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the model.")],
     data: Annotated[
@@ -83,11 +86,12 @@ def fit(  # noqa: PLR0913 - one parameter for each option
     modes: Annotated[
         str | None, typer.Option(metavar="MODE,...", help="Modes to choose from; by default all.")
     ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option("--lr", help="Learning rate of the heads (default: 0.001).")
+    positive_from: Annotated[
+        Path | None,
+        typer.Option(help="A saved LoRA adapter of the base that the positive head goes on from."),
     ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Examples of an optimizer step (default: 8).")
+    negative_from: Annotated[
+        Path | None, typer.Option(help="One that the negative head goes on from.")
     ] = None,
     columns: ColumnsOption = None,
     on_bad_row: BadRowOption = "error",
@@ -141,20 +145,15 @@ def fit(  # noqa: PLR0913 - one parameter for each option
         save(from_run(run), output)
         _show_fit(Likra.from_pretrained(output), output)
         return
-    from pydantic import ValidationError
-
-    from likra.heads.settings import TrainingSettings
     from likra.scores.selection import CANDIDATES
 
-    given = {"learning_rate": learning_rate, "batch_size": batch_size}
-    try:
-        training = TrainingSettings.model_validate(
-            {key: value for key, value in given.items() if value is not None}
-        )
-    except ValidationError as error:
-        (first, *_) = error.errors()
-        name, reason = first["loc"][0], first["msg"].lower()
-        raise LikraError(f"{name} is {first['input']}: {reason}") from error
+    for key in overrides:
+        if key.partition(".")[0] not in {"training", "lora", "generation"}:
+            raise LikraError(
+                f"--set {key}: a fit has settings of training., lora. and generation. alone"
+            )
+    settings = parse_study(replaced({"name": "fit"}, overrides), "the options")
+    shaped = any(key.startswith("lora.") for key in overrides)
     with results_in(output):
         fitted = Likra.fit(
             model,
@@ -165,7 +164,11 @@ def fit(  # noqa: PLR0913 - one parameter for each option
             folds=folds,
             seed=seed,
             modes=[name.strip() for name in modes.split(",")] if modes else CANDIDATES,
-            training=training,
+            training=settings.training,
+            lora=settings.lora if shaped else None,
+            generation=settings.generation,
+            positive_from=positive_from,
+            negative_from=negative_from,
             source=source,
             columns=_pairs(columns),
             on_bad_row=on_bad_row,

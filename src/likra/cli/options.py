@@ -30,6 +30,8 @@ FLAGS = {  # of settings whose option is not just --KEY
     "task": ("--task", "-t"),
     "training.learning_rate": ("--lr",),
     "training.batch_size": ("--batch-size",),
+    "training.epochs": ("--epochs",),
+    "training.report_to": ("--report-to",),
     "train_split": ("--split",),
     "apply_chat_template": ("--apply-chat-template/--no-chat-template",),
     "allow_code": ("--allow-code",),

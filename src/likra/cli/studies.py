@@ -36,11 +36,26 @@ with_study_settings = with_settings(
     "model task data train_task train_data columns answer_base prompt_template seeds snapshots "
     "negatives modes weight metric num_fewshot fewshot eval_fraction eval_questions on_leakage "
     "on_bad_row apply_chat_template allow_code training.learning_rate training.batch_size "
-    "long_prompts dtype"
+    "training.epochs training.report_to long_prompts dtype"
 )
 
 
-def _chosen(study: str | None, overrides: Overrides) -> Study:
+Seed = Annotated[
+    int | None, typer.Option("--seed", help="One training seed; --seeds takes several.")
+]
+
+
+def _one_seed(overrides: Overrides, seed: int | None) -> Overrides:
+    """The settings with --seed among them."""
+    if seed is None:
+        return overrides
+    if "seeds" in overrides:
+        raise LikraError("give --seed or --seeds, not both")
+    return {**overrides, "seeds": [seed]}
+
+
+def _chosen(study: str | None, overrides: Overrides, seed: int | None) -> Study:
+    overrides = _one_seed(overrides, seed)
     name = study or overrides.get("task")
     if not isinstance(name, str):
         raise LikraError("name a study, a task or a data file, such as: likra run pocket")
@@ -52,6 +67,7 @@ def run(
     overrides: Overrides,
     study: StudyName = None,
     output: Output = None,
+    seed: Seed = None,
     only_results: Annotated[
         bool, typer.Option("--quiet", help="Print the results and errors alone.")
     ] = False,
@@ -67,7 +83,7 @@ def run(
     """
     started = perf_counter()
     write_as(log_format)
-    chosen = _chosen(study, overrides)
+    chosen = _chosen(study, overrides, seed)
     folder = output or Path("runs") / chosen.name
     with results_in(folder), silent() if only_results else nullcontext(log) as told:
         quiet()
@@ -88,6 +104,7 @@ def plan(
     overrides: Overrides,
     study: StudyName = None,
     output: Output = None,
+    seed: Seed = None,
     calibrate: Annotated[
         bool,
         typer.Option(
@@ -101,7 +118,7 @@ def plan(
 
     Writes nothing. What is in the results' folder, or in another run beside it, counts as done.
     """
-    chosen = _chosen(study, overrides)
+    chosen = _chosen(study, overrides, seed)
     quiet()
     from likra.study.plan import plan_lines, plan_study
 
@@ -117,9 +134,9 @@ def plan(
 
 
 @with_settings(
-    "model task data train_split columns answer_base prompt_template snapshots negatives "
+    "model task data train_split columns answer_base prompt_template seeds snapshots negatives "
     "on_bad_row apply_chat_template allow_code training.learning_rate training.batch_size "
-    "long_prompts dtype",
+    "training.epochs training.report_to long_prompts dtype",
     defaults=True,
 )
 def train(
@@ -132,9 +149,7 @@ def train(
             "enough of them have a right and a wrong answer.",
         ),
     ] = "both",
-    seed: Annotated[
-        int, typer.Option(help="Seed of the order of questions, the negatives and the heads.")
-    ] = 0,
+    seed: Seed = None,
     log_format: LogFormatOption = LogFormat.TEXT,
 ) -> None:
     """Train the positive and the negative head on any base model, without evaluating them.
@@ -145,8 +160,8 @@ def train(
     modes = {"both": ["likra"], "positive": ["sft"], "negative": ["base-likra"]}
     if heads not in modes:
         raise unknown("choice of heads", heads, modes)
-    settings = {"name": "train", "seeds": [seed], "modes": modes[heads]}
-    study = parse_study(replaced(settings, overrides), "the options")
+    settings = {"name": "train", "modes": modes[heads]}
+    study = parse_study(replaced(settings, _one_seed(overrides, seed)), "the options")
     with results_in(output):
         quiet()
         from likra.study.run import train_heads

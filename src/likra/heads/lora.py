@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import PreTrainedModel, set_seed
 from transformers.pytorch_utils import Conv1D
 
@@ -18,7 +20,7 @@ from likra.atomic import replacing
 from likra.errors import LikraError
 from likra.heads.base import BaseModel
 from likra.heads.settings import MLP, LoraSettings
-from likra.heads.stamp import CONFIG, write_stamp
+from likra.heads.stamp import CONFIG, WEIGHTS, write_stamp
 
 
 @dataclass(frozen=True)
@@ -161,31 +163,31 @@ def heads_on(heads: Sequence[Head]) -> Iterator[Callable[[int], PreTrainedModel]
 
 
 @contextmanager
-def fresh_head(base: BaseModel, settings: LoraSettings, seed: int) -> Iterator[PeftModel]:
-    """A new LoRA head on the base, trainable, in float32; taken off at the end.
+def fresh_head(
+    base: BaseModel, settings: LoraSettings | None, seed: int, start: Path | None = None
+) -> Iterator[PeftModel]:
+    """A LoRA head on the base, trainable, in float32; taken off at the end.
 
-    A fresh head changes no score. Its initialisation depends on the seed alone, so the positive
-    and the negative head of one seed begin alike.
+    A new head changes no score. Its initialisation depends on the seed alone, so the positive and
+    the negative head of one seed begin alike.
+
+    Args:
+        base: the base model.
+        settings: the shape; by default the paper's, or that of the head to go on from.
+        seed: of the initialisation, and of dropout.
+        start: the PEFT folder of a saved LoRA head to go on from; it stays as it is.
 
     Raises:
-        LikraError: the base has no layers of the names in ``settings.target_modules``.
+        LikraError: the base has no layers of the names in ``settings.target_modules``; or the
+            head to go on from cannot be read, is of another base or of another shape.
 
     """
-    config = LoraConfig(
-        r=settings.r,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
-        target_modules=_targets(base.model, settings.target_modules),
-        # GPT-2's Conv1D stores its weight [in, out]
-        fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in base.model.modules()),
-        task_type="CAUSAL_LM",
-    )
-    set_seed(seed)
     use_cache = getattr(base.model.config, "use_cache", None)  # a Trainer switches it off
-    try:
-        head = get_peft_model(base.model, config)
-    except ValueError as error:
-        raise LikraError(f"no head fits '{base.name}': {' '.join(str(error).split())}") from error
+    set_seed(seed)
+    if start is None:
+        head = _new(base, settings or LoraSettings())
+    else:
+        head = _saved(base, settings, start)
     try:
         yield head
     finally:
@@ -194,21 +196,84 @@ def fresh_head(base: BaseModel, settings: LoraSettings, seed: int) -> Iterator[P
             base.model.config.use_cache = use_cache
 
 
-def _load(base: BaseModel, folder: Path) -> None:
+def _config(base: BaseModel, settings: LoraSettings) -> LoraConfig:
+    return LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=_targets(base.model, settings.target_modules),
+        # GPT-2's Conv1D stores its weight [in, out]
+        fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in base.model.modules()),
+        use_dora=settings.use_dora,
+        use_rslora=settings.use_rslora,
+        task_type="CAUSAL_LM",
+    )
+
+
+def _new(base: BaseModel, settings: LoraSettings) -> PeftModel:
+    try:
+        return cast(PeftModel, get_peft_model(base.model, _config(base, settings)))
+    except ValueError as error:
+        raise LikraError(f"no head fits '{base.name}': {' '.join(str(error).split())}") from error
+
+
+def _saved(base: BaseModel, settings: LoraSettings | None, folder: Path) -> PeftModel:
+    """A saved head, trainable: it has the shape asked for, and all of its weights have a place."""
+    _check_shape(folder, settings, base)
+    head = _load(base, folder, is_trainable=True)
+    if set(load_file(folder / WEIGHTS)) != set(get_peft_model_state_dict(head)):
+        _take_off(base, head)
+        raise LikraError(f"the adapter in '{folder}' is of another base than '{base.name}'")
+    return head
+
+
+def _check_shape(folder: Path, settings: LoraSettings | None, base: BaseModel) -> None:
+    """Refuse an adapter that is not LoRA, or of which the settings that were given say otherwise.
+
+    Raises:
+        LikraError: naming the setting.
+
+    """
+    try:
+        if not (folder / CONFIG).is_file():  # else PEFT asks the hub
+            raise ValueError(f"there is no {CONFIG}")
+        own = PeftConfig.from_pretrained(str(folder))
+        if not isinstance(own, LoraConfig):
+            raise ValueError(f"its type is {own.peft_type.value}, and not LORA")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LikraError(f"no adapter to go on from in '{folder}': {error}") from error
+    if settings is None:
+        return
+    asked = _config(base, settings)
+    for name in sorted(settings.model_fields_set):
+        key = {"alpha": "lora_alpha", "dropout": "lora_dropout"}.get(name, name)
+        if getattr(own, key) != getattr(asked, key):
+            raise LikraError(
+                f"the adapter in '{folder}' has {key} = {_text(getattr(own, key))}, and "
+                f"lora.{name} asks for {_text(getattr(asked, key))}: leave lora.{name} out"
+            )
+
+
+def _text(value: object) -> str:
+    return ", ".join(sorted(value)) if isinstance(value, set) else str(value)
+
+
+def _load(base: BaseModel, folder: Path, *, is_trainable: bool = False) -> PeftModel:
     """Put a head's layers into the base, by PEFT."""
     if not (folder / CONFIG).is_file():
         raise LikraError(f"no head in '{folder}': there is no {CONFIG}")
+    advice = "" if is_trainable else "; delete the folder to train it again"
     try:
-        head = PeftModel.from_pretrained(base.model, str(folder))
+        head = PeftModel.from_pretrained(base.model, str(folder), is_trainable=is_trainable)
         if not isinstance(head.base_model, BaseTuner):
             raise ValueError("it is a learned prompt, and not an adapter of layers")
-        head.eval()
+        head.train(is_trainable)
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         _remove_leftovers(base)
         raise LikraError(
-            f"cannot read the head in '{folder}': {' '.join(str(error).split())[:200]}; "
-            "delete the folder to train it again"
+            f"cannot read the head in '{folder}': {' '.join(str(error).split())[:200]}{advice}"
         ) from error
+    return head
 
 
 def _take_off(base: BaseModel, head: PeftModel) -> None:

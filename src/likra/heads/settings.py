@@ -59,11 +59,17 @@ class LoraSettings(Settings):
     """Dropout before LoRA."""
     target_modules: str | Annotated[tuple[str, ...], Field(strict=False)] = MLP
     """'mlp' for every linear layer of the MLPs, or names of layers."""
+    use_dora: Annotated[bool, InStamp.UNLESS_DEFAULT] = False
+    """DoRA: the length of each row of a weight is learned apart from its direction."""
+    use_rslora: Annotated[bool, InStamp.UNLESS_DEFAULT] = False
+    """rsLoRA: updates are scaled by alpha / sqrt(r), and not by alpha / r."""
 
 
 Schedule = Literal[
     "constant", "constant_with_warmup", "linear", "cosine", "polynomial", "inverse_sqrt"
 ]
+
+Tracker = Literal["none", "tensorboard", "wandb", "trackio", "mlflow"]
 
 
 class TrainingSettings(Settings):
@@ -83,6 +89,10 @@ class TrainingSettings(Settings):
     warmup_ratio: Annotated[float, Field(ge=0, lt=1, strict=False), InStamp.UNLESS_DEFAULT] = 0.0
     """Part of the steps over which the learning rate rises from 0, in all schedules but
     constant."""
+
+    report_to: Annotated[Tracker, InStamp.NEVER] = "none"
+    """Where the loss and the learning rate of each step are shown: none, tensorboard, wandb,
+    trackio or mlflow."""
 
     @model_validator(mode="after")
     def _warms_up(self) -> "TrainingSettings":

@@ -74,6 +74,22 @@ def read_stamp(folder: Path) -> dict[str, object]:
     return stamp
 
 
+def adapter_digest(folder: Path) -> str:
+    """SHA-256 of a saved adapter, of likra or not: its configuration and its weights.
+
+    Raises:
+        LikraError: there is none in the folder, or it cannot be read.
+
+    """
+    try:
+        content = [_config_digest(folder), _read(folder / WEIGHTS).digest]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise LikraError(
+            f"no adapter in '{folder}': it takes {CONFIG} and {WEIGHTS} ({error})"
+        ) from error
+    return hashlib.sha256("".join(content).encode()).hexdigest()
+
+
 def _config_digest(folder: Path) -> str:
     return hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest()
 

@@ -30,6 +30,7 @@ from likra.errors import LikraError
 from likra.heads.base import BaseModel, checked_layout
 from likra.heads.lora import fresh_head, save_head
 from likra.heads.settings import LoraSettings, TrainingSettings
+from likra.heads.tracking import tracked
 from likra.heads.trainer import PackedTrainer, StepTrainer, trainer_settings
 from likra.progress import Advance, progress
 
@@ -89,6 +90,7 @@ def train_head(  # noqa: PLR0913 - what is trained, how, and what is kept
     settings: TrainingSettings | None = None,
     lora: LoraSettings | None = None,
     seed: int = 0,
+    start: Path | None = None,
     name: str | None = "head",
     stamps: Mapping[int, Mapping[str, object]] | None = None,
     losses: Path | None = None,
@@ -106,6 +108,7 @@ def train_head(  # noqa: PLR0913 - what is trained, how, and what is kept
         settings: learning rate, batch and epochs.
         lora: the shape of the head.
         seed: of the head's initialisation.
+        start: a saved head to go on from, in a PEFT folder: see `likra.heads.lora.fresh_head`.
         name: shown with the progress; None shows nothing.
         stamps: by number of examples, what is written into the snapshot's metadata: see
             `likra.heads.stamp`.
@@ -134,7 +137,7 @@ def train_head(  # noqa: PLR0913 - what is trained, how, and what is kept
             train_dataset=examples[:n],
         )
 
-    new_head = partial(fresh_head, base, lora or LoraSettings(), seed)
+    new_head = partial(fresh_head, base, lora, seed, start)
     return train_and_save(new_head, trainer_of, folders, settings, name, stamps, losses)
 
 
@@ -216,7 +219,7 @@ def train_and_save(
             beside those of `likra.heads.trainer.trainer_settings`.
         folders: folder by number of examples.
         settings: how each head is trained.
-        name: shown with the progress; None shows nothing.
+        name: of the head, shown with the progress and by a tracker; None shows no progress.
         stamps: as in `train_head`.
         losses: likewise, of the run on most examples.
 
@@ -226,16 +229,20 @@ def train_and_save(
     """
     runs, found = settings.runs(folders), list[float]()
     total = settings.epochs * sum(own[-1] for own in runs)
-    with progress(total, name, "examples") as advance:
+    with progress(total, name and f"train {name}", "examples") as advance:
         for own in runs:
+            run = f"{name or 'head'}, n = {own[-1]}"
             with TemporaryDirectory(prefix="likra-") as scratch, new_head() as head:
-                found = SnapshotSaver(
-                    trainer_of(head, own[-1], {"output_dir": scratch}),
+                trainer = trainer_of(head, own[-1], {"output_dir": scratch})
+                saver = SnapshotSaver(
+                    trainer,
                     head,
                     settings,
                     advance,
                     {n: folders[n] for n in own},
                     stamps or {},
                     losses if own == runs[-1] else None,
-                ).train()
+                )
+                with tracked(trainer, settings.report_to, run):
+                    found = saver.train()
     return found

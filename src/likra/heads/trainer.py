@@ -115,7 +115,10 @@ def trainer_settings(base: BaseModel, settings: TrainingSettings, seed: int) -> 
         "remove_unused_columns": False,
         "dataloader_pin_memory": not on_cpu,
         "use_cpu": on_cpu,
-        "logging_strategy": "no",  # SnapshotSaver keeps the losses
+        # SnapshotSaver keeps the losses; a tracker's callback is added by `likra.heads.tracking`
+        "logging_strategy": "no" if settings.report_to == "none" else "steps",
+        "logging_steps": 1,
+        "project": "likra",
         "disable_tqdm": True,
         "save_strategy": "no",
         "report_to": "none",

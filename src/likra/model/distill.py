@@ -107,7 +107,7 @@ def distill_questions(  # noqa: PLR0913 - its settings, each with a default
     seed: int = 0,
     training: TrainingSettings | None = None,
     lora: LoraSettings | None = None,
-    name: str | None = "distill",
+    name: str | None = "distilled head",
 ) -> Parts:
     """`distill` on questions that were read.
 

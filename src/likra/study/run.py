@@ -242,6 +242,7 @@ def check_heads(cells: Cells, base: "BaseModel") -> None:
 def check_can_learn(study: Study, base: "BaseModel") -> None:
     """Refuse a base that cannot be trained, or does not have the layers that LoRA adapts."""
     from likra.heads.lora import fresh_head
+    from likra.heads.tracking import check_tracker
     from likra.heads.train import check_can_train
     from likra.heads.trl import check_trl
 
@@ -249,6 +250,7 @@ def check_can_learn(study: Study, base: "BaseModel") -> None:
     if not heads:
         return
     check_can_train(base)
+    check_tracker(study.training.report_to)
     if set(heads) & set(BY_TRL):
         check_trl()
     with fresh_head(base, study.lora, seed=0):
@@ -379,7 +381,7 @@ def _train_head(
     reference: "Reference | None",
 ) -> None:
     study = cells.run.study
-    name = f"train {_called(training)}"
+    name = _called(training)
     shared: dict[str, Any] = {
         "settings": study.training_of(training.head),
         "lora": study.lora,

@@ -132,14 +132,15 @@ def _take_head(cells: Cells, other: Run, key: HeadKey) -> bool:
 def _take_losses(cells: Cells, other: Run, training: Training, last: HeadKey) -> None:
     """The losses up to the last snapshot that is taken, unless a longer run left its own here.
 
-    A last batch that is not full has another loss in a longer run, whose losses are of no use then.
+    A longer run is of use as far as it begins as a shorter one does: up to a full batch, and in one
+    pass at a constant learning rate.
     """
     folder, source, n = cells.run.training_folder(last), other.training_folder(last), last.n_train
-    batch_size = cells.run.study.training_of(training.head).batch_size
-    is_cut_in_a_batch = n % batch_size and n != longest_snapshot(source)
-    if n < longest_snapshot(folder) or is_cut_in_a_batch:
+    settings = cells.run.study.training_of(training.head)
+    begins_alike = settings.is_one_pass and n % settings.batch_size == 0
+    if n < longest_snapshot(folder) or not (begins_alike or n == longest_snapshot(source)):
         return
-    steps = math.ceil(n / batch_size)
+    steps = settings.epochs * math.ceil(n / settings.batch_size)
     with suppress(*UNREADABLE):
         lines = (source / "losses.csv").read_text(encoding="utf-8").splitlines(keepends=True)
         if len(lines) > steps:  # of a training under way they are not there yet

@@ -60,8 +60,7 @@ async function errorOf(response) {
   return new ApiError(status, sentence(message));
 }
 
+export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
 /** With a capital letter and a full stop. */
-export function sentence(text) {
-  const first = String.fromCodePoint(text.codePointAt(0));
-  return first.toUpperCase() + text.slice(first.length) + (/[.!?]$/.test(text) ? "" : ".");
-}
+export const sentence = (text) => capital(text) + (/[.!?]$/.test(text) ? "" : ".");

@@ -1,9 +1,9 @@
 // Ranking a file: a few questions at a time, so that the server can rank them together.
 
-import { ApiError, call, sentence } from "./api.js";
+import { ApiError, call, capital, sentence } from "./api.js";
 import { readQuestions } from "./questions.js";
 
-const AT_ONCE = 16; // requests
+const AT_ONCE = 6; // requests, as many as browsers send to one server
 const TRIES = 30; // of a request that the server is too busy for
 const FAULTS_SHOWN = 200;
 const $ = (id) => document.getElementById(id);
@@ -53,9 +53,10 @@ function end() {
 async function rankFile(file, controller, onKeyNeeded) {
   let rows;
   try {
-    rows = readQuestions(file.name, await file.text());
+    rows = readQuestions(file.name, await file.arrayBuffer());
   } catch (error) {
-    $("file-problem").textContent = error instanceof DOMException ? `${file.name} cannot be read.` : error.message;
+    const isRead = !(error instanceof DOMException); // one that was changed or removed meanwhile is not
+    $("file-problem").textContent = isRead ? error.message : `${file.name} cannot be read. Choose it again.`;
     return;
   }
   $("file-status").textContent = `Ranking ${count(rows.length, "question")}.`;
@@ -63,7 +64,7 @@ async function rankFile(file, controller, onKeyNeeded) {
   $("bar").max = rows.length;
   const { ranked, faults, stop } = await rankRows(rows, controller, showProgress);
   if (stop) $("file-problem").textContent = stop.message;
-  if (stop?.status === 401) onKeyNeeded(stop.message);
+  if (stop?.status === 401) onKeyNeeded(stop);
   offer(file.name, ranked.filter(Boolean));
   showFaults(faults.filter(Boolean));
   $("file-status").textContent = summary(rows.length, ranked.filter(Boolean).length, faults.filter(Boolean).length);
@@ -76,9 +77,9 @@ function showProgress(done, all) {
 
 function summary(all, ranked, left) {
   const rest = all - ranked - left;
-  const parts = [`${ranked.toLocaleString("en")} of ${count(all, "question")} ${ranked === 1 ? "is" : "are"} ranked`];
-  if (left) parts.push(`${left.toLocaleString("en")} cannot be`);
-  if (rest) parts.push(`${rest.toLocaleString("en")} ${rest === 1 ? "was" : "were"} not asked`);
+  const parts = [`${ranked.toLocaleString("en")} of ${count(all, "question")} ranked`];
+  if (left) parts.push(`${left.toLocaleString("en")} left out`);
+  if (rest) parts.push(`${rest.toLocaleString("en")} not asked`);
   return `${parts.join(", ")}.`;
 }
 
@@ -101,7 +102,7 @@ async function rankRows(rows, controller, onProgress) {
           controller.abort();
           return;
         }
-        faults[place] = `${sentence(row.place).slice(0, -1)}: ${error.message}`;
+        faults[place] = `${capital(row.place)}: ${error.message}`;
       }
       onProgress(++done, rows.length);
     }

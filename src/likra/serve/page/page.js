@@ -7,7 +7,7 @@ import { element, percent, showRanking } from "./results.js";
 const EXAMPLE = ["Who wrote The Old Man and the Sea?", ["J. R. R. Tolkien", "Ernest Hemingway", "William Shakespeare", "Leo Tolstoy"]];
 const FIELDS = 4; // of an empty form
 const $ = (id) => document.getElementById(id);
-let onKey = showModel; // what is done when there is a key
+let onKey = null; // what is done when there is a key
 let current = null; // the request whose answer is awaited
 
 // ---------------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ async function rank({ pushes = true, moves = true } = {}) {
     const { results } = await call("v1/rank", { question, candidates: answers }, own.signal);
     const link = linkOf(question, answers);
     if (pushes && link !== location.hash) history.pushState(null, "", link);
-    showRanking(question, results, report(() => {}));
+    showRanking(question, results, (error) => report(error, null));
     $("copied").textContent = "";
     $("link").hidden = true;
     const [best] = results;
@@ -127,7 +127,7 @@ async function rank({ pushes = true, moves = true } = {}) {
     $("status").textContent = "";
     $("results").hidden = true;
     complain(error.message);
-    report(() => rank({ pushes, moves }))(error);
+    report(error, () => rank({ pushes, moves }));
   }
 }
 
@@ -167,21 +167,16 @@ $("copy").addEventListener("click", async () => {
 // ---------------------------------------------------------------------------------------------
 // The key and the model
 
-/** What is done about an error: for a missing key, ask for it, and then go on with `again`. */
-function report(again) {
-  return (error) => {
-    if (error.status === 401) askForKey(error.message, again);
-  };
-}
-
-function askForKey(message, again) {
+/** Asks for a key where an error says that it is missing, and then goes on with `again`. */
+function report(error, again = onKey) {
+  if (error.status !== 401) return;
   onKey = again;
   $("key-form").hidden = false;
-  $("key-note").textContent = `${message.replace(" above", " here")} This browser tab keeps it until it is closed.`;
+  $("key-note").textContent = `${error.message.replace(" above", " here")} This browser tab keeps it until it is closed.`;
   $("key").focus();
 }
 
-$("key-form").addEventListener("submit", (event) => {
+$("key-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const key = $("key").value.trim();
   if (!/^[\x21-\x7e]+$/.test(key)) {
@@ -193,22 +188,24 @@ $("key-form").addEventListener("submit", (event) => {
   $("key-form").hidden = true;
   $("key").value = "";
   $("question").focus();
-  showModel();
-  if (onKey !== showModel) onKey();
+  if (await showModel()) onKey?.();
 });
 
+/** Whether the server told which model it serves. */
 async function showModel() {
   try {
     const { data: [model] } = await call("v1/models");
     $("model").textContent = `likra, with the model ${model.id}`;
     $("score-note").textContent = `The negative one's weight is ${model.weight}. The probabilities ${
       model.calibrated ? "are calibrated on questions of the fit" : "were not calibrated"}.`;
+    return true;
   } catch (error) {
-    $("status").textContent = error.message;
-    report(showModel)(error);
+    if (error.status !== 401) $("status").textContent = error.message;
+    report(error);
+    return false;
   }
 }
 
-startFileForm((message) => askForKey(message, () => {}));
+startFileForm((error) => report(error, null));
 showModel();
 openLink();

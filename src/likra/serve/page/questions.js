@@ -6,11 +6,17 @@ const OPTIONS = ["options", "choices", "candidates", "answers"];
 const OPTION = /^(?:[A-J]|(?:option|choice|candidate|answer|ending)_?(?:[A-Ja-j]|\d+))$/;
 
 /** The rows of a file, by its ending; throws a sentence where nothing can be read. */
-export function readQuestions(name, text) {
+export function readQuestions(name, bytes) {
   const kind = /\.[^.]+$/.exec(name.toLowerCase())?.[0];
-  const readers = { ".jsonl": jsonLines, ".ndjson": jsonLines, ".json": json, ".csv": table, ".tsv": table };
+  const readers = { ".jsonl": jsonLines, ".json": json, ".csv": table, ".tsv": table };
   if (!(kind in readers)) throw new Error(`${name} has an unknown ending. Known are .jsonl, .json, .csv and .tsv.`);
-  const rows = readers[kind](text.replace(/^\ufeff/, ""), name, kind === ".tsv" ? "\t" : ",");
+  let text;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    throw new Error(`${name} is not in UTF-8. Save it in that encoding.`);
+  }
+  const rows = readers[kind](text, name);
   if (rows.length === 0) throw new Error(`${name} has no questions.`);
   return rows;
 }
@@ -37,8 +43,8 @@ function json(text, name) {
   return rows.map((row, i) => rowOf(`row ${i + 1}`, row));
 }
 
-function table(text, name, separator) {
-  const [header, ...lines] = cells(text, separator);
+function table(text, name) {
+  const [header, ...lines] = cells(text, name);
   const names = header?.values.map((value) => value.trim()) ?? [];
   if (!QUESTION.some((known) => names.includes(known))) {
     throw new Error(`${name} has no column question in its first line.`);
@@ -61,7 +67,8 @@ function table(text, name, separator) {
 }
 
 /** The values of a table, with the line at which each row begins (RFC 4180). */
-function cells(text, separator) {
+function cells(text, name) {
+  const separator = separatorOf(text.split("\n", 1)[0], name);
   const rows = [];
   let row = { line: 1, values: [] }, value = "", line = 1, quoted = false;
   const endRow = () => {
@@ -84,14 +91,21 @@ function cells(text, separator) {
     else if (character !== "\r") value += character;
     if (character === "\n") line++;
   }
+  if (quoted) throw new Error(`${name} has a quotation mark in the row of line ${row.line} that is not closed.`);
   if (value || row.values.length) endRow();
   return rows;
+}
+
+function separatorOf(header, name) {
+  if (/\.tsv$/i.test(name)) return "\t";
+  const count = (separator) => header.split(separator).length;
+  return [",", ";", "\t"].reduce((best, own) => (count(own) > count(best) ? own : best));
 }
 
 function rowOf(place, row) {
   if (row === null || typeof row !== "object" || Array.isArray(row)) return { place, fault: "this is not an object" };
   const question = QUESTION.map((name) => row[name]).find((own) => own !== undefined);
-  if (typeof question !== "string" || !question.trim()) return { place, fault: "it has no question" };
+  if (typeof question !== "string" || !question.trim()) return { place, fault: "it has no question, as a text" };
   const options = optionsOf(row);
   if (options === null) return { place, fault: "it has no list of options" };
   if (options.length < 2) return { place, fault: "it has fewer than two options" };

@@ -11,7 +11,12 @@ export function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-export const signed = (value) => `${value > 0 ? "+" : value < 0 ? "\u2212" : ""}${Math.abs(value).toFixed(2)}`;
+const rounded = (value) => Number(value.toFixed(2)); // what is shown as 0.00 has no sign
+
+export function signed(value) {
+  const sign = Math.sign(rounded(value));
+  return `${["\u2212", "", "+"][sign + 1]}${Math.abs(value).toFixed(2)}`;
+}
 
 /** As percent; what is not quite 0 or 100 % is not shown as such. */
 export function percent(probability) {
@@ -65,12 +70,16 @@ async function explain(question, answer, panel, report) {
   }
 }
 
+const SAYS = ["against", "neither", "for"]; // also the classes of page.css
+const says = (score) => SAYS[Math.sign(rounded(score)) + 1];
+
 function inWords(words, worst) {
-  const least = Math.min(...words.map((word) => word.score));
-  if (least < 0) return `\u201c${worst}\u201d speaks most against this answer (${signed(least)}).`;
-  return words.length === 1
-    ? `\u201c${worst}\u201d speaks for this answer (${signed(least)}).`
-    : `No word speaks against this answer; least for it speaks \u201c${worst}\u201d (${signed(least)}).`;
+  const scores = words.map((word) => word.score);
+  const least = Math.min(...scores), most = Math.max(...scores);
+  if (says(least) === "against") return `\u201c${worst}\u201d speaks most against this answer (${signed(least)}).`;
+  if (says(most) === "neither") return "No word speaks for this answer or against it.";
+  const best = words[scores.indexOf(most)].text.trim();
+  return `\u201c${best}\u201d speaks most for this answer (${signed(most)}), and no word against it.`;
 }
 
 /** Each word above its share: blue and underlined if it speaks for the answer, orange and
@@ -78,7 +87,7 @@ function inWords(words, worst) {
 function colouredWords(words) {
   const largest = Math.max(...words.map((word) => Math.abs(word.score))) || 1;
   const marks = words.map(({ text, score }) => {
-    const mark = element("mark", { class: score < 0 ? "against" : "for" }, text.trim());
+    const mark = element("mark", { class: says(score) }, text.trim());
     mark.style.setProperty("--s", `${Math.round((40 * Math.abs(score)) / largest)}%`);
     return element("span", {}, mark, element("small", {}, signed(score)));
   });
@@ -88,7 +97,7 @@ function colouredWords(words) {
 function wordTable(words) {
   const head = ["word", "share", "says", "log p+", "log p\u2212"].map((name) => element("th", { scope: "col" }, name));
   const rows = words.map((word) => tableRow(
-    word.text.trim(), signed(word.score), word.score < 0 ? "against" : "for",
+    word.text.trim(), signed(word.score), says(word.score),
     signed(word.positive_logprob), signed(word.negative_logprob),
   ));
   return element(

@@ -21,6 +21,7 @@ from likra.serve.gate import Gate
 from likra.serve.logs import log
 from likra.serve.metrics import Metrics
 from likra.serve.models import Served, reopened
+from likra.serve.page import routes as page
 from likra.serve.settings import Settings
 from likra.serve.work import Explain, Generate, Rank, answer, kind
 
@@ -66,12 +67,14 @@ def create_app(served: Served, settings: Settings) -> FastAPI:
         version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,  # both load their scripts from a public server
         redoc_url=None,
         responses=ERRORS,
         dependencies=[Depends(HTTPBearer(auto_error=False))],  # described only: the gate checks it
     )
     app.state.server = Server(settings, batcher, metrics)
     app.include_router(rerank.router)
+    app.include_router(page.router)
     _add_routes(app)
     add_handlers(app)
     app.add_middleware(Gate, settings=settings, metrics=metrics)

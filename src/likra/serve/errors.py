@@ -80,8 +80,8 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     messages = {
         400: "the body cannot be read as JSON",
         413: "the body is too large",
-        404: f"there is nothing at {request.url.path}: /docs lists what there is",
-        405: f"{request.url.path} takes no {request.method}: /docs lists what it takes",
+        404: f"there is nothing at {request.url.path}: /openapi.json lists what there is",
+        405: f"{request.url.path} takes no {request.method}: /openapi.json lists what it takes",
     }
     message = messages.get(own.status_code, HTTPStatus(own.status_code).phrase.lower())
     return error_response(own.status_code, message, own.headers)

@@ -11,9 +11,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from likra.serve.errors import error_response
 from likra.serve.logs import log
 from likra.serve.metrics import Metrics
+from likra.serve.page.routes import FILES
 from likra.serve.settings import Settings
 
-OPEN = {"/health", "/docs", "/openapi.json"}  # without a key
+OPEN = {"/health", "/openapi.json", *FILES}  # without a key
 GONE = 499  # the client went away; as nginx counts it
 
 

@@ -73,7 +73,7 @@ def context(chromium):
 
 @pytest.fixture
 def visit(context, address):
-    """Opens the page in a tab; at the end there must have been no error, and no request elsewhere."""
+    """Opens the page in a tab; at the end there was no error, and no request elsewhere."""
     faults = []
 
     def opened(fragment: str = "", at: str = address):
@@ -155,7 +155,8 @@ def test_answers_are_ranked_as_by_the_library(visit, model):
     assert tab.evaluate("document.activeElement.id") == "results-title"
     tab.get_by_text("Scores").click()
     for row, one in zip(tab.locator("#scores tbody tr").all(), ranked, strict=True):
-        shown = [text.replace("\N{MINUS SIGN}", "-") for text in row.locator("td").all_inner_texts()]
+        texts = row.locator("td").all_inner_texts()
+        shown = [text.replace("\N{MINUS SIGN}", "-") for text in texts]
         numbers = [one.score, one.positive_logprob, one.negative_logprob]
         assert [float(text) for text in shown[1:]] == pytest.approx(numbers, abs=0.006)
 

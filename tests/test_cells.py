@@ -312,3 +312,25 @@ def test_a_file_that_says_nothing_about_the_model_changes_nothing(tmp_path):
 def test_two_files_of_the_same_name_are_two_samplers():
     names = {file_name("file:a/b.jsonl"), file_name("file:a%2Fb.jsonl"), file_name("file:ab.jsonl")}
     assert len(names) == 3
+
+
+def test_epochs_are_in_the_stamp_and_a_stopped_run_of_a_schedule_goes_on(copy, passes, tmp_path):
+    """Each snapshot of a schedule is a run of its own; one that is there is not trained again."""
+    training = {**SMALL["training"], "lr_scheduler_type": "cosine"}
+    short, long = (small(training=training, modes=["sft"], snapshots=own) for own in ([8], [8, 16]))
+    with pytest.raises(LikraError, match=r"another training.epochs \(the default there, 2 now\)"):
+        run_cells(small(training={**SMALL["training"], "epochs": 2}), copy.folder, silent)
+    whole = run_cells(long, tmp_path / "whole", silent)
+    stopped = tmp_path / "stopped"
+    run_cells(short, stopped, silent)
+    passes.clear()
+    run_cells(long, stopped, silent)
+    assert passes == ["train [16]", "score 512"]
+    for file in (whole.folder / "heads").rglob("adapter_model.safetensors"):
+        assert file.read_bytes() == (stopped / file.relative_to(whole.folder)).read_bytes()
+
+
+def test_a_tracker_is_in_no_stamp(copy, passes):
+    training = {**SMALL["training"], "report_to": "tensorboard"}
+    run_cells(small(training=training), copy.folder, silent)
+    assert passes == []

@@ -264,7 +264,7 @@ def test_answers_are_counted_from_where_the_option_says(tmp_path):
     [
         (["run"], "name a study, a task or a data file"),
         (["run", "lost.jsonl"], "file not found: 'lost.jsonl'"),
-        (["run", "pocket", "--fewshot", "some"], "'fewshot': input should be"),
+        (["run", "pocket", "--fewshot", "some"], "unknown fewshot 'some'"),
         (["run", "pocket", "--eval-fraction", "0.5"], "has splits of its own (test, train)"),
         (["run", "pocket", "--apply-chat-template"], "needs a chat template"),
         (["run", "pocket", "--columns", "prompt"], "--columns takes pairs such as"),
@@ -278,6 +278,9 @@ def test_answers_are_counted_from_where_the_option_says(tmp_path):
         (["run", "pocket", "--set", "lora.rank=4"], "'lora.rank': did you mean 'lora.r'?"),
         (["run", "pocket", "--set", "lora"], "--set takes KEY=VALUE"),
         (["run", "pocket", "--seeds", "1;2"], "--seeds takes numbers such as 1,2,3, not '1;2'"),
+        (["run", "pocket", "--seed", "1", "--seeds", "0,1"], "give --seed or --seeds, not both"),
+        (["train", "--seed", "1", "--seeds", "2", "-o", "x"], "give --seed or --seeds, not both"),
+        (["plan", "pocket", "--report-to", "tensorbord"], "did you mean 'tensorboard'?"),
         (["run", "pocket", "--snapshots", "8,999"], "a snapshot at 999 examples"),
         (["run", "pocket", "--snapshots", "8,12,16"], "within a batch of 8"),
         (["run", "pocket", "--num-fewshot", "60"], "the model's context is 512"),
@@ -392,17 +395,17 @@ OPTIONS = {
     "run": "model task data train-task train-data columns answer-base "
     "prompt-template seeds snapshots negatives "
     "modes weight metric num-fewshot fewshot eval-fraction eval-questions on-leakage on-bad-row "
-    "apply-chat-template no-chat-template allow-code lr batch-size long-prompts dtype set output "
-    "quiet",
+    "apply-chat-template no-chat-template allow-code lr batch-size epochs report-to long-prompts "
+    "dtype set output seed quiet",
     "plan": "model task data train-task train-data columns answer-base "
     "prompt-template seeds snapshots negatives "
     "modes weight metric num-fewshot fewshot eval-fraction eval-questions on-leakage on-bad-row "
-    "apply-chat-template no-chat-template allow-code lr batch-size long-prompts dtype set output "
-    "calibrate no-calibrate",
+    "apply-chat-template no-chat-template allow-code lr batch-size epochs report-to long-prompts "
+    "dtype set output seed calibrate no-calibrate",
     "train": "output model task data split heads negatives snapshots columns answer-base "
     "prompt-template "
-    "on-bad-row apply-chat-template no-chat-template long-prompts seed lr batch-size dtype "
-    "allow-code set",
+    "on-bad-row apply-chat-template no-chat-template long-prompts seed seeds lr batch-size epochs "
+    "report-to dtype allow-code set",
     "plot": "modes weight weights validation-fraction metric figures set output",
     "compare": "output",
     "pack": "output",

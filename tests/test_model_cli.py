@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from conftest import adapter
 from typer.testing import CliRunner
 
 from likra import Likra, LikraError, load_task
 from likra.cli.main import app
+from likra.heads.stamp import adapter_digest, read_stamp
 
 TEST = load_task("pocket").questions("test")
 TEXT, OPTIONS = TEST[0].stem, [choice.text for choice in TEST[0].choices]
@@ -117,7 +119,7 @@ def test_texts_that_look_like_markup_are_shown_as_they_are(folder):
         (["fit", "x.jsonl", "-o", "m", "--long-prompts", "cut"], "--long-prompts takes error or"),
         (
             ["fit", "x.jsonl", "-o", "m", "--batch-size", "0"],
-            "batch_size is 0: input should be",
+            "'training.batch_size': input should be greater than or equal to 1, not 0",
         ),
         (["rank", "m"], "give one question"),
         (["rank", "m", "-q", "a"], "no model in 'm'"),
@@ -130,3 +132,37 @@ def test_what_is_asked_wrongly(tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(LikraError, match=message):
         likra(*arguments)
+
+
+def test_a_fit_goes_on_from_an_adapter_with_its_shape_and_says_so(folder, data, tmp_path):
+    """The adapter and the settings are in the stamp; the card says what the heads go on from."""
+    start, place = folder / "positive", tmp_path / "more"
+    own = ["--folds", 2, "--modes", "base,likra", "--columns", COLUMNS, "--lr", "2e-3"]
+    options = [data, "-o", place, "--positive-from", start, *own]
+    with pytest.raises(LikraError, match=r"has r = 8, and lora.r asks for 4: leave lora.r out"):
+        likra("fit", *options, "--set", "lora.r=4")
+    assert not place.exists()
+    output = likra("fit", *options)
+    stamps = {head: read_stamp(place / head)["inputs"] for head in ("positive", "negative")}
+    assert stamps["positive"]["start"] == adapter_digest(start)
+    assert "start" not in stamps["negative"]
+    assert adapter(place / "negative") == adapter(folder / "negative")
+    assert adapter(place / "positive") != adapter(start)
+    digest = adapter_digest(start)[:8]
+    words = f"the positive head goes on from the adapter 'positive', SHA-256 {digest}"
+    assert words in " ".join(output.split())
+    assert words in (place / "README.md").read_text(encoding="utf-8")
+    assert "was fitted with these settings" in likra("fit", *options)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("seeds=1", "--set seeds: a fit has settings of training., lora. and generation. alone"),
+        ("training.epochs=0", "'training.epochs': input should be greater than or equal to 1"),
+        ("lora.use_dorra=true", "did you mean 'lora.use_dora'?"),
+    ],
+)
+def test_settings_of_a_fit_that_cannot_be(setting, words, data, tmp_path):
+    with pytest.raises(LikraError, match=words):
+        likra("fit", data, "-o", tmp_path / "m", "--set", setting)

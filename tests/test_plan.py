@@ -331,3 +331,17 @@ def test_a_plan_refuses_what_the_run_would_refuse(copy):
     other = small(training={"learning_rate": 5e-4, "batch_size": 8})
     with pytest.raises(LikraError, match="another training.learning_rate"):
         planned(other, copy.folder)
+
+
+def test_epochs_and_schedules_are_counted(tmp_path):
+    """Each of two seeds' two heads on 8 and on 16 questions, three times; one answer to each."""
+    training = {**SMALL["training"], "epochs": 3}
+    plan = planned(small(training=training), tmp_path / "run")
+    assert plan.training.answers == 2 * 2 * 3 * (8 + 16)
+    one_pass = planned(small(snapshots=[8]), tmp_path / "run").training
+    both = planned(small(snapshots=[8, 16]), tmp_path / "run").training
+    own = planned(
+        small(training={**SMALL["training"], "lr_scheduler_type": "linear"}), tmp_path / "run"
+    ).training
+    assert own.work.computed == one_pass.work.computed + both.work.computed
+    assert plan.training.work.computed == 3 * own.work.computed

@@ -1,6 +1,7 @@
 """LoRA heads: adding, loading, saving and taking off, leaving no trace on the base."""
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -220,7 +221,9 @@ def _new(base: BaseModel, settings: LoraSettings) -> PeftModel:
 def _saved(base: BaseModel, settings: LoraSettings | None, folder: Path) -> PeftModel:
     """A saved head, trainable: it has the shape asked for, and all of its weights have a place."""
     _check_shape(folder, settings, base)
-    head = _load(base, folder, is_trainable=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Found missing adapter keys")  # found below
+        head = _load(base, folder, is_trainable=True)
     if set(load_file(folder / WEIGHTS)) != set(get_peft_model_state_dict(head)):
         _take_off(base, head)
         raise LikraError(f"the adapter in '{folder}' is of another base than '{base.name}'")

@@ -277,8 +277,8 @@ class _Fit:
     def _seen_before(self) -> str:
         """The adapters that the heads go on from, which may know the questions, in words."""
         return "".join(
-            f"; the {head} head goes on from an adapter, '{self.settings.starts[head].name}' "
-            f"({digest[:8]}), which may have been trained on them"
+            f"; the {head} head goes on from the adapter '{self.settings.starts[head].name}', "
+            f"SHA-256 {digest[:8]}, which may have been trained on them"
             for head, digest in self.starts.items()
         )
 

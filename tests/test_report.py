@@ -738,6 +738,7 @@ def test_runs_of_the_same_name_are_told_apart(run, tmp_path):
 # --------------------------------------------------------------------------------------------
 # In a browser
 
+
 @pytest.fixture
 def visit(chromium):
     """Opens a page; at the end there must have been no error, and nothing but files loaded."""

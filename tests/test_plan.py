@@ -214,7 +214,7 @@ def test_a_finished_study_has_nothing_to_do(copy):
 
 
 def test_what_is_lost_is_to_do(copy):
-    whole = planned(small(), copy.folder.with_name("none"))
+    whole = planned(small(), copy.folder.with_name("alone") / "none")
     shutil.rmtree(copy.head_folder(HeadKey("positive", 16, 1)))
     copy.scores_path(BASE).unlink()
     copy.scores_path(HeadKey("positive", 16, 1)).unlink()
@@ -226,7 +226,7 @@ def test_what_is_lost_is_to_do(copy):
 
 
 def test_the_disk_is_what_a_run_takes(finished):
-    plan = planned(small(), finished.folder.with_name("none"))
+    plan = planned(small(), finished.folder.with_name("alone") / "none")
     heads = sum(p.stat().st_size for p in finished.folder.rglob("*.safetensors"))
     tables = sum(p.stat().st_size for p in (finished.folder / "scores").iterdir())
     assert plan.head_bytes * plan.heads == pytest.approx(heads, rel=0.1)

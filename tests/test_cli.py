@@ -396,7 +396,7 @@ OPTIONS = {
     "prompt-template seeds snapshots negatives "
     "modes weight metric num-fewshot fewshot eval-fraction eval-questions on-leakage on-bad-row "
     "apply-chat-template no-chat-template allow-code lr batch-size epochs report-to long-prompts "
-    "dtype set output seed quiet",
+    "dtype set output seed quiet log-format",
     "plan": "model task data train-task train-data columns answer-base "
     "prompt-template seeds snapshots negatives "
     "modes weight metric num-fewshot fewshot eval-fraction eval-questions on-leakage on-bad-row "
@@ -405,8 +405,8 @@ OPTIONS = {
     "train": "output model task data split heads negatives snapshots columns answer-base "
     "prompt-template "
     "on-bad-row apply-chat-template no-chat-template long-prompts seed seeds lr batch-size epochs "
-    "report-to dtype allow-code set",
-    "plot": "modes weight weights validation-fraction metric figures set output",
+    "report-to dtype allow-code set log-format",
+    "plot": "modes weight weights validation-fraction metric figures paper-figure set output",
     "compare": "output",
     "pack": "output",
     "verdict": "mode against metric weight output",

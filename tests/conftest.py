@@ -1,6 +1,7 @@
 """Tiny real models made in process, and the real data where LIKRA_REAL_DATA says it is."""
 
 import os
+import shutil
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub's library is imported
 
@@ -199,3 +200,24 @@ def question(
     choices = [Choice(context, f" {text}", text, is_right=True) for text in rights]
     choices += [Choice(context, f" {text}", text, is_right=False) for text in wrong]
     return Question(name, stem, tuple(choices))
+
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser for the tests of pages."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()

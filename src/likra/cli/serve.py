@@ -59,8 +59,9 @@ def serve(  # noqa: PLR0913 - one parameter for each option
     """Serve a model over HTTP: rank, explain, generate, and rerank for the clients of others.
 
     Requests that wait are ranked together in one pass. Clients of Cohere's, Jina's, vLLM's and
-    text-embeddings-inference's rerank endpoints work unchanged. The log, on stderr, has a line of
-    JSON for each request, without its texts. SIGHUP loads the folder again.
+    text-embeddings-inference's rerank endpoints work unchanged. In a browser, the address is a page
+    to try it. The log, on stderr, has a line of JSON for each request, without its texts. SIGHUP
+    loads the folder again.
 
     \b
     likra serve                            # the embedded model, to try it

@@ -37,7 +37,7 @@ def serve(
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}"
         log(f"serving {served.name} (version {served.version}) at {address}")
-        log(f"that address is a page to try it; its API is described at {address}/openapi.json")
+        log(f"open it in a browser to try it; its API is described at {address}/openapi.json")
         if host not in LOCAL and settings.api_key is None:
             log("note   without --api-key everyone who reaches this port can use it")
         asyncio.run(_serve(create_app(served, settings), listener, settings))

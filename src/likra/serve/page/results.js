@@ -95,7 +95,7 @@ function colouredWords(words) {
 }
 
 function wordTable(words) {
-  const head = ["word", "share", "says", "log p+", "log p\u2212"].map((name) => element("th", { scope: "col" }, name));
+  const head = ["word", "share", "speaks", "log p+", "log p\u2212"].map((name) => element("th", { scope: "col" }, name));
   const rows = words.map((word) => tableRow(
     word.text.trim(), signed(word.score), says(word.score),
     signed(word.positive_logprob), signed(word.negative_logprob),

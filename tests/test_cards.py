@@ -464,7 +464,7 @@ def test_mmlu_evaluation_form(tmp_path):
 
 
 def test_an_unknown_subject_of_mmlu(small_data):
-    with pytest.raises(LikraError, match="'anatomie': did you mean 'anatomy'"):
+    with pytest.raises(LikraError, match="'anatomie' of task 'mmlu': did you mean 'anatomy'"):
         open_card("mmlu:anatomie", str(small_data("mmlu")))
 
 

@@ -52,7 +52,8 @@ def test_run_then_run_again_then_plot(tmp_path):
     again = likra("run", "pocket", *TINY, "-o", "out", cwd=tmp_path)
     assert "nothing to compute" in again.stdout
     plot = likra("plot", "out", cwd=tmp_path)
-    assert "mean ± half of the 95% interval" in plot.stdout
+    title = "mean ± half of the 95% interval over questions, for one seed"
+    assert title in " ".join(plot.stdout.split())
     assert first.stdout.endswith(plot.stdout)
     assert again.stdout.endswith(plot.stdout)
     before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}

@@ -472,7 +472,8 @@ def test_push_uploads_the_folder(model, monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
     assert push(model.parts, "me/ranker", token="mine") == "https://hub/me/ranker"  # noqa: S106
-    assert uploaded["me/ranker"] == ["README.md", "curve.svg", FILE, "negative", "positive"]
+    files = ["README.md", "curve.svg", FILE, "negative", "positive", "trained_on.txt"]
+    assert uploaded["me/ranker"] == files
     with pytest.raises(LikraError, match="cannot upload to 'me/refused': 403"):
         model.push_to_hub("me/refused")
 

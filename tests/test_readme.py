@@ -99,15 +99,9 @@ def run_likra(line: str, monkeypatch: pytest.MonkeyPatch) -> str:
                 owner = likra.Likra if name == "fit" else import_module(f"likra.{module}")
                 patch.setattr(owner, name, stop)
         elif arguments[0] == "run":
-            small = [
-                "--no-calibrate",
-                "--seeds",
-                "0",
-                "--eval-questions",
-                "8",
-                "--output",
-                "planned",
-            ]
+            small = ["--no-calibrate", "--eval-questions", "8", "--output", "planned"]
+            if "--seed" not in arguments:
+                small += ["--seeds", "0"]
             arguments = ["plan", *arguments[1:], *small]
         result = CliRunner().invoke(app, arguments)
     if missing:

@@ -60,8 +60,8 @@ def serve(  # noqa: PLR0913 - one parameter for each option
 
     Requests that wait are ranked together in one pass. Clients of Cohere's, Jina's, vLLM's and
     text-embeddings-inference's rerank endpoints work unchanged. In a browser, the address is a page
-    to try it. The log, on stderr, has a line of
-    JSON for each request, without its texts. SIGHUP loads the folder again.
+    to try it. The log, on stderr, has a line of JSON for each request, without its texts. SIGHUP
+    loads the folder again.
 
     \b
     likra serve                            # the embedded model, to try it

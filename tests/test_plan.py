@@ -26,6 +26,7 @@ from likra.study.pace import Pace, other_load, pace
 from likra.study.plan import Plan, Stage, plan_lines, plan_study
 from likra.study.prepare import prepare
 from likra.study.run import run_cells
+from likra.study.sharing import Shared
 from likra.study.work import Work
 
 SMALL = {
@@ -268,7 +269,7 @@ def test_pace_is_the_line_through_the_ends():
 def test_the_lines_for_a_person():
     training = Stage(4, 1, 96, Work(96, 5000, 4000, 24 * 10**9), (1.6, 2.4))
     scoring = Stage(9, 3, 600, Work(600, 70_000, 20_000, 4 * 10**10), (7200.0, 9000.0))
-    plan = Plan(Path("runs/x"), training, scoring, 8, 2, 184_320, 60_000, ("mind this",))
+    plan = Plan(Path("runs/x"), training, scoring, 8, 2, 184_320, 60_000, Shared(), ("mind this",))
     text = "\n".join(plan_lines(plan))
     for words in (
         "plan   'runs/x': 4 training runs (1 done) with 8 snapshots (2 done), 9 score tables (3",
@@ -285,7 +286,7 @@ def test_plan_takes_the_options_of_run():
     commands = {c.callback.__name__: c.callback for c in cli.app.registered_commands}
     run, plan = (set(inspect.signature(commands[name]).parameters) for name in ("run", "plan"))
     assert plan - run == {"calibrate"}
-    assert run - plan == {"only_results"}  # a plan has no progress
+    assert run - plan == {"only_results", "log_format"}  # a plan has no progress
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):

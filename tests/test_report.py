@@ -362,6 +362,19 @@ def test_the_result_in_short(run, data, difference, p, words):
     assert words in short
 
 
+@pytest.mark.parametrize(("p", "is_as_good"), [(0.9, True), (1e-6, False)])
+def test_what_does_as_well_without_wrong_answers_is_named(run, data, p, is_as_good):
+    study = run.study.model_copy(update={"modes": [*run.study.modes, "pmi"]})
+    data = copy.deepcopy(data)
+    data["comparisons"] = [row for row in data["comparisons"] if row["second"] == "sft"]
+    for row in data["comparisons"]:
+        row["difference"], row["p_value"] = [0.158, 0.1, 0.2], 1e-6
+    data["comparisons"] += [{**row, "second": "pmi", "p_value": p} for row in data["comparisons"]]
+    (short, *_) = in_short(study, data)
+    assert short.startswith(f"In short: wrong answers {'may help' if is_as_good else 'help'} here.")
+    assert ("PMI, which saw no wrong answer, is not clearly worse" in short) == is_as_good
+
+
 @pytest.mark.parametrize(("snapshots", "times"), [([8, 32], 2), ([8], 1)])
 def test_p_at_the_chosen_n_is_corrected_for_the_choice(tmp_path, snapshots, times):
     run = made_up(tmp_path, snapshots=snapshots, seeds=[0])

@@ -6,10 +6,11 @@ from typing import Any
 from likra.report.analysis import ReportData
 from likra.report.comparisons import Comparison, Efficiency
 from likra.report.curves import Interval, first_by_n
-from likra.report.style import source_text
+from likra.report.style import mode_style, source_text
 from likra.study.config import Study
 
 CLEAR = 0.05  # a difference is hardly chance below this p-value
+WITHOUT = frozenset({"positive-base", "pmi"})  # what uses no wrong answer, beside SFT and the base
 # Modes that are no rival of Likra: SFT has a sentence of its own, the base and parts of Likra too.
 OWN = frozenset({"likra", "base-likra", "negative", "base", "sft"})
 
@@ -77,14 +78,30 @@ def in_short(study: Study, data: ReportData) -> list[str]:
             "fine-tuning on right answers only may be chance."
         )
     else:
-        more, do = ("more", "help") if difference > 0 else ("fewer", "do harm")
-        points = 100 * abs(difference)
+        points, more = 100 * abs(difference), "more" if difference > 0 else "fewer"
+        without = _as_good_without(study, data, n) if difference > 0 else []
+        do = "do harm here" if difference < 0 else "may help here" if without else "help here"
         verdict = (
-            f"wrong answers {do} here. With them, {points:.{0 if points >= 1 else 1}f} {more} of "
+            f"wrong answers {do}. With them, {points:.{0 if points >= 1 else 1}f} {more} of "
             "every 100 questions are answered correctly than after fine-tuning on right answers "
             "only, and that is hardly chance."
         )
+        if without:
+            verdict += (
+                f" But {' and '.join(without)}, which saw no wrong answer, "
+                f"{'are' if len(without) > 1 else 'is'} not clearly worse."
+            )
     return [f"In short: {verdict}", *_doubt(data, n)]
+
+
+def _as_good_without(study: Study, data: ReportData, n: int) -> list[str]:
+    """The modes without wrong answers that Likra is not clearly above."""
+    rows = {mode: _against(study, data, mode, n) for mode in study.modes if mode in WITHOUT}
+    return [
+        mode_style(mode).short
+        for mode, row in rows.items()
+        if row is not None and (row["difference"][0] <= 0 or _corrected_p(data, row) >= CLEAR)
+    ]
 
 
 def findings(study: Study, data: ReportData) -> list[str]:

@@ -26,7 +26,7 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 tests: $(VENV)/.installed-dev
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 3 --dist worksteal
 
 # The theme announces its successor before each build, unless it is told not to.
 docs: $(VENV)/.installed-docs

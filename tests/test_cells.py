@@ -320,7 +320,7 @@ def test_epochs_are_in_the_stamp_and_a_stopped_run_of_a_schedule_goes_on(copy, p
     short, long = (small(training=training, modes=["sft"], snapshots=own) for own in ([8], [8, 16]))
     with pytest.raises(LikraError, match=r"another training.epochs \(the default there, 2 now\)"):
         run_cells(small(training={**SMALL["training"], "epochs": 2}), copy.folder, silent)
-    whole = run_cells(long, tmp_path / "whole", silent)
+    whole = run_cells(long, tmp_path / "alone" / "whole", silent)
     stopped = tmp_path / "stopped"
     run_cells(short, stopped, silent)
     passes.clear()

@@ -13,9 +13,15 @@ def silent(_: str) -> None:
     pass
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Where all runs lie: each takes what it shares with those before it."""
+    return tmp_path_factory.mktemp("runs")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
-def test_a_figures_study_runs_on_arc(tmp_path, real_data, name):
+def test_a_figures_study_runs_on_arc(tmp_path, runs, real_data, name):
     for split, count in (("train", 40), ("test", 30)):
         file = f"ARC-Challenge.{split}.jsonl"
         lines = (real_data / "data/ai2_arc" / file).read_text(encoding="utf-8").splitlines()
@@ -33,7 +39,7 @@ def test_a_figures_study_runs_on_arc(tmp_path, real_data, name):
             "generation.samples": 4,
         },
     )
-    run, points = run_study(study, tmp_path / "run", silent)
+    run, points = run_study(study, runs / name, silent)
     assert set(points["mode"]) == set(study.modes)
     for mode in study.modes:
         of_mode = points[points["mode"] == mode]

@@ -109,16 +109,16 @@ def test_train_leaves_plain_peft_folders(tmp_path):
 def test_real_arc_with_a_real_checkpoint(tmp_path, real_data):
     model, data = real_data / "models/stories260K", real_data / "data/ai2_arc"
     options = ["--snapshots", "32", "--seeds", "0", "--long-prompts", "truncate", "-o", "arc"]
-    options += ["--modes", "base,base-likra"]
+    options += ["--modes", "base,base-likra", "--eval-questions", "400"]
     arguments = ["--model", str(model), "--data", str(data), *options]
     result = likra("run", "arc-challenge", *arguments, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "1,119 training questions" in result.stdout
-    assert "1,172 evaluation questions" in result.stdout
+    assert "400 of 1,172 questions" in result.stdout
     assert "questions are in training and evaluation" in result.stdout
     summary = json.loads((tmp_path / "arc/summary.json").read_text())
-    assert summary["n_questions"] == 1172
-    assert len(summary["leaks"]) >= 6
+    assert summary["n_questions"] == 400
+    assert summary["leaks"]
     modes = {row["mode"] for row in summary["accuracy"]}
     assert modes == {"base", "base-likra"}
     for point in summary["accuracy"]:

@@ -15,6 +15,7 @@ from likra.cli.main import main
 from likra.progress import (
     HEAD,
     TABLE,
+    FinishedCells,
     LogFormat,
     cell_progress,
     hidden,
@@ -63,16 +64,16 @@ def test_long_work_is_a_line_a_minute_in_a_log(capsys, clock):
 def study_of_four_heads(clock: list[float]) -> None:
     with cell_progress("study", {HEAD: 4, TABLE: 3}) as finished:
         clock[0] += 100
-        finished(TABLE, "base")
+        finished(FinishedCells(TABLE, "base"))
         with progress(40, "train", "examples") as advance:
             clock[0] += 30
             advance(40)
-        finished(HEAD, "positive", n=[8, 16], seed=0)
+        finished(FinishedCells(HEAD, "positive", n=[8, 16], seed=0))
         clock[0] += 40
-        finished(TABLE, "positive", n=[8], seed=0)
+        finished(FinishedCells(TABLE, "positive", n=[8], seed=0))
         clock[0] += 10
-        finished(HEAD, "negative", n=[8, 16], seed=0, source="random_choice")
-        finished(TABLE, "negative", n=[16], seed=0, source="random_choice")
+        finished(FinishedCells(HEAD, "negative", n=[8, 16], seed=0, source="random_choice"))
+        finished(FinishedCells(TABLE, "negative", n=[16], seed=0, source="random_choice"))
 
 
 def test_a_log_has_a_line_for_each_cell(capsys, clock):
@@ -167,7 +168,7 @@ def test_a_very_long_cell_has_a_line_a_minute(capsys, clock):
             for _ in range(150):
                 clock[0] += 1
                 advance(1)
-        finished(HEAD, "positive", n=[8])
+        finished(FinishedCells(HEAD, "positive", n=[8]))
     assert capsys.readouterr().err.splitlines() == [
         "train: 60 of 150 examples, about 90 s left",
         "train: 120 of 150 examples, about 30 s left",
@@ -182,14 +183,14 @@ def test_hidden_work_shows_nothing(monkeypatch, clock, stream):
         with progress(2, "train", "examples") as advance:
             clock[0] += 100
             advance(1)
-        finished(HEAD, "positive", n=[8])
+        finished(FinishedCells(HEAD, "positive", n=[8]))
     assert not sys.stderr.getvalue()
 
 
 def test_a_terminal_gets_a_bar_of_cells(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     with cell_progress("study", {HEAD: 2}) as finished:
-        finished(HEAD, "positive", n=[8, 16])
+        finished(FinishedCells(HEAD, "positive", n=[8, 16]))
     shown = sys.stderr.getvalue()
     assert "study:" in shown
     assert "cells" in shown

@@ -7,10 +7,10 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from typing import Protocol
@@ -49,22 +49,24 @@ class Advance(Protocol):
         """So many more units are done; the values, such as a loss, are shown beside them."""
 
 
-class Finished(Protocol):
-    """Is told of finished cells."""
+@dataclass(frozen=True)
+class FinishedCells:
+    """A head that is done at each of its numbers of examples; what is untrained has none.
 
-    def __call__(
-        self,
-        kind: str,
-        head: str,
-        *,
-        n: Sequence[int] = (),
-        seed: int | None = None,
-        source: str | None = None,
-    ) -> None:
-        """A head is done at each of its numbers of examples; what is untrained has none.
+    The kind says what of it: `HEAD`, it is trained, or `TABLE`, its scores.
+    """
 
-        The kind says what of it: `HEAD`, it is trained, or `TABLE`, its scores.
-        """
+    kind: str
+    head: str
+    n: Sequence[int] = ()
+    seed: int | None = None
+    source: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.n) or 1
+
+
+Finished = Callable[[FinishedCells], object]
 
 
 # --------------------------------------------------------------------------------------------
@@ -134,9 +136,8 @@ def note(line: str) -> None:
 def write_as(log_format: LogFormat) -> None:
     """Write events in this form from now on; as JSON, likra's warnings are events, too."""
     _format.set(log_format)
-    logger = logging.getLogger("likra")
-    if log_format is LogFormat.JSON and not any(isinstance(h, _Events) for h in logger.handlers):
-        logger.addHandler(_Events())
+    add = _logger.addHandler if log_format is LogFormat.JSON else _logger.removeHandler
+    add(_events)
 
 
 class _Events(logging.Handler):
@@ -144,6 +145,9 @@ class _Events(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         emit(Event(record.levelname.lower(), {"message": record.getMessage()}))
+
+
+_logger, _events = logging.getLogger("likra"), _Events()
 
 
 @contextmanager
@@ -242,13 +246,13 @@ def cell_progress(name: str, to_do: Mapping[str, int]) -> Iterator[Finished]:
         to_do: how many cells there are of each kind, `HEAD` and `TABLE`.
 
     Yields:
-        ``finished(kind, head, n=, seed=, source=)``: see `Finished`.
+        ``finished(cells)``: these are done.
 
     """
     total = sum(to_do.values())
     if _shown.get() is _Shown.NOTHING or _has_bars():
         with progress(total, name, "cells") as advance:
-            yield lambda kind, head, *, n=(), seed=None, source=None: advance(len(n) or 1)
+            yield lambda cells: advance(len(cells))
         return
     with _showing(_Shown.IN_CELL):
         yield _cell_lines(to_do)
@@ -264,20 +268,13 @@ def _cell_lines(to_do: Mapping[str, int]) -> Finished:
             return None
         return round(sum(seconds[kind] / done[kind] * own for kind, own in missing.items()), 1)
 
-    def finished(
-        kind: str,
-        head: str,
-        *,
-        n: Sequence[int] = (),
-        seed: int | None = None,
-        source: str | None = None,
-    ) -> None:
+    def finished(cells: FinishedCells) -> None:
         nonlocal last_time
         now = time.monotonic()
-        done[kind] += len(n) or 1
-        seconds[kind] += now - last_time
+        done[cells.kind] += len(cells)
+        seconds[cells.kind] += now - last_time
         last_time = now
-        cell = {"kind": kind, "head": head, "source": source, "seed": seed, "n": list(n)}
+        cell = {**asdict(cells), "n": list(cells.n)}
         count = {"done": sum(done.values()), "total": sum(to_do.values()), "unit": "cells"}
         emit(Event("cell", {**cell, **count, "seconds_left": left()}))
 

@@ -31,7 +31,7 @@ def with_resamples(size: int, seed: int | tuple[int, ...]) -> np.ndarray:
     return counts
 
 
-def resampled_sums(values: np.ndarray, seed: int | tuple[int, ...]) -> np.ndarray:
+def resampled_sums(values: np.ndarray, seed: int) -> np.ndarray:
     """Sums over questions and seeds, both resampled; of whole numbers they are exact.
 
     Args:
@@ -44,8 +44,7 @@ def resampled_sums(values: np.ndarray, seed: int | tuple[int, ...]) -> np.ndarra
     """
     _, n_seeds, n_questions = values.shape
     questions = with_resamples(n_questions, seed)
-    stream = seed if isinstance(seed, tuple) else (seed,)
-    seeds = with_resamples(n_seeds, (*stream, 1))  # apart from the questions' stream
+    seeds = with_resamples(n_seeds, (seed, 1))  # apart from the questions' stream
     by_seed = values.astype(np.float64) @ questions.T
     sums: np.ndarray = np.einsum("csb,bs->bc", by_seed, seeds)
     return sums

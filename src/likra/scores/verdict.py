@@ -49,12 +49,12 @@ def verdicts(answers: np.ndarray) -> list[Verdict]:
             where the second alone is, else 0. What is not trained is repeated for each seed.
 
     Raises:
-        LikraError: fewer questions than seeds (axes in the wrong order) or than two, or a value
-            outside -1 to 1.
+        LikraError: fewer questions than seeds (axes in the wrong order), or a value outside -1
+            to 1.
 
     """
     values = np.asarray(answers, dtype=np.float64)
-    if values.ndim != 3 or not 0 < values.shape[1] <= values.shape[2] or values.shape[2] < 2:
+    if values.ndim != 3 or not 0 < values.shape[1] <= values.shape[2]:
         raise LikraError(
             f"expected [comparisons, seeds, questions], not an array of shape {values.shape}"
         )

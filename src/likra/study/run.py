@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likra.negatives.samplers import Material
-from likra.progress import HEAD, TABLE, Finished, cell_progress
+from likra.progress import HEAD, TABLE, Finished, FinishedCells, cell_progress
 from likra.questions import Choice, Question
 from likra.scores.table import (
     BASE,
@@ -358,13 +358,8 @@ def _train(
     is_longest = wanted[-1].n_train >= longest_snapshot(folder)
     losses = folder / "losses.csv" if is_longest else None
     _train_head(cells, base, training, wanted, losses, reference)
-    finished(
-        HEAD,
-        training.head,
-        n=[key.n_train for key in wanted],
-        seed=training.seed,
-        source=training.source,
-    )
+    n = [key.n_train for key in wanted]
+    finished(FinishedCells(HEAD, training.head, n, training.seed, training.source))
 
 
 def _called(training: Training) -> str:
@@ -467,4 +462,4 @@ def _score(evaluation: Evaluation, key: HeadKey, finished: Finished) -> None:
     )
     write_scores(run.scores_path(key), table, stamp_of(cells.scores[key]))
     n = [key.n_train] if key.n_train else []
-    finished(TABLE, key.head, n=n, seed=key.seed, source=key.source)
+    finished(FinishedCells(TABLE, key.head, n, key.seed, key.source))

@@ -55,6 +55,11 @@ SIZES = {
 }
 
 
+def pytest_collection_modifyitems(items):
+    """The longest test is begun first: else one worker is left with it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_readme.py")
+
+
 def nats(expected):
     """Log-likelihoods in float32 from other orders of sums: to 1e-4, and more where they are large.
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import typer
+from commands import likra, process
 from test_tasks import CARD, row, write_jsonl
 from typer.testing import CliRunner
 
@@ -22,11 +23,6 @@ from likra.cli import main as cli
 from likra.study.config import setting_fields
 
 TINY = ["--snapshots", "8", "--seeds", "0", "--negatives", "random_choice"]
-
-
-def likra(*arguments: str, cwd: Path, **options) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "likra", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, **options)
 
 
 def assert_refused(result: subprocess.CompletedProcess[str], words: str) -> None:
@@ -40,7 +36,7 @@ def assert_refused(result: subprocess.CompletedProcess[str], words: str) -> None
 
 @pytest.mark.slow
 def test_run_then_run_again_then_plot(tmp_path):
-    first = likra("run", "pocket", *TINY, "-o", "out", cwd=tmp_path)
+    first = process("run", "pocket", *TINY, "-o", "out", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     for words in (
         "128 evaluation questions",
@@ -338,7 +334,7 @@ def full_disk() -> None:
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_half_written_head(tmp_path):
-    result = likra("run", "pocket", *TINY, "-o", "out", cwd=tmp_path, preexec_fn=full_disk)
+    result = process("run", "pocket", *TINY, "-o", "out", cwd=tmp_path, preexec_fn=full_disk)
     assert_refused(result, "cannot")
     assert not list((tmp_path / "out").rglob("*.safetensors"))
     assert not list((tmp_path / "out").rglob("n=8"))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import likra
 from conftest import SIZES, nats
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
@@ -579,12 +580,9 @@ def test_smollm2_without_its_package(monkeypatch):
 def test_a_run_on_a_gguf_file_and_a_second_one_elsewhere(tmp_path, cache):
     write_gguf(tmp_path / "model.gguf", pocket_model(), "Q8_0")
     options = ["--snapshots", "8", "--seeds", "0", "--negatives", "random_choice", "-o", "out"]
-    command = [sys.executable, "-m", "likra", "run", "pocket", *options, "--model"]
 
     def run(model: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*command, model], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
+        return likra("run", "pocket", *options, "--model", model, cwd=tmp_path)
 
     first = run("model.gguf")
     assert first.returncode == 0, first.stderr

@@ -367,7 +367,7 @@ def test_accuracies_of_a_baseline_are_those_of_likra_run(tmp_path):
 def test_accuracies_are_those_of_likra_run_on_real_data(
     tmp_path, real_data, card, folder, names, num_fewshot
 ):
-    for name, count in zip(names, (40, 60), strict=True):
+    for name, count in zip(names, (40, 30), strict=True):
         path = real_data / "data" / folder / f"{name}.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines()
         (tmp_path / path.name).write_text("\n".join(lines[:count]), encoding="utf-8")

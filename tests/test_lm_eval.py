@@ -74,7 +74,7 @@ def test_pocket(pocket, num_fewshot):
 
 @pytest.mark.slow
 @SHOWS_WARNINGS
-@pytest.mark.parametrize(("limit", "num_fewshot"), [(None, 0), (120, 5)])
+@pytest.mark.parametrize(("limit", "num_fewshot"), [(400, 0), (40, 5)])
 def test_arc_challenge(real_data, limit, num_fewshot):
     base = open_model(str(real_data / "models" / "stories260K"), device="cpu")
     task = load_task("arc_challenge", str(real_data / "data" / "ai2_arc"))
@@ -83,7 +83,7 @@ def test_arc_challenge(real_data, limit, num_fewshot):
 
 @pytest.mark.slow
 @SHOWS_WARNINGS
-@pytest.mark.parametrize(("limit", "num_fewshot"), [(None, 0), (150, 5)])
+@pytest.mark.parametrize(("limit", "num_fewshot"), [(400, 0), (50, 5)])
 def test_winogrande(real_data, limit, num_fewshot):
     base = open_model(str(real_data / "models" / "stories260K"), device="cpu")
     task = load_task("winogrande:winogrande_m", str(real_data / "data" / "winogrande"))

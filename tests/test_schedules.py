@@ -12,8 +12,10 @@ from safetensors.torch import load_file
 from test_training import PAIRS
 from transformers import set_seed
 
+from likra.engine.logprobs import answer_logprobs
 from likra.engine.tokens import encode
 from likra.errors import LikraError
+from likra.heads.lora import Head
 from likra.heads.preference import train_objective
 from likra.heads.settings import LoraSettings, TrainingSettings
 from likra.heads.train import train_head
@@ -153,6 +155,91 @@ def test_other_methods_take_the_same_epochs_and_schedules(tmp_path):
 
 
 # --------------------------------------------------------------------------------------------
+# Early stopping
+
+
+def losses_aside(base, trained, aside, epochs: int, rate: float, folder: Path) -> list[float]:
+    """The loss on the pairs set aside after 1, 2 ... epochs, each of a training of its own."""
+    found = []
+    for n in range(1, epochs + 1):
+        settings = TrainingSettings(learning_rate=rate, batch_size=4, epochs=n)
+        train_head(base, trained, {len(trained): folder / f"{n} epochs"}, settings=settings)
+        with Head(base, folder / f"{n} epochs").on() as model, torch.no_grad():
+            scores = answer_logprobs(model, base.batch(aside, "padded"))
+        found.append(-float(scores.sum()) / sum(len(pair.continuation) for pair in aside))
+    return found
+
+
+@pytest.mark.parametrize(("rate", "patience"), [(1e-3, 1), (0.1, 1), (0.03, 2)])
+def test_early_stopping_keeps_the_head_of_the_best_epoch(tmp_path, rate, patience):
+    """Of 12 pairs 3 are set aside; 9 in batches of 4 are 3 steps an epoch."""
+    base, epochs = tiny_base("llama"), 5
+    aside = losses_aside(base, PAIRS[:9], PAIRS[9:12], epochs, rate, tmp_path)
+    best, stop = 0, epochs
+    for epoch, loss in enumerate(aside):
+        if loss < aside[best]:
+            best = epoch
+        if epoch - best == patience:
+            stop = epoch + 1
+            break
+    assert (stop == epochs) == (rate == 1e-3)  # both kinds of end are tried
+    settings = TrainingSettings(
+        learning_rate=rate,
+        batch_size=4,
+        epochs=epochs,
+        early_stopping_patience=patience,
+        set_aside=0.25,
+    )
+    file = tmp_path / "losses.csv"
+    losses = train_head(base, PAIRS, {12: tmp_path / "head"}, settings=settings, losses=file)
+    assert len(losses) == 3 * stop == len(file.read_text().splitlines()) - 1
+    assert adapter(tmp_path / "head") == adapter(tmp_path / f"{best + 1} epochs")
+
+
+def test_other_methods_stop_early_as_trl_does(tmp_path):
+    base = tiny_with_words()
+    right, wrong = right_and_wrong()
+    sides = [encode(base.tokenizer, side, base.max_length) for side in (right, wrong)]
+    settings = TrainingSettings(
+        learning_rate=0.1, batch_size=4, epochs=6, early_stopping_patience=1, set_aside=0.3
+    )
+    own = train_objective(
+        base,
+        "dpo",
+        list(zip(*sides, strict=True)),
+        {12: tmp_path / "own"},
+        settings=settings,
+        beta=0.1,
+        name=None,
+    )
+    trls = train_baseline(
+        base,
+        "trl-dpo",
+        right,
+        wrong,
+        {12: tmp_path / "trl"},
+        settings=settings,
+        lora=LoraSettings(),
+        seed=0,
+        beta=0.1,
+        name=None,
+    )
+    assert len(own) == len(trls) < 6 * 2  # 8 of 12 questions are trained on
+    assert own == pytest.approx(trls, abs=1e-3)
+    ours, theirs = (
+        load_file(tmp_path / name / "adapter_model.safetensors") for name in ("own", "trl")
+    )
+    for name, weight in ours.items():
+        torch.testing.assert_close(weight, theirs[name], atol=2e-2, rtol=1e-1)
+
+
+def test_nothing_left_to_train_on_is_an_error(tmp_path):
+    settings = TrainingSettings(batch_size=4, epochs=2, early_stopping_patience=1, set_aside=0.9)
+    with pytest.raises(LikraError, match=r"of 1 examples, 0\.9 set aside leaves none to train on"):
+        train_head(tiny_base("llama"), PAIRS, {1: tmp_path / "head"}, settings=settings)
+
+
+# --------------------------------------------------------------------------------------------
 # Stamps and bad values
 
 
@@ -183,6 +270,9 @@ def test_settings_that_came_later_are_in_a_stamp_only_where_they_are_set():
             {"warmup_ratio": 1, "lr_scheduler_type": "linear"},
             "'training.warmup_ratio': input should be less than 1",
         ),
+        ({"early_stopping_patience": 2}, "training.early_stopping_patience is for several epochs"),
+        ({"set_aside": 0.2, "epochs": 2}, "set training.early_stopping_patience"),
+        ({"set_aside": 1.0}, "'training.set_aside': input should be less than 1"),
     ],
 )
 def test_bad_values_are_named(training, words):

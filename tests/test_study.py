@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from commands import likra
 from conftest import nats
 
 from likra.data.load import load_task
@@ -126,7 +127,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_numbers(finished, tmp_path)
     process.wait()
     assert started.exists()
     assert not (tmp_path / "killed" / "curve.csv").exists()
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert likra("run", "small.yaml", "-o", "killed", cwd=tmp_path).returncode == 0
     there, expected = digests(tmp_path / "killed"), digests(run.folder)
     left = {name for name in there if name not in expected}
     assert all("/." in name for name in left)  # at most a temporary file of the killed one

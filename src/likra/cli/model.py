@@ -105,7 +105,7 @@ def fit(  # noqa: PLR0913 - one parameter for each option
         str, typer.Option(help="Prompts longer than the base's context: error, or truncate.")
     ] = "error",
     dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16, of the base.")
+        str | None, typer.Option(help="float32, bfloat16, float16 or 4bit, of the base.")
     ] = None,
     run: Annotated[
         Path | None,

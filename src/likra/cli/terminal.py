@@ -61,7 +61,8 @@ def quiet() -> None:
 
     datasets.utils.logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    for library in ("lm_eval", "bitsandbytes"):
+        logging.getLogger(library).setLevel(logging.ERROR)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
 from likra.heads.checkpoint import load_complete
 from likra.heads.gguf import SMOLLM2, gguf_file, plain_folder
+from likra.heads.quantized import FOUR_BIT, compute_exactly, computes_in, four_bit
 from likra.hub import reading, reason
 
 POCKET = Path(__file__).parent.parent / "pocket" / "model"
@@ -100,7 +101,8 @@ def open_model(
 
     Args:
         name: "pocket", "smollm2", a GGUF file, a local folder, or a name on the Hugging Face hub.
-        dtype: float32, bfloat16 or float16; the checkpoint's own by default, on a CPU float32.
+        dtype: float32, bfloat16, float16 or 4bit (`likra.heads.quantized`); by default the
+            checkpoint's own, on a CPU float32.
         device: a torch device; the best one found by default.
         layout: "forest" or "padded" to skip the probe.
 
@@ -112,8 +114,13 @@ def open_model(
     kind = compute_dtype(dtype, device)
     with _opening(name) as source:
         tokenizer = AutoTokenizer.from_pretrained(source)
-        loaded: Any = load_complete(source, dtype=kind)
-        model: PreTrainedModel = loaded.to(device)
+        if dtype == FOUR_BIT:  # quantized on its device, layer by layer
+            how = {"quantization_config": four_bit(device), "device_map": {"": device}}
+            model = load_complete(source, dtype=kind, **how)
+            compute_exactly(model)
+        else:
+            loaded: Any = load_complete(source, dtype=kind)
+            model = loaded.to(device)
     model.requires_grad_(False)
     model.eval()
     base = BaseModel(name, model, tokenizer, _max_length(model, tokenizer))
@@ -196,10 +203,12 @@ def compute_dtype(dtype: str | None, device: str) -> torch.dtype | Literal["auto
         LikraError: an unknown dtype.
 
     """
+    if dtype == FOUR_BIT:
+        return computes_in(device)
     if dtype is None:
         return torch.float32 if device == "cpu" else "auto"
     if dtype not in DTYPES:
-        raise LikraError(f"unknown dtype '{dtype}': known: {', '.join(DTYPES)}")
+        raise LikraError(f"unknown dtype '{dtype}': known: {', '.join([*DTYPES, FOUR_BIT])}")
     return DTYPES[dtype]
 
 

@@ -23,7 +23,7 @@ from likra.heads.objectives import (
     check_examples,
 )
 from likra.heads.settings import LoraSettings, TrainingSettings
-from likra.heads.train import check_can_train, check_snapshots, train_and_save
+from likra.heads.train import check_can_train, check_snapshots, divided, train_and_save
 from likra.heads.trainer import PackedTrainer, StepTrainer, part_size, trainer_settings
 
 
@@ -110,7 +110,7 @@ def train_objective(  # noqa: PLR0913 - those of train_head, and the objective's
             model=head,
             args=TrainingArguments(**trainer_settings(base, settings, seed), **arguments),
             data_collator=partial(_collate, layout, chosen),
-            train_dataset=used[:n],
+            **divided(used[:n], settings),
         )
         trainer.objective = chosen
         trainer.beta = chosen.beta if beta is None else beta

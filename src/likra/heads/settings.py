@@ -1,5 +1,6 @@
 """Settings of LoRA, of training and of sampling. Needs no torch."""
 
+import math
 from collections.abc import Iterable
 from enum import Enum
 from typing import Annotated, Literal
@@ -90,9 +91,29 @@ class TrainingSettings(Settings):
     """Part of the steps over which the learning rate rises from 0, in all schedules but
     constant."""
 
+    early_stopping_patience: Annotated[int, Field(ge=0), InStamp.UNLESS_DEFAULT] = 0
+    """Epochs without a lower loss on the examples set aside, after which a training run stops; the
+    head of its best epoch is kept. 0 trains all epochs, on all examples."""
+    set_aside: Annotated[float, Field(gt=0, lt=1, strict=False), InStamp.UNLESS_DEFAULT] = 0.1
+    """Part of the examples that early stopping sets aside: the last ones of each run."""
+
     report_to: Annotated[Tracker, InStamp.NEVER] = "none"
     """Where the loss and the learning rate of each step are shown: none, tensorboard, wandb,
     trackio or mlflow."""
+
+    @model_validator(mode="after")
+    def _stops_early(self) -> "TrainingSettings":
+        if self.early_stopping_patience and self.epochs == 1:
+            raise LikraError(
+                "training.early_stopping_patience is for several epochs: set training.epochs to "
+                "the most that are worth training"
+            )
+        is_default = self.set_aside == type(self).model_fields["set_aside"].default
+        if not is_default and not self.early_stopping_patience:
+            raise LikraError(
+                "training.set_aside is for early stopping: set training.early_stopping_patience"
+            )
+        return self
 
     @model_validator(mode="after")
     def _warms_up(self) -> "TrainingSettings":
@@ -107,6 +128,10 @@ class TrainingSettings(Settings):
     def is_one_pass(self) -> bool:
         """Whether a run on more examples begins as a run on fewer."""
         return self.epochs == 1 and self.lr_scheduler_type == "constant"
+
+    def n_trained(self, n: int) -> int:
+        """How many of a run's n examples are trained on; those set aside are the last ones."""
+        return n - (math.ceil(n * self.set_aside) if self.early_stopping_patience else 0)
 
     def runs(self, snapshots: Iterable[int]) -> list[tuple[int, ...]]:
         """The snapshots, in numbers of examples, by the training run that saves them.

@@ -14,6 +14,7 @@ from accelerate.utils import get_int_from_env
 from peft import PeftModel
 from torch import Tensor
 from transformers import (
+    EarlyStoppingCallback,
     PreTrainedModel,
     TrainerCallback,
     TrainerControl,
@@ -73,6 +74,11 @@ def check_snapshots(snapshots: Sequence[int], settings: TrainingSettings, n_ques
             f"a snapshot at {snapshots[-1]} examples needs as many training questions, "
             f"and there are {n_questions}"
         )
+    if not settings.n_trained(snapshots[0]):
+        raise LikraError(
+            f"training.set_aside: of {snapshots[0]} examples, {settings.set_aside:g} set aside "
+            "leaves none to train on"
+        )
     for run in settings.runs(snapshots):
         for n in run[:-1]:
             if n % settings.batch_size:
@@ -105,7 +111,7 @@ def train_head(  # noqa: PLR0913 - what is trained, how, and what is kept
         pairs: the (prompt, answer) pair of each example, or all its pairs; those after the last
             snapshot are not used.
         snapshots: folder by number of examples.
-        settings: learning rate, batch and epochs.
+        settings: learning rate, batch, epochs and early stopping.
         lora: the shape of the head.
         seed: of the head's initialisation.
         start: a saved head to go on from, in a PEFT folder: see `likra.heads.lora.fresh_head`.
@@ -134,11 +140,17 @@ def train_head(  # noqa: PLR0913 - what is trained, how, and what is kept
             model=head,
             args=TrainingArguments(**trainer_settings(base, settings, seed), **arguments),
             data_collator=partial(_collate, layout),
-            train_dataset=examples[:n],
+            **divided(examples[:n], settings),
         )
 
     new_head = partial(fresh_head, base, lora, seed, start)
     return train_and_save(new_head, trainer_of, folders, settings, name, stamps, losses)
+
+
+def divided(examples: Sequence[Any], settings: TrainingSettings) -> dict[str, Any]:
+    """A run's examples as a Trainer's data sets: those to train on, and those set aside."""
+    n = settings.n_trained(len(examples))
+    return {"train_dataset": examples[:n], "eval_dataset": examples[n:] or None}
 
 
 def _collate(layout: str, examples: list[list[TokenPair]]) -> dict[str, Tensor]:
@@ -171,8 +183,13 @@ class SnapshotSaver(TrainerCallback):
     losses: list[float] = field(default_factory=list)
     n_seen: int = 0
 
+    def __post_init__(self) -> None:
+        self.n_examples = self.settings.n_trained(max(self.folders))  # of an epoch
+
     def train(self) -> list[float]:
         """Train to the end, and return the loss of each optimizer step."""
+        if patience := self.settings.early_stopping_patience:
+            self.trainer.add_callback(EarlyStoppingCallback(patience))
         self.trainer.add_callback(self)
         with float32_products():
             self.trainer.train()
@@ -188,18 +205,28 @@ class SnapshotSaver(TrainerCallback):
                 f"the loss became {loss} at step {state.global_step}: lower the learning rate"
             )
         self.losses.append(loss)
-        last, epochs, batch = max(self.folders), self.settings.epochs, self.settings.batch_size
-        epoch, step = divmod(state.global_step, math.ceil(last / batch))  # of an epoch under way
-        seen = epoch * last + min(step * batch, last)
+        epochs, batch = self.settings.epochs, self.settings.batch_size
+        epoch, step = divmod(state.global_step, math.ceil(self.n_examples / batch))
+        seen = epoch * self.n_examples + min(step * batch, self.n_examples)
         self.advance(seen - self.n_seen, loss=loss)
         self.n_seen = seen
-        # the last snapshot says that the training is complete, so the losses come before it
-        if seen == epochs * last and self.losses_file is not None:
+        n, rest = divmod(seen, epochs)  # several epochs have one snapshot, at their end
+        if n in self.folders and not rest and n < max(self.folders):
+            save_head(self.head, self.folders[n], self.stamps.get(n))
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Save the head at the end of the run; after early stopping it is that of the best epoch.
+
+        This snapshot says that the training is complete, so the losses come before it.
+        """
+        self.advance(self.settings.epochs * self.n_examples - self.n_seen)  # epochs saved
+        if self.losses_file is not None:
             rows = [f"{step},{loss!r}\n" for step, loss in enumerate(self.losses, start=1)]
             write_text(self.losses_file, "".join(["step,loss\n", *rows]))
-        n, rest = divmod(seen, epochs)  # several epochs have one snapshot, at their end
-        if n in self.folders and not rest:
-            save_head(self.head, self.folders[n], self.stamps.get(n))
+        last = max(self.folders)
+        save_head(self.head, self.folders[last], self.stamps.get(last))
 
 
 def train_and_save(
@@ -228,7 +255,7 @@ def train_and_save(
 
     """
     runs, found = settings.runs(folders), list[float]()
-    total = settings.epochs * sum(own[-1] for own in runs)
+    total = settings.epochs * sum(settings.n_trained(own[-1]) for own in runs)
     with progress(total, name and f"train {name}", "examples") as advance:
         for own in runs:
             run = f"{name or 'head'}, n = {own[-1]}"

@@ -66,6 +66,28 @@ class PackedTrainer(StepTrainer):
         parts, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         return parts, torch.tensor(sum(map(self.count, parts)), device=device)
 
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """The loss on the examples set aside, averaged as that of a step.
+
+        The library would average over its batches, and finds a loss by the column ``labels`` alone.
+        """
+        total, count = 0.0, 0
+        model = cast(torch.nn.Module, self.model)
+        model.eval()
+        with torch.no_grad():
+            for part in self.get_eval_dataloader():
+                inputs = self._prepare_inputs(part)
+                loss = cast(Tensor, self.compute_loss(model, inputs))
+                total += float(loss) * self.count(inputs)
+                count += self.count(inputs)
+        self.part_losses.clear()
+        metrics = {"eval_loss": total / count}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
     def compute_loss(
         self,
         model: torch.nn.Module,
@@ -104,6 +126,7 @@ def trainer_settings(base: BaseModel, settings: TrainingSettings, seed: int) -> 
     return {
         "num_train_epochs": settings.epochs,
         "per_device_train_batch_size": part_size(settings),
+        "per_device_eval_batch_size": part_size(settings),
         "gradient_accumulation_steps": settings.gradient_accumulation_steps,
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": settings.lr_scheduler_type,
@@ -120,7 +143,19 @@ def trainer_settings(base: BaseModel, settings: TrainingSettings, seed: int) -> 
         "logging_steps": 1,
         "project": "likra",
         "disable_tqdm": True,
-        "save_strategy": "no",
         "report_to": "none",
         "seed": seed,
+        **(_EARLY_STOPPING if settings.early_stopping_patience else {"save_strategy": "no"}),
     }
+
+
+# A checkpoint after each epoch, in the scratch folder of the run, for EarlyStoppingCallback.
+_EARLY_STOPPING = {
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_only_model": True,
+    "save_total_limit": 1,  # beside the best one
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "loss",
+    "greater_is_better": False,
+}

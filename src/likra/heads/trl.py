@@ -109,9 +109,13 @@ def train_baseline(  # noqa: PLR0913 - those of train_head, and what it does not
             yield head
 
     def trainer_of(head: PeftModel, n: int, arguments: dict[str, Any]) -> StepTrainer:
-        rows = token_rows(base, kind, right[:n], wrong[:n], part_size(settings))
+        end = settings.n_trained(n)
+        rows, aside = (
+            token_rows(base, kind, right[part], wrong[part], part_size(settings))
+            for part in (slice(end), slice(end, n))
+        )
         own = _arguments(base, method, settings, seed, beta)
-        return _trainer(base, kind, head, rows, {**own, **arguments})
+        return _trainer(base, kind, head, rows, aside, {**own, **arguments})
 
     return train_and_save(new_head, trainer_of, snapshots, settings, name, stamps, losses)
 
@@ -121,6 +125,7 @@ def _trainer(
     kind: str,
     head: PeftModel,
     rows: list[Row],
+    aside: list[Row],
     arguments: dict[str, Any],
 ) -> "_Baseline":
     """TRL's trainer of that kind, with the base as its reference."""
@@ -137,6 +142,7 @@ def _trainer(
             model=head,
             args=getattr(trl, f"{kind}Config")(**arguments),
             train_dataset=Dataset.from_list(rows),
+            eval_dataset=Dataset.from_list(aside) if aside else None,
             processing_class=tokenizer,
         )
     except ValueError as error:  # a head on lm_head, say
@@ -239,8 +245,10 @@ def _arguments(
 ) -> dict[str, Any]:
     """The settings of TRL's trainer: those of `likra.heads.train`, with TRL's own defaults off."""
     kind, loss_type = METHODS[method]
+    rows = part_size(settings) * (2 if kind == "KTO" else 1)
     arguments = trainer_settings(base, settings, seed) | {
-        "per_device_train_batch_size": part_size(settings) * (2 if kind == "KTO" else 1),
+        "per_device_train_batch_size": rows,
+        "per_device_eval_batch_size": rows,
         "activation_checkpointing": False,  # TRL: on
         "loss_type": loss_type,
         "max_length": None,  # TRL: 1024, and what is beyond is cut

@@ -35,6 +35,7 @@ from likra.heads.base import (
 )
 from likra.heads.checkpoint import load_complete
 from likra.heads.lora import Head
+from likra.heads.quantized import FOUR_BIT, compute_exactly, computes_in, four_bit
 from likra.heads.score import Done, Scored, score
 from likra.hub import reading
 from likra.integrations.lm_eval_trained import warn_unknown
@@ -103,6 +104,15 @@ class LikraBaseLM(HFLM):
             super()._get_config(pretrained, **arguments)
         except Exception as error:  # what is no model fails here first, in many ways
             raise cannot_open(pretrained, error) from error
+
+    def _create_model(
+        self, *named: Any, dtype: str | torch.dtype | None = None, **arguments: Any
+    ) -> None:
+        if dtype == FOUR_BIT:
+            arguments["quantization_config"] = four_bit(self.device.type)
+            dtype = computes_in(self.device.type)
+        super()._create_model(*named, dtype=dtype, **arguments)
+        compute_exactly(self._model)
 
     def _get_backend(self, *arguments: Any, **named: Any) -> None:
         super()._get_backend(*arguments, **named)
@@ -228,8 +238,8 @@ class LikraBaseLM(HFLM):
 def _check_dtype(dtype: str | torch.dtype | None) -> None:
     if not isinstance(dtype, str) or dtype == "auto":
         return
-    if not isinstance(getattr(torch, dtype, None), torch.dtype):
-        raise unknown("dtype", dtype, ["auto", *DTYPES])
+    if dtype != FOUR_BIT and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise unknown("dtype", dtype, ["auto", *DTYPES, FOUR_BIT])
 
 
 def claim_cache(cache: Any, inputs: Mapping[str, object]) -> None:

@@ -132,9 +132,8 @@ def heads_of_model(
     positive, negative = (None if term == "base" else folder / term for term in terms)
     base = content["base"]
     known = frozenset() if set(terms) == {"base"} else trained.read(folder, content)
-    return FoundHeads(
-        mode, weight, base["name"], None, positive, negative, known, base["fingerprint"]
-    )
+    dtype, fingerprint = base.get("dtype"), base["fingerprint"]
+    return FoundHeads(mode, weight, base["name"], dtype, positive, negative, known, fingerprint)
 
 
 def _mode_of(folder: Path, positive: str, negative: str | None) -> str:

@@ -20,6 +20,7 @@ from likra.atomic import replacing
 from likra.errors import LikraError, unknown
 from likra.heads.base import BaseModel, fingerprint, open_model
 from likra.heads.lora import Head
+from likra.heads.quantized import FOUR_BIT, is_four_bit
 from likra.heads.stamp import CONFIG, WEIGHTS
 from likra.hub import hub_or_cache, reason
 from likra.model import trained
@@ -85,7 +86,11 @@ def _content(model: Parts, heads: dict[str, Head]) -> dict[str, Any]:
     return {
         "format": FORMAT if model.prompt.template else 1,  # which older versions read
         **terms,
-        "base": {"name": model.base.name, "fingerprint": fingerprint(model.base)},
+        "base": {
+            "name": model.base.name,
+            "fingerprint": fingerprint(model.base),
+            **({"dtype": FOUR_BIT} if is_four_bit(model.base.model) else {}),
+        },
         "heads": {name: _digest(head.folder) for name, head in heads.items() if head.folder},
         "prompt": model.prompt.as_json,
         "per_character": model.per_character,
@@ -228,7 +233,9 @@ def load(
     with _readable(folder / FILE):
         check_heads(folder, content)
         if not isinstance(base, BaseModel):
-            base = open_model(base or content["base"]["name"], dtype=dtype, device=device)
+            known = content["base"]
+            kind = dtype or known.get("dtype")
+            base = open_model(base or known["name"], dtype=kind, device=device)
         check_base(base, folder, content["base"]["fingerprint"])
         kept = _kept(folder, content, base)
     if mode is not None and (kept.chosen is None or mode != kept.chosen.ranking.mode):

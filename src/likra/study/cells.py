@@ -30,10 +30,12 @@ Stamp = Mapping[str, Any]
 def base_inputs(study: Study) -> Inputs:
     """What decides the base model's numbers: weights, tokenizer, dtype, cut prompts."""
     from likra.heads.base import compute_dtype, default_device
+    from likra.heads.quantized import FOUR_BIT
 
+    computes_in = str(compute_dtype(study.dtype, default_device()))
     return {
         "base": model_digest(study.model),
-        "dtype": str(compute_dtype(study.dtype, default_device())),
+        "dtype": f"{FOUR_BIT}, {computes_in}" if study.dtype == FOUR_BIT else computes_in,
         "long_prompts": study.long_prompts,
     }
 

@@ -105,7 +105,7 @@ class CellSettings(Settings):
     long_prompts: Literal["error", "truncate"] = "error"
     """What to do with prompts longer than the model's context: error, or truncate from the left."""
     dtype: str | None = None
-    """float32, bfloat16 or float16; by default the checkpoint's own, on a CPU float32."""
+    """float32, bfloat16, float16 or 4bit; by default the checkpoint's own, on a CPU float32."""
 
     @property
     def reading(self) -> Reading:

@@ -140,6 +140,8 @@ def _take_losses(cells: Cells, other: Run, training: Training, last: HeadKey) ->
     begins_alike = settings.is_one_pass and n % settings.batch_size == 0
     if n < longest_snapshot(folder) or not (begins_alike or n == longest_snapshot(source)):
         return
+    if settings.early_stopping_patience:
+        return  # how many steps there were is not known
     steps = settings.epochs * math.ceil(n / settings.batch_size)
     with suppress(*UNREADABLE):
         lines = (source / "losses.csv").read_text(encoding="utf-8").splitlines(keepends=True)

@@ -56,7 +56,7 @@ def answers_of(settings: TrainingSettings, training: Training) -> int:
     if training.head in OBJECTIVES:
         counts = [OBJECTIVES[training.head].n_kinds] * len(counts)
     runs = settings.runs(training.snapshots)
-    return settings.epochs * sum(sum(counts[: run[-1]]) for run in runs)
+    return settings.epochs * sum(sum(counts[: settings.n_trained(run[-1])]) for run in runs)
 
 
 def passes_of(trainings: Iterable[Training]) -> Iterator[int]:
@@ -94,9 +94,9 @@ def training_work(
     size = settings.batch_size // settings.gradient_accumulation_steps
     layout = "padded" if head in BY_TRL else base.layout
     parts = [
-        examples[start : min(start + size, run[-1])]
-        for run in settings.runs(snapshots)
-        for start in range(0, run[-1], size)
+        examples[start : min(start + size, n)]
+        for n in (settings.n_trained(run[-1]) for run in settings.runs(snapshots))
+        for start in range(0, n, size)
     ] * settings.epochs
     if head in OBJECTIVES:
         batches = [OBJECTIVES[head].pairs(part) for part in parts]

@@ -20,11 +20,13 @@ import cohere
 import httpx2 as httpx
 import numpy as np
 import pytest
+import schemathesis
 from conftest import nats, tiny_tokenizer
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 import likra
 from likra import Likra, LikraError
@@ -471,6 +473,27 @@ def test_no_request_makes_the_server_fail(client, asked):
     response = client.post(path, content=body, headers={"Content-Type": "application/json"})
     assert response.status_code in {200, 400, 422}
     assert response.status_code == 200 or is_error(response)
+
+
+def test_the_server_keeps_to_its_openapi_document(served):
+    """No 5xx, and each answer has a status, a content type and a form that the document names.
+
+    That the model can score a text is more than the document says: such requests may be refused.
+    """
+    app = create_app(served, Settings(api_key="a-key"))
+    for described in schemathesis.openapi.from_asgi("/openapi.json", app).get_all_operations():
+
+        @settings(
+            max_examples=20,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(described.ok().as_strategy())
+        def keeps_to_it(case):
+            case.call_and_validate(headers=KEY, excluded_checks=[positive_data_acceptance])
+
+        keeps_to_it()
 
 
 # --------------------------------------------------------------------------------------------

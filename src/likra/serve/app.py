@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from logging import WARNING
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.security import HTTPBearer
 
@@ -70,12 +70,13 @@ def create_app(served: Served, settings: Settings) -> FastAPI:
         docs_url=None,  # both load their scripts from a public server
         redoc_url=None,
         responses=ERRORS,
-        dependencies=[Depends(HTTPBearer(auto_error=False))],  # described only: the gate checks it
     )
+    # Of the key this is the description alone: the gate checks it.
+    needs_key = [] if settings.api_key is None else [Depends(HTTPBearer(auto_error=False))]
     app.state.server = Server(settings, batcher, metrics)
-    app.include_router(rerank.router)
+    app.include_router(rerank.router, dependencies=needs_key)
     app.include_router(page.router)
-    _add_routes(app)
+    _add_routes(app, needs_key)
     add_handlers(app)
     app.add_middleware(Gate, settings=settings, metrics=metrics)
     if settings.origins:
@@ -85,12 +86,13 @@ def create_app(served: Served, settings: Settings) -> FastAPI:
     return app
 
 
-def _add_routes(app: FastAPI) -> None:
-    app.post("/v1/rank", summary="Rank candidates")(_rank)
-    app.post("/v1/explain", summary="Explain an answer")(_explain)
-    app.post("/v1/generate", summary="Write an answer")(_generate)
-    app.get("/v1/models", summary="The model that is served")(_models)
-    app.post(
+def _add_routes(app: FastAPI, needs_key: list[Any]) -> None:
+    keyed = APIRouter(dependencies=needs_key)
+    keyed.post("/v1/rank", summary="Rank candidates")(_rank)
+    keyed.post("/v1/explain", summary="Explain an answer")(_explain)
+    keyed.post("/v1/generate", summary="Write an answer")(_generate)
+    keyed.get("/v1/models", summary="The model that is served")(_models)
+    keyed.post(
         "/v1/models/reload",
         summary="Load the model's folder again",
         responses={
@@ -98,8 +100,9 @@ def _add_routes(app: FastAPI) -> None:
             409: {"model": forms.ErrorAnswer, "description": "The old model serves on."},
         },
     )(_reload)
+    keyed.get("/metrics", summary="Counters for Prometheus", response_class=Response)(_metrics)
+    app.include_router(keyed)
     app.get("/health", summary="Whether requests are answered")(_health)
-    app.get("/metrics", summary="Counters for Prometheus", response_class=Response)(_metrics)
 
 
 async def _rank(request: Request, body: forms.RankRequest) -> forms.RankAnswer:

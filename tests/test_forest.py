@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import MistralConfig, MistralForCausalLM
 
+from likra.engine import attention, packing
 from likra.engine import logprobs as engine
-from likra.engine import packing
 from likra.engine.logprobs import answer_logprobs, token_logprobs
 from likra.engine.packing import PADDING, batch_indices, build_forest, build_padded
 from likra.engine.tokens import TokenPair
@@ -53,6 +53,14 @@ def one_by_one(model, pairs: list[TokenPair]) -> torch.Tensor:
     return torch.stack(sums)
 
 
+@pytest.fixture(params=[attention.BLOCK, 7], ids=["whole", "in blocks"])
+def block(request, monkeypatch) -> int:
+    """Tokens of a block of attention; the forests here are smaller than one, and larger than 7."""
+    monkeypatch.setattr(attention, "BLOCK", request.param)
+    return request.param
+
+
+@pytest.mark.usefixtures("block")
 @pytest.mark.parametrize("kind", BRANCHING)
 def test_forest_equals_plain_equals_one_pair_at_a_time(kind):
     model, pairs = tiny_model(kind), random_pairs()
@@ -63,6 +71,7 @@ def test_forest_equals_plain_equals_one_pair_at_a_time(kind):
         assert together.tolist() == nats(single)
 
 
+@pytest.mark.usefixtures("block")
 @pytest.mark.parametrize("kind", BRANCHING)
 @pytest.mark.parametrize("layout", ["forest", "padded"])
 @pytest.mark.parametrize("budget", [1, 40, 10_000])
@@ -111,6 +120,7 @@ def test_token_logprobs_of_a_uniform_model():
         assert torch.allclose(token_logprobs(model, batch), expected, atol=1e-6)
 
 
+@pytest.mark.usefixtures("block")
 def test_gradients_agree():
     pairs = random_pairs(2, 2)
     gradients = []
@@ -120,6 +130,52 @@ def test_gradients_agree():
         gradients.append(model.model.layers[0].mlp.up_proj.weight.grad)
     assert gradients[0].abs().max() > 0.1
     assert torch.allclose(*gradients, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", BRANCHING)
+def test_every_layer_attends_in_blocks_and_the_model_is_as_before(kind, monkeypatch):
+    calls = []
+    plain = attention.sdpa_attention_forward
+
+    def counting(module, query, key, *arguments, **settings):
+        calls.append((query.shape[2], key.shape[2]))
+        return plain(module, query, key, *arguments, **settings)
+
+    monkeypatch.setattr(attention, "BLOCK", 7)
+    monkeypatch.setattr(attention, "sdpa_attention_forward", counting)
+    model, forest = tiny_model(kind), build_forest(random_pairs())
+    answer_logprobs(model, forest)
+    blocks = attention.Blocks.of(forest, 7)
+    expected = [len(keys) for keys in blocks.keys] * model.config.num_hidden_layers
+    assert [n_keys for _, n_keys in calls] == expected
+    assert sum(q * k for q, k in calls) < len(forest.end) ** 2 * model.config.num_hidden_layers / 2
+    assert model.config._attn_implementation == "sdpa"
+    calls.clear()
+    answer_logprobs(model, build_padded(random_pairs()))
+    assert not calls
+
+
+def test_a_pass_that_fails_leaves_the_model_as_it_was(monkeypatch):
+    monkeypatch.setattr(attention, "BLOCK", 7)
+    model, forest = tiny_model("llama"), build_forest(random_pairs())
+    monkeypatch.setattr(model.model.layers[1], "forward", None)
+    with pytest.raises(TypeError):
+        answer_logprobs(model, forest)
+    assert model.config._attn_implementation == "sdpa"
+
+
+@given(pair_lists, st.integers(1, 9))
+def test_blocks_hold_all_that_their_nodes_attend_to(pairs, size):
+    forest = build_forest(pairs)
+    blocks = attention.Blocks.of(forest, size)
+    nodes = range(len(forest.end))
+    assert [node for rows in blocks.queries for node in nodes[rows]] == list(nodes)
+    for rows, keys in zip(blocks.queries, blocks.keys, strict=True):
+        own = set(nodes[rows])
+        assert 1 <= len(own) <= size
+        ancestors = {j for i in own for j in nodes if j <= i < forest.end[j]}
+        assert set(keys.tolist()) == ancestors | own
+        assert keys.tolist() == sorted(set(keys.tolist()))
 
 
 def test_a_forest_by_hand():

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from likra.engine.attention import blockwise
 from likra.engine.packing import PADDING, Batch, Forest, Padded
 
 FULL, SLIDING = "full_attention", "sliding_attention"
@@ -102,17 +103,18 @@ def _logits(model: PreTrainedModel, batch: Batch, copies: int = 1) -> Tensor:
         logits = output.logits.float()
         return logits.view(copies, -1, logits.shape[-1])
     masks = attention_masks(model, batch)
-    output = model(
-        input_ids=batch.input_ids.expand(copies, -1),
-        position_ids=batch.depth.expand(copies, -1),
-        attention_mask=(
-            {kind: mask.expand(copies, -1, -1, -1) for kind, mask in masks.items()}
-            if isinstance(masks, dict)
-            else masks.expand(copies, -1, -1, -1)
-        ),
-        logits_to_keep=batch.logit_positions,
-        use_cache=False,
-    )
+    with blockwise(model, batch):
+        output = model(
+            input_ids=batch.input_ids.expand(copies, -1),
+            position_ids=batch.depth.expand(copies, -1),
+            attention_mask=(
+                {kind: mask.expand(copies, -1, -1, -1) for kind, mask in masks.items()}
+                if isinstance(masks, dict)
+                else masks.expand(copies, -1, -1, -1)
+            ),
+            logits_to_keep=batch.logit_positions,
+            use_cache=False,
+        )
     return output.logits.float()
 
 

@@ -17,9 +17,9 @@ from torch.nn.utils.rnn import pad_sequence
 from likra.engine.tokens import TokenPair
 
 PADDING = -100  # in the place of an answer token
-# Tokens of one forward pass. On a CPU a short sequence keeps the attention matrix in cache; a GPU
-# wants more work at once; its number is a guess that no benchmark here has measured.
-BUDGET = {"cpu": 512, "cuda": 8192}
+# Tokens of one forward pass. That of the CPU is measured by `python -m benchmarks.attention`; a GPU
+# wants more work at once, and its number is a guess that no benchmark here has measured.
+BUDGET = {"cpu": 1024, "cuda": 8192}
 
 
 def token_budget(device: str) -> int:

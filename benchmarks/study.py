@@ -22,10 +22,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from peft import PeftModel
 
 from benchmarks import common
-from likra import BaseModel, Question, Study, encode_questions, open_model, run_study, train_heads
+from likra import (
+    BaseModel,
+    Head,
+    Question,
+    Study,
+    encode_questions,
+    open_model,
+    run_study,
+    train_heads,
+)
 from likra.engine.products import float32_products
 from likra.scores.ratio import MODES as FORMULAS
 from likra.study.config import parse_study
@@ -88,16 +96,10 @@ class PaperCode:
     def _logprobs(self, head: str, n: int) -> np.ndarray:
         pairs = encode_questions(self.base, self.questions)
         padding = self.base.tokenizer.eos_token_id
-        if head == "base":
-            return common.padded_logprobs(self.base.model, padding, pairs, self.batch_size)
-        (folder,) = self.heads.glob(f"{head}/seed=0/**/n={n}")
-        model = PeftModel.from_pretrained(self.base.model, str(folder))
-        try:
-            model.eval()
+        folders = [None] if head == "base" else self.heads.glob(f"{head}/seed=0/**/n={n}")
+        (folder,) = folders
+        with Head(self.base, folder).on() as model:  # read from the disk each time
             return common.padded_logprobs(model, padding, pairs, self.batch_size)
-        finally:
-            model.unload()
-            del self.base.model.peft_config  # else the next head would seem a second adapter
 
 
 def likra_seconds(study: Study, trained: Path, scratch: Path) -> tuple[float, pd.DataFrame]:

@@ -17,8 +17,6 @@ from unittest.mock import patch
 
 import numpy as np
 
-from benchmarks import common
-
 COMMANDS = {
     "python -c pass": ["-c", "pass"],
     "import likra": ["-c", "import likra"],
@@ -79,12 +77,13 @@ def show_stages() -> None:
     seconds = dict.fromkeys(STAGES, 0.0)
     start = time.perf_counter()
     from likra.cli.terminal import quiet
+    from likra.progress import hidden
     from likra.report.results import run_study
     from likra.study.config import read_study
 
     quiet()
     imported = time.perf_counter() - start
-    with TemporaryDirectory(prefix="likra-benchmark-") as folder, ExitStack() as stack:
+    with TemporaryDirectory(prefix="likra-benchmark-") as folder, hidden(), ExitStack() as stack:
         for name, place in STAGES.items():
             stack.enter_context(timed(name, place, seconds))
         study = read_study("pocket")
@@ -101,7 +100,7 @@ def show_stages() -> None:
 def main() -> None:
     """Parse the arguments and measure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.startup", description=__doc__)
-    parser.add_argument("--repeats", type=common.positive, default=5, help="of every command")
+    parser.add_argument("--repeats", type=int, default=5, help="of every command")
     arguments = parser.parse_args()
     show_commands(arguments.repeats)
     show_stages()

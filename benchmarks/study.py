@@ -13,6 +13,7 @@ their mean time counts for all.
 import argparse
 import shutil
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -35,6 +36,7 @@ from likra import (
     train_heads,
 )
 from likra.engine.products import float32_products
+from likra.progress import hidden
 from likra.scores.ratio import MODES as FORMULAS
 from likra.study.config import parse_study
 from likra.study.prepare import prepare
@@ -217,7 +219,8 @@ def main() -> None:
         "num_fewshot": arguments.shots,
         "dtype": "float32",
     }
-    with TemporaryDirectory(prefix="likra-benchmark-") as scratch, float32_products():
+    warnings.simplefilter("ignore")
+    with TemporaryDirectory(prefix="likra-benchmark-") as scratch, float32_products(), hidden():
         if arguments.small:
             own = {"model": "pocket", **SMALL}
             compare(parse_study(settings | own), Path(scratch), arguments)

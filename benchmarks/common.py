@@ -5,7 +5,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,8 @@ from likra.data.harness import open_card
 from likra.data.rendering import Rendering
 from likra.engine.packing import Forest
 from likra.engine.products import onednn_is_exact
+from likra.engine.tokens import TokenPair
+from likra.heads.base import open_tokenizer, probe
 
 TOKENIZER, ARC = Path("models/gpt2-tokenizer"), Path("data/ai2_arc")
 CONTEXT = 4096  # tokens; 25 examples take about 1000
@@ -91,6 +93,35 @@ def arc_questions(
     return task.questions(split, num_fewshot, Rendering(fewshot))
 
 
+def synthetic_base(vocabulary: int) -> BaseModel:
+    """A small Llama-shaped model with random weights; its tokenizer is another's."""
+    set_seed(SEED)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=64,
+        intermediate_size=192,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+    )
+    model = LlamaForCausalLM(config).eval().requires_grad_(False)
+    return probe(BaseModel("synthetic", model, open_tokenizer(), CONTEXT))
+
+
+def synthetic_pairs(
+    n_questions: int, n_choices: int, n_tokens: int, vocabulary: int
+) -> list[TokenPair]:
+    """Questions of random tokens, each with choices of four tokens."""
+    draw = np.random.default_rng(SEED)
+    pairs = []
+    for _ in range(n_questions):
+        prompt = draw.integers(vocabulary, size=n_tokens).tolist()
+        answers = draw.integers(vocabulary, size=(n_choices, 4)).tolist()
+        pairs += [TokenPair(prompt, answer) for answer in answers]
+    return pairs
+
+
 # --------------------------------------------------------------------------------------------
 # Timing
 
@@ -146,6 +177,28 @@ def causal_logits(
     )
     logits: Tensor = output.logits
     return logits
+
+
+def padded_logprobs(
+    model: PreTrainedModel | PeftModel, padding: int, pairs: Sequence[TokenPair], batch_size: int
+) -> np.ndarray:
+    """[pairs]: right-padded rows, the longest first, and the log-softmax of all places."""
+    order = sorted(range(len(pairs)), key=lambda index: -len(pairs[index].tokens))
+    values = np.zeros(len(pairs))
+    for start in range(0, len(order), batch_size):
+        own = order[start : start + batch_size]
+        rows = [torch.tensor(pairs[index].context + pairs[index].continuation) for index in own]
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)
+        lengths = torch.tensor([[len(row)] for row in rows])
+        place = torch.arange(ids.shape[1])
+        with torch.inference_mode():
+            logits = model(input_ids=ids, attention_mask=(place < lengths).long()).logits
+            logprobs = logits[:, :-1].float().log_softmax(-1)
+            chosen = logprobs.gather(-1, ids[:, 1:, None])[..., 0]
+        starts = torch.tensor([[len(pairs[index].context)] for index in own])
+        scored = (place[1:] >= starts) & (place[1:] < lengths)
+        values[own] = (chosen * scored).sum(-1).numpy()
+    return values
 
 
 # --------------------------------------------------------------------------------------------

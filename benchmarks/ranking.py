@@ -9,7 +9,6 @@ Speed does not depend on what the heads have learned: their weights are random.
 
 import argparse
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,7 +20,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from benchmarks import common
 from likra import BaseModel, Head, Likra, LoraSettings, encode_questions, open_model, score
 from likra.engine.products import float32_products, onednn_is_exact
-from likra.engine.tokens import TokenPair
 from likra.heads.base import source_of
 from likra.heads.lora import fresh_head, save_head
 from likra.questions import Question
@@ -112,32 +110,11 @@ def peft_side(name: str, folder: Path, model: Likra, asked: Asked, batch_size: i
         values = {}
         for adapter in NAMES:
             both.set_adapter(adapter)
-            values[adapter] = _padded_logprobs(both, tokenizer.pad_token_id, pairs, batch_size)
+            padding = tokenizer.pad_token_id
+            values[adapter] = common.padded_logprobs(both, padding, pairs, batch_size)
         return np.asarray(values[NAMES[0]] - values[NAMES[1]])
 
     return run
-
-
-def _padded_logprobs(
-    model: PeftModel, padding: int, pairs: Sequence[TokenPair], batch_size: int
-) -> np.ndarray:
-    """[pairs]: right-padded rows, the longest first, and the log-softmax of all places."""
-    order = sorted(range(len(pairs)), key=lambda index: -len(pairs[index].tokens))
-    values = np.zeros(len(pairs))
-    for start in range(0, len(order), batch_size):
-        own = order[start : start + batch_size]
-        rows = [torch.tensor(pairs[index].context + pairs[index].continuation) for index in own]
-        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)
-        lengths = torch.tensor([[len(row)] for row in rows])
-        place = torch.arange(ids.shape[1])
-        with torch.inference_mode():
-            logits = model(input_ids=ids, attention_mask=(place < lengths).long()).logits
-            logprobs = logits[:, :-1].float().log_softmax(-1)
-            chosen = logprobs.gather(-1, ids[:, 1:, None])[..., 0]
-        starts = torch.tensor([[len(pairs[index].context)] for index in own])
-        scored = (place[1:] >= starts) & (place[1:] < lengths)
-        values[own] = (chosen * scored).sum(-1).numpy()
-    return values
 
 
 def best_batch_size(name: str, folder: Path, model: Likra, asked: Asked) -> int:

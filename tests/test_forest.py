@@ -1,6 +1,7 @@
 """Forest = plain layout = one pair at a time, and the laws of the packing."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -283,18 +284,55 @@ def test_a_broken_mask_is_found_when_the_first_pairs_leave_the_window(monkeypatc
 
 def test_a_good_mask_is_checked_once(monkeypatch):
     base, pairs = windowed(), long_pairs(WINDOW + 60)
-    assert checked_layout(base, long_pairs(WINDOW)) is base
-    checked = checked_layout(base, pairs)
-    assert (checked.layout, checked.probed_to) == ("forest", WINDOW + 60)
-    monkeypatch.setattr(opening, "_compared", lambda *_: pytest.fail("checked again"))
-    assert checked_layout(checked, pairs) is checked
-    assert score(Head(checked), pairs).logprobs == nats(one_by_one(base.model, pairs))
+    assert checked_layout(base, pairs) is base
+    assert base.compared.pair == WINDOW + 60
+    monkeypatch.setattr(opening, "compare_layouts", lambda *_: pytest.fail("checked again"))
+    assert checked_layout(base, pairs) is base
+    assert checked_layout(base, pairs[:1]) is base
+    assert score(Head(base), pairs).logprobs == nats(one_by_one(base.model, pairs))
 
 
-def test_a_window_that_the_probe_left_needs_no_check():
-    base = probe(BaseModel("mistral", tiny_model("mistral-window"), None, 128))
-    assert checked_layout(base, random_pairs()) is base
-    assert checked_layout(tiny_base("llama"), random_pairs()).probed_to == 0  # no window at all
+# --------------------------------------------------------------------------------------------
+# Packs larger than any before
+
+
+def test_a_fault_of_large_packs_alone_is_found_and_said_once(monkeypatch, caplog):
+    masks = engine.attention_masks
+
+    def broken(model, batch):
+        """Of more than 100 nodes, each sees all before it."""
+        everything = torch.full_like(batch.end, len(batch.end))
+        return masks(model, replace(batch, end=everything) if len(batch.end) > 100 else batch)
+
+    monkeypatch.setattr(engine, "attention_masks", broken)
+    base, pairs = probe(BaseModel("llama", tiny_model("llama"), None, 128)), random_pairs(12)
+    assert base.layout == "forest"
+    expected = one_by_one(base.model, pairs)
+    for _ in range(2):
+        assert score(Head(base), pairs).logprobs == nats(expected)
+    (record,) = caplog.records
+    assert "'llama' uses the padded layout" in record.getMessage()
+    wrong = answer_logprobs(base.model, base.batch(pairs))
+    assert (wrong - expected).abs().max() > 0.1  # nats: there was something to find
+
+
+def test_larger_packs_are_compared_again_when_they_have_doubled(monkeypatch):
+    """From 10 answers to 400 that is some five times, and not 400."""
+    base, compared = tiny_base("llama"), []
+    real = opening.compare_layouts
+
+    def counting(model, pairs, rows):
+        assert len(rows) <= 4
+        compared.append(sum(len(pair.tokens) for pair in pairs))
+        return real(model, pairs, rows)
+
+    monkeypatch.setattr(opening, "compare_layouts", counting)
+    pairs = [TokenPair([1], [2 + number % 90, 3]) for number in range(400)]
+    for count in range(10, 400):
+        assert checked_layout(base, pairs[:count]) is base
+    assert 2 <= len(compared) <= 6
+    assert compared == sorted(compared)
+    assert compared[-1] >= 256  # half of what a pack holds
 
 
 # --------------------------------------------------------------------------------------------

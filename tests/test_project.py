@@ -29,6 +29,7 @@ LAYERS = [
     "model",
     "integrations",
     "serve",
+    "doctor",
     "cli",
     "__main__",
 ]

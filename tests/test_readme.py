@@ -44,6 +44,7 @@ NOT_HERE = {
     "likra fit answers.jsonl": "half a minute more: the fits of pocket and capitals.csv are run",
     "likra fit quiz.jsonl": "the same",
     "likra serve": "a server, which does not end by itself",
+    "likra doctor": "half a minute: test_doctor.py runs it",
 }
 WORK = (
     "report.results.run_study",
@@ -53,6 +54,7 @@ WORK = (
     "integrations.lm_eval_run._execute",
     "model.likra.Likra.fit",
     "serve.run.serve",
+    "doctor.examine.examine",
 )
 INSTALLING = ("python3 -m venv ", ". .venv/bin/activate")
 FORMULA = "score(answer) = "

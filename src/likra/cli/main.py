@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from likra.cli.doctor import doctor
 from likra.cli.evaluate import evaluate
 from likra.cli.generate import generate
 from likra.cli.model import card, explain, fit, push, rank
@@ -48,6 +49,7 @@ app.command(
 )(evaluate)
 app.add_typer(tasks_app, name="tasks")
 app.command(short_help=_first_line(negatives))(negatives)
+app.command(short_help=_first_line(doctor))(doctor)
 
 
 @app.callback(invoke_without_command=True)

@@ -4,10 +4,9 @@ import difflib
 import hashlib
 import json
 import logging
-import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,13 +20,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from likra.engine.logprobs import answer_logprobs, sliding_window
 from likra.engine.packing import LAYOUTS, Batch, Packed, moved, pack, token_budget
-from likra.engine.products import float32_products
 from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
 from likra.heads.checkpoint import load_complete
 from likra.heads.gguf import SMOLLM2, gguf_file, plain_folder
+from likra.heads.layout import EVERYTHING, Compared, compare_layouts, new_kind, probe_pairs, spread
 from likra.heads.quantized import FOUR_BIT, compute_exactly, computes_in, four_bit
 from likra.hub import reading, reason
 
@@ -36,7 +34,6 @@ POCKET = Path(__file__).parent.parent / "pocket" / "model"
 # their number the order of sums changes. With one, scores are the same on any number of cores.
 ONE_THREAD_BELOW = 10_000_000  # parameters
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-MAX_PROBE = 256  # a longer window is left only when pairs that long come: see `checked_layout`
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +49,7 @@ class BaseModel:
         max_length: its context, in tokens.
         layout: "forest", or "padded" where the model cannot branch.
         layout_reason: how that was decided, in words for the user.
-        probed_to: tokens of the longest pair that both layouts were compared on.
+        compared: what both layouts were compared on so far.
 
     """
 
@@ -62,7 +59,7 @@ class BaseModel:
     max_length: int
     layout: str = "padded"
     layout_reason: str = "not probed"
-    probed_to: int = 0
+    compared: Compared = field(default_factory=Compared, repr=False, compare=False)
 
     @property
     def device(self) -> torch.device:
@@ -125,8 +122,7 @@ def open_model(
     model.eval()
     base = BaseModel(name, model, tokenizer, _max_length(model, tokenizer))
     if layout is not None:
-        reason = "as requested"
-        return replace(base, layout=layout, layout_reason=reason, probed_to=base.max_length)
+        return replace(base, layout=layout, layout_reason="as requested", compared=EVERYTHING)
     return probe(base)
 
 
@@ -251,68 +247,36 @@ def _max_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> i
 
 def probe(base: BaseModel) -> BaseModel:
     """Score fixed pairs in both layouts; the forest is used only where they agree."""
-    return _compared(base, _probe_pairs(base))
+    pairs = probe_pairs(base.model, base.max_length)
+    found = compare_layouts(base.model, pairs, range(len(pairs)))
+    compared = Compared()
+    compared.add(pairs)
+    return replace(
+        base,
+        layout="forest" if found.holds else "padded",
+        layout_reason=f"probe of {compared.pair} tokens: {found.words}",
+        compared=compared,
+    )
 
 
 def checked_layout(base: BaseModel, pairs: Sequence[TokenPair]) -> BaseModel:
-    """The base, probed again where pairs leave a window of attention that no probe has left before.
+    """The base, with the padded layout if these pairs show that its forest is not exact.
 
-    The probe's own pairs leave a sliding window of up to `MAX_PROBE` tokens. With a longer one, or
-    attention in chunks, the longest of the pairs is scored in both layouts, beside another answer
-    to its prompt. The base returned remembers the length probed; it has the padded layout where
-    the two differed.
+    The layouts are compared again on pairs of a new kind (`likra.heads.layout.new_kind`), and the
+    model remembers the outcome. The fall-back is said once.
     """
-    config = base.model.config.get_text_config()
-    window = sliding_window(config) or getattr(config, "attention_chunk_size", None)
-    if base.layout != "forest" or window is None or base.probed_to > window or not pairs:
+    if base.layout != "forest" or not pairs:
         return base
-    longest = max(pairs, key=lambda pair: len(pair.tokens))
-    if len(longest.tokens) <= window:
+    compared = base.compared
+    if compared.fault is None and (sample := new_kind(base.model, compared, pairs)):
+        found = compare_layouts(base.model, sample, spread(len(sample)))
+        compared.add(sample)
+        if not found.holds:
+            compared.fault = f"probe of {compared.pair} tokens: {found.words}"
+            logger.warning("'%s' uses the padded layout: %s", base.name, compared.fault)
+    if compared.fault is None:
         return base
-    other = [(token + 1) % config.vocab_size for token in longest.continuation]
-    checked = _compared(base, [longest, replace(longest, continuation=other)])
-    if checked.layout != base.layout:
-        logger.warning("'%s' uses the padded layout: %s", base.name, checked.layout_reason)
-    return checked
-
-
-def _compared(base: BaseModel, pairs: Sequence[TokenPair]) -> BaseModel:
-    """The base with the forest if it scores the pairs as the padded layout does.
-
-    They must agree to 1e-4 nats in float32, and a millionth of longer sums; in half precision,
-    where even two batch sizes of one layout differ, to 0.1 nats per answer token. Attention across
-    branches is off by far more.
-    """
-    probed_to = max(len(pair.tokens) for pair in pairs)
-    with torch.no_grad(), float32_products():
-        plain = answer_logprobs(base.model, base.batch(pairs, "padded"))
-        try:
-            forest = answer_logprobs(base.model, base.batch(pairs, "forest"))
-        except Exception as error:  # a model that takes no such mask may fail in any way
-            reason = f"the model cannot take a branching mask ({type(error).__name__})"
-            return replace(base, layout="padded", layout_reason=reason, probed_to=probed_to)
-    difference = float((plain - forest).abs().max())
-    tolerance = 1e-4 + 1e-6 * float(plain.abs().max())
-    if base.model.dtype != torch.float32:
-        tolerance = 0.1 * max(len(pair.continuation) for pair in pairs)
-    layout = "padded"
-    reason = f"the model's attention cannot branch (scores differ by {difference:.2g} nats)"
-    if difference <= tolerance:
-        layout = "forest"
-        reason = f"same scores as the padded layout (largest difference {difference:.1g} nats)"
-    reason = f"probe of {probed_to} tokens: {reason}"
-    return replace(base, layout=layout, layout_reason=reason, probed_to=probed_to)
-
-
-def _probe_pairs(base: BaseModel) -> list[TokenPair]:
-    """Two prompts with three answers each, long enough to leave a short sliding window."""
-    config = base.model.config.get_text_config()
-    window = sliding_window(config) or 0
-    length = max(2, min(max(24, window + 8 if window <= MAX_PROBE else 24), base.max_length - 8))
-    draw = random.Random(0)
-    vocabulary = range(config.vocab_size)
-    prompts = [draw.choices(vocabulary, k=n) for n in (length, max(2, length // 2))]
-    return [TokenPair(p, draw.choices(vocabulary, k=4)) for p in prompts for _ in range(3)]
+    return replace(base, layout="padded", layout_reason=compared.fault)
 
 
 def fingerprint(base: BaseModel) -> str:

@@ -14,8 +14,9 @@ from likra.questions import Choice, Question, check_question
 from likra.text import common_length, one_line
 
 if TYPE_CHECKING:
-    from jinja2.sandbox import SandboxedEnvironment
     from lm_eval.api.task import ConfigurableTask
+
+    from likra.data.sandbox import Sandbox
 
 Config = dict[str, Any]  # what the harness's ``ConfigurableTask`` takes
 Document = dict[str, Any]
@@ -38,14 +39,14 @@ def sandboxed_templates() -> Iterator[None]:
 
 
 @functools.cache
-def _sandbox() -> "SandboxedEnvironment":
+def _sandbox() -> "Sandbox":
     """The harness's environment, sandboxed."""
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import SandboxedEnvironment
     from lm_eval.utils import regex_replace
 
-    sandbox = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
-    sandbox.filters["regex_replace"] = regex_replace
+    from likra.data.sandbox import Sandbox
+
+    sandbox = Sandbox()
+    sandbox.add_filter("regex_replace", regex_replace)
     compiled: Any = functools.lru_cache(1024)(sandbox.from_string)
     sandbox.from_string = compiled  # type: ignore[method-assign]
     return sandbox

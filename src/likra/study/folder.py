@@ -13,6 +13,7 @@ import yaml
 
 from likra.atomic import write_text
 from likra.errors import LikraError
+from likra.plain_yaml import parse_yaml
 from likra.scores.table import HeadKey, file_name
 from likra.study.config import Study, parse_study
 
@@ -150,10 +151,7 @@ def read_about(folder: Path) -> dict[str, Any]:
     path = folder / "study.yaml"
     if not path.is_file():
         raise LikraError(f"no run in '{folder}': there is no study.yaml")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LikraError(f"cannot read '{path}': {type(error).__name__}") from error
+    content = parse_yaml(path.read_bytes(), f"'{path}'")
     if not isinstance(content, dict) or not isinstance(content.get("study"), dict):
         raise LikraError(f"cannot read '{path}': it has no settings under 'study'")
     return content

@@ -131,6 +131,9 @@ def render(
         stem = _stem(part, document, texts)
     except Exception as error:  # a card's template may raise anything at all
         raise LikraError(f"{where}: the card does not fit the data ({one_line(error)})") from error
+    if not all(isinstance(text, str | int | float) for text in texts):
+        raise LikraError(f"{where}: the card's doc_to_choice gives what is no list of texts")
+    texts = list(map(str, texts))
     golds = _gold_indices(gold, texts, where)
     choices = tuple(
         Choice(request.args[0], request.args[1], text, is_right=number in golds)

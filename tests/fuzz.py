@@ -345,7 +345,7 @@ KEYS = sorted({*STUDY, "lora.r", "training.epochs", "data", "train_task", "dtype
 @st.composite
 def of_options(draw: st.DrawFn) -> Case:
     files = {"rows.jsonl": as_jsonl(CHOICE_ROWS)} | model_files()
-    value = draw(TEXTS | VALUES.map(lambda value: json.dumps(value)))
+    value = draw(TEXTS | VALUES.map(json.dumps))
     key = draw(st.sampled_from(KEYS) | st.text(max_size=8))
     commands = [
         ["plan", "rows.jsonl", "--no-calibrate", "--set", f"{key}={value}"],

@@ -57,7 +57,8 @@ def check_card_is_safe(path: str | Path, allow_code: bool = False) -> None:
     Its templates do not count: they are rendered in Jinja's sandbox.
 
     Raises:
-        LikraError: it would; or it is not plain YAML, or a file that it includes is missing.
+        LikraError: it would; or it is not plain YAML, or a file that it includes is missing or
+            outside its folder.
 
     """
     if allow_code or Path(path).resolve().parent == CARDS.resolve():
@@ -313,7 +314,13 @@ def _code_in(config: dict[str, Any], path: Path, seen: set[Path]) -> Iterator[st
     yield from map("metric: {}".format, _foreign_metrics(config))
     included = config.get("include") or []
     for file in included if isinstance(included, list) else [included]:
-        yield from _code_in_file(path.parent / str(file), seen)
+        target = path.parent / str(file)
+        if not target.resolve().is_relative_to(path.parent):
+            raise LikraError(
+                f"task card '{path}' includes '{file}', which lies outside its folder: pass "
+                "--allow-code if you trust it"
+            )
+        yield from _code_in_file(target, seen)
     members = config.get("task")
     for member in members if isinstance(members, list) else []:
         if isinstance(member, dict):

@@ -161,6 +161,7 @@ def test_the_steps_are_those_of_one_text():
     [
         ("dataset_kwargs", 5, "should be a mapping"),
         ("dataset_kwargs", {"data_files": {"test": [5]}}, "should be a path"),
+        ("dataset_kwargs", {"data_files": {"test": ["rows.jsonl", None]}}, "should be a path"),
         ("metadata", ["x"], "should be a mapping"),
         ("metadata", {"splits": {"train": "x"}}, "'metadata.splits.train'"),
         ("metadata", {"distractors": -1}, "'metadata.distractors'"),

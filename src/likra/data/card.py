@@ -112,7 +112,7 @@ class _Arguments(BaseModel):
     def _are_paths(cls, value: Any) -> Any:
         named = value.values() if isinstance(value, dict) else [value]
         flat = [path for own in named for path in (own if isinstance(own, list) else [own])]
-        if not all(isinstance(path, str | None) for path in flat):
+        if value is not None and not all(isinstance(path, str) for path in flat):
             raise ValueError("should be a path, a list of paths, or these by split")
         return value
 

@@ -2,13 +2,14 @@
 # make real  the same on a real language model and real questions, both from Python packages
 # make test  everything that is checked: style, types, tests (also that the site has no broken link)
 # make docs  the documentation site, in site/; to read it: python3 -m http.server -d site
+# make audit  known vulnerabilities of the exact versions (needs a network), and secrets in the repository
 # Each creates the virtual environment .venv and installs what is missing.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run real test lint types tests docs clean
+.PHONY: run real test lint types tests docs audit clean
 
 run: $(VENV)/.installed
 	$(BIN)/likra run pocket
@@ -32,6 +33,14 @@ tests: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
+# In an environment of its own, so that it audits what is used and not itself.
+audit:
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/pip install --quiet pip-audit==2.10.1 detect-secrets==1.5.0
+	git ls-files -z -- '*.py' '*.md' '*.toml' '*.yaml' '*.js' | \
+	  xargs -0 $(VENV)-audit/bin/detect-secrets-hook --no-verify --exclude-files 'tests/test_serve'
+	$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
+
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
@@ -53,4 +62,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs site
+	rm -rf $(VENV) $(VENV)-audit runs site

@@ -16,6 +16,7 @@ LAYERS = [
     "errors",
     "text",
     "atomic",
+    "plain_yaml",
     "progress",
     "hub",
     "questions",

@@ -148,7 +148,7 @@ def test_an_unknown_task(name, words):
             "cannot open the data",
         ),
         ("[{metric: acc, aggregation: mean, higher_is_better: true}]", "7", "cannot open the data"),
-        ("data_files: {train: train.jsonl, test: test.jsonl}", "[]", "cannot open the data"),
+        ("data_files: {train: train.jsonl, test: test.jsonl}", "[]", "should be a mapping"),
     ],
 )
 def test_a_bad_card(card, old, new, words):

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from typing import Protocol
 
-from likra.text import duration
+from likra.text import duration, printable
 
 MINUTE = 60.0  # seconds between two lines about one piece of work, at least
 SHORT = 10.0  # seconds; of shorter work a log holds nothing
@@ -122,7 +122,7 @@ class Event:
 
 def emit(event: Event) -> None:
     """Write an event's line on stderr."""
-    line = event.as_json() if _format.get() is LogFormat.JSON else event.as_text()
+    line = event.as_json() if _format.get() is LogFormat.JSON else printable(event.as_text())
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from likra.errors import LikraError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Choice:
     """One candidate answer, as a language model sees it.
 
@@ -21,7 +21,7 @@ class Choice:
     is_right: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Question:
     """A question with its candidate answers, in the order of their indices everywhere.
 

@@ -5,6 +5,8 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
+from likra.errors import LikraError
+
 
 def normalised(text: str) -> str:
     """The words in lower case, numbers and signs of arithmetic; all other punctuation is dropped.
@@ -52,7 +54,8 @@ def one_line(error: BaseException) -> str:
     """The first cause of an error, in one short line."""
     while error.__cause__ is not None:  # datasets wraps it
         error = error.__cause__
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    kind = "" if isinstance(error, LikraError) else f"{type(error).__name__}: "
+    return " ".join(f"{kind}{error}".split())[:300]
 
 
 def duration(seconds: float) -> str:
@@ -61,3 +64,32 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def printable(text: str) -> str:
+    """A text for a terminal: control characters, which could move or colour it, are escaped.
+
+    Line ends and tabs stay. The escapes are JSON's, so what is JSON stays so.
+    """
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def spreadsheet_cell(text: str) -> str:
+    """A text for CSV: what a spreadsheet would compute begins with an apostrophe.
+
+    That is a text that begins with ``=``, ``+``, ``-`` or ``@``, or with a control character, and
+    is no number.
+    """
+    if text[:1] not in _FORMULA:
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
+
+
+_FORMULA = frozenset("=+-@\t\r\n")

@@ -20,6 +20,7 @@ from likra.errors import LikraError
 from likra.progress import Event, emit
 
 CONTINUE = {"fit", "run", "train", "rank", "eval"}  # commands that find what is done
+LONGEST = 2000  # characters of an error
 
 app = typer.Typer(
     name="likra",
@@ -100,7 +101,8 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _fail(message: str) -> NoReturn:
-    emit(Event("error", {"message": " ".join(message.split())}))
+    line = " ".join(message.split())
+    emit(Event("error", {"message": line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."}))
     raise SystemExit(2)
 
 

@@ -139,15 +139,12 @@ def pairs(option: str, text: str) -> Mapping[str, str]:
 
 
 def _set_values(settings: Sequence[str]) -> dict[str, object]:
-    import yaml
+    from likra.plain_yaml import parse_yaml
 
     values = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
             raise LikraError(f"--set takes KEY=VALUE, not '{setting}'")
-        try:
-            values[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise LikraError(f"--set {key}: '{value}' is not a YAML value") from error
+        values[key] = parse_yaml(value, f"--set {key}: '{value:.80}'")
     return values

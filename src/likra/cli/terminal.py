@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from likra.progress import hidden
+from likra.text import printable
 
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM  # exit codes
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 def log(line: str) -> None:
     """Print a line for the user."""
-    typer.echo(line)
+    typer.echo(printable(line))
 
 
 class StoppedError(SystemExit):
@@ -102,7 +103,7 @@ def print_table(
             column, overflow="fold", no_wrap=numbers, justify="right" if numbers else "left"
         )
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(printable, row))
     # people's own texts may look like markup
     Console(width=None if sys.stdout.isatty() else width, markup=False).print(table)
 

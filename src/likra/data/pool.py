@@ -35,13 +35,15 @@ class Answers:
         its answers may be right here, too.
         """
         right = {self._numbers.get(comparable(choice.continuation)) for choice in question.right}
-        left = self._distinct - right
+        left, given = len(self._distinct) - len(self._distinct & right), set[int]()
         stem = self._numbers.get(comparable(question.stem))
         context = (question.right or question.choices)[0].context
         for index in shuffled(len(self.pool), generator):
-            if not left:
+            if len(given) == left:
                 return
             text = self._texts[index]
-            if text in left and self._stems[index] != stem:
-                left.discard(text)
+            if text is None or text in right or text in given:
+                continue
+            if self._stems[index] != stem:
+                given.add(text)
                 yield replace(self.pool[index].right[0], context=context, is_right=False)

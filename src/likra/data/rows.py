@@ -19,6 +19,7 @@ from likra.text import one_line
 READABLE = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 MAX_FIELD = 1_000_000  # characters; more is a missing quote, not an answer
+DEEPEST = 100  # lists and objects in one another
 BATCH = 1024
 
 
@@ -105,7 +106,7 @@ def _parsed(line: bytes, encoding: str) -> dict[str, Any] | BadRowError:
     except json.JSONDecodeError as error:
         return BadRowError("broken JSON", f"{error.msg} at column {error.colno}")
     except RecursionError:
-        return BadRowError("broken JSON", "nested too deeply")
+        return too_deep()
     except BadRowError as error:
         return error
     except ValueError:  # of Python's, who reads no more digits than 4,300
@@ -122,6 +123,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _whole(value: object) -> dict[str, Any] | BadRowError:
+    if is_too_deep(value):
+        return too_deep()
     if not isinstance(value, dict):
         return BadRowError("not a JSON object", f"{value!r:.40}")
     try:
@@ -129,6 +132,26 @@ def _whole(value: object) -> dict[str, Any] | BadRowError:
     except UnicodeEncodeError:
         return BadRowError("broken Unicode", "a lone surrogate escape")
     return value
+
+
+def too_deep() -> BadRowError:
+    """The fault of a row that `is_too_deep`."""
+    return BadRowError("broken JSON", "nested too deeply")
+
+
+def is_too_deep(value: object) -> bool:
+    """Whether lists and objects are nested more than `DEEPEST` deep."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for own in level
+            if isinstance(own, list | dict)
+            for inner in (own.values() if isinstance(own, dict) else own)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _json(path: Path) -> Iterator[Row]:
@@ -215,5 +238,6 @@ def _parquet(path: Path) -> Iterator[Row]:
                 for row in batch.to_pylist():
                     number += 1
                     yield f"row {number}", row
-    except pa.ArrowException as error:
-        raise LikraError(f"cannot read '{path}': {str(error).splitlines()[0]}") from error
+    except (pa.ArrowException, ValueError, OverflowError) as error:  # of a time beyond year 9999
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise LikraError(f"cannot read '{path}' after row {number}: {reason}") from error

@@ -144,12 +144,9 @@ class PromptTemplate:
 
     @cached_property
     def _environment(self) -> "Environment":
-        from jinja2 import StrictUndefined
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
+        from likra.data.sandbox import Sandbox
 
-        return ImmutableSandboxedEnvironment(
-            undefined=StrictUndefined, keep_trailing_newline=True, finalize=_present
-        )
+        return Sandbox(finalize=_present)
 
     @cached_property
     def _template(self) -> "Template":

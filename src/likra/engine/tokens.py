@@ -9,7 +9,7 @@ from likra.errors import LikraError
 from likra.questions import Choice
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TokenPair:
     """A (context, continuation) pair as token ids; only the continuation is scored.
 
@@ -27,9 +27,19 @@ class TokenPair:
 
 
 def prefix_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """What stands before an empty context: BOS, or EOS where the tokenizer has no BOS."""
-    token = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    return int(token)
+    """What stands before an empty context: BOS, or EOS where the tokenizer has no BOS.
+
+    Raises:
+        LikraError: it has neither.
+
+    """
+    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return int(token)
+    raise LikraError(
+        "an answer without a prompt follows BOS or EOS, and the model's tokenizer has neither: "
+        "name one in its tokenizer_config.json"
+    )
 
 
 def encode(
@@ -83,7 +93,7 @@ def encode_texts(
 
 def tokens_of(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Tokenize whole texts; one that begins with the tokenizer's BOS gets no second one."""
-    prefix = str(tokenizer.decode([prefix_token(tokenizer)]))
+    prefix = _opening(tokenizer)
     opened = [bool(prefix) and text.startswith(prefix) for text in texts]
     result: list[list[int]] = [[] for _ in texts]
     for already in (False, True):
@@ -91,9 +101,16 @@ def tokens_of(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[
         if indices:
             some = [texts[index] for index in indices]
             batch = tokenizer(some, verbose=False, add_special_tokens=not already)["input_ids"]
+            known: dict[int, int] = {}  # else each number is an object of its own: 28 bytes
             for index, tokens in zip(indices, batch, strict=True):
-                result[index] = tokens
+                result[index] = [known.setdefault(token, token) for token in tokens]
     return result
+
+
+def _opening(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The text of the token before an empty context; "" where there is none."""
+    has_none = tokenizer.bos_token_id is None and tokenizer.eos_token_id is None
+    return "" if has_none else str(tokenizer.decode([prefix_token(tokenizer)]))
 
 
 def _without_context(tokenizer: PreTrainedTokenizerBase, continuation: str) -> TokenPair:

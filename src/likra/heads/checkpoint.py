@@ -15,7 +15,10 @@ def load_complete(source: str, **options: Any) -> PreTrainedModel:
 
     """
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        source, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        source,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        **{"use_safetensors": True, **options},  # other checkpoints are pickles
     )
     model, info = loaded
     faults = [f"{key} is missing" for key in sorted(info["missing_keys"])]

@@ -214,7 +214,8 @@ def _config(base: BaseModel, settings: LoraSettings) -> LoraConfig:
 def _new(base: BaseModel, settings: LoraSettings) -> PeftModel:
     try:
         return cast(PeftModel, get_peft_model(base.model, _config(base, settings)))
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # the latter where memory does not do
+        _remove_leftovers(base)
         raise LikraError(f"no head fits '{base.name}': {' '.join(str(error).split())}") from error
 
 
@@ -238,8 +239,9 @@ def _check_shape(folder: Path, settings: LoraSettings | None, base: BaseModel) -
 
     """
     try:
-        if not (folder / CONFIG).is_file():  # else PEFT asks the hub
-            raise ValueError(f"there is no {CONFIG}")
+        for name in (CONFIG, WEIGHTS):  # else PEFT asks the hub, or reads a pickle
+            if not (folder / name).is_file():
+                raise ValueError(f"there is no {name}")
         own = PeftConfig.from_pretrained(str(folder))
         if not isinstance(own, LoraConfig):
             raise ValueError(f"its type is {own.peft_type.value}, and not LORA")
@@ -262,9 +264,10 @@ def _text(value: object) -> str:
 
 
 def _load(base: BaseModel, folder: Path, *, is_trainable: bool = False) -> PeftModel:
-    """Put a head's layers into the base, by PEFT."""
-    if not (folder / CONFIG).is_file():
-        raise LikraError(f"no head in '{folder}': there is no {CONFIG}")
+    """Put a head's layers into the base, by PEFT, which would also read a pickle of weights."""
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise LikraError(f"no head in '{folder}': there is no {name}")
     advice = "" if is_trainable else "; delete the folder to train it again"
     try:
         head = PeftModel.from_pretrained(base.model, str(folder), is_trainable=is_trainable)

@@ -20,6 +20,7 @@ from likra.progress import progress
 from likra.questions import Choice, Question
 
 Floats = NDArray[np.float64]
+CHUNK = 256  # questions whose texts and encodings are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,13 @@ def encode_questions(
         LikraError: a prompt longer than the model's context; names the question.
 
     """
-    asked = [question for question in questions for _ in question.choices]
-    choices = [choice for question in questions for choice in question.choices]
-    return encode_answers(base, asked, choices, truncate=truncate)
+    pairs: list[TokenPair] = []
+    for start in range(0, len(questions), CHUNK):
+        some = list(questions[start : start + CHUNK])
+        asked = [question for question in some for _ in question.choices]
+        choices = [choice for question in some for choice in question.choices]
+        pairs += encode_answers(base, asked, choices, truncate=truncate)
+    return pairs
 
 
 def encode_answers(

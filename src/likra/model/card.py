@@ -12,7 +12,7 @@ from likra.model.evidence import Evidence, Row, sentences
 from likra.model.parts import Parts
 from likra.model.terms import Prior
 from likra.report.style import mode_style
-from likra.report.tables import markdown
+from likra.report.tables import code, markdown
 from likra.scores.ratio import MODES
 
 CURVE = "curve.svg"
@@ -90,7 +90,7 @@ def _form(model: Parts) -> list[str]:
     if model.prompt.template is None:
         return []
     template = PromptTemplate(model.prompt.template)
-    return [f"Prompts are made by the template `{template.shown}`.", ""]
+    return [f"Prompts are made by the template {code(template.shown)}.", ""]
 
 
 def _evidence(model: Parts) -> list[str]:

@@ -374,7 +374,7 @@ class _Fit:
 
     def _examples(
         self, questions: Sequence[Question], material: Material
-    ) -> dict[str, tuple[Example, ...]]:
+    ) -> dict[str, Sequence[Example]]:
         """What each head learns from: of the same questions first, then of the others."""
         order = paired_order(
             questions,

@@ -6,6 +6,7 @@ is rendered in Jinja's sandbox.
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -171,7 +172,7 @@ def read(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         version = int(content["format"])
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise LikraError(f"cannot read '{path}' ({type(error).__name__})") from error
     if version > FORMAT:
         raise LikraError(
@@ -196,6 +197,8 @@ def check_heads(folder: Path, content: Mapping[str, Any]) -> None:
 
     """
     for name, digest in content["heads"].items():
+        if not re.fullmatch(r"\w[\w-]*", name):  # it is a folder beside the file
+            raise LikraError(f"'{folder / FILE}': '{name:.60}' is no name of a head")
         missing = [file for file in ADAPTER if not (folder / name / file).is_file()]
         if missing:
             path = folder / name / missing[0]
@@ -253,7 +256,7 @@ def _readable(path: Path) -> Iterator[None]:
     """What is wrong with the content of a file becomes one clear error."""
     try:
         yield
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, AttributeError, TypeError, ValueError, ArithmeticError) as error:
         raise LikraError(f"cannot read '{path}': {type(error).__name__}: {error}") from error
 
 

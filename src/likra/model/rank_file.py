@@ -15,6 +15,7 @@ from likra.errors import LikraError
 from likra.model.folder import identity
 from likra.model.parts import Parts
 from likra.model.rank import CHUNK, Ranked, rank_many, threshold
+from likra.text import spreadsheet_cell
 
 WRITABLE = (".jsonl", ".csv", ".parquet")
 
@@ -183,9 +184,9 @@ def _write_csv(rows: Iterator[dict[str, Any]], path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(["id", "prediction", "probability", "options"])
         for row in rows:
-            prediction = "" if row["prediction"] is None else row["prediction"]
+            name, prediction = (spreadsheet_cell(row[key] or "") for key in ("id", "prediction"))
             options = json.dumps(row["options"], ensure_ascii=False)
-            writer.writerow([row["id"], prediction, row["probability"], options])
+            writer.writerow([name, prediction, row["probability"], options])
 
 
 def _write_parquet(rows: Iterator[dict[str, Any]], path: Path) -> None:

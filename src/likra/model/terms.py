@@ -15,6 +15,7 @@ from likra.heads.score import encode_questions
 from likra.heads.stamp import CONFIG
 from likra.heads.together import Together
 from likra.questions import Question
+from likra.text import one_line
 
 BASE, PRIOR = "base", "prior"
 TokenLogprobs = tuple[list[int], np.ndarray]  # an answer's tokens, and [tokens] in nats
@@ -78,7 +79,10 @@ def base_of(adapter: Path) -> str:
     """
     from peft import PeftConfig
 
-    name = PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path
+    try:
+        name = PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LikraError(f"cannot read the adapter in '{adapter}': {one_line(error)}") from error
     if not name:
         raise LikraError(f"the adapter in '{adapter}' does not name its base model: give base=")
     return str(name)

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from likra.errors import LikraError, unknown
 from likra.negatives.samplers import SAMPLERS, Draw, Material, Sampler, right
@@ -45,6 +46,7 @@ def parts_as_written(text: str) -> list[tuple[str, str, str]]:
     return [(match[1] or "", match[2], match[3] or "") for match in matches if match]
 
 
+@cache
 def parse_source(text: str) -> tuple[Part, ...]:
     """The parts of a source: "hardest", "contaminated:0.2", "0.5 random_choice + 0.5 hardest".
 

@@ -10,6 +10,7 @@ from likra.report.curves import sources_of, weight_of, with_interval
 from likra.report.tables import cell, latex, markdown
 from likra.study.config import Study
 from likra.study.folder import Run
+from likra.text import spreadsheet_cell
 
 
 def write_grid(results: Iterable[tuple[Run, pd.DataFrame]], folder: Path) -> pd.DataFrame:
@@ -27,7 +28,8 @@ def write_grid(results: Iterable[tuple[Run, pd.DataFrame]], folder: Path) -> pd.
     rows = pd.DataFrame([_row(study, points) for study, points in pairs])
     shown = _shown(rows, pairs[0][0].modes)
     head, body = list(shown.columns), shown.to_numpy().tolist()
-    write_text(folder / "table.csv", rows.to_csv(index=False))
+    names = rows[["model", "task"]].map(spreadsheet_cell)
+    write_text(folder / "table.csv", rows.assign(**names).to_csv(index=False))
     write_text(folder / "table.md", markdown(head, body, names=2))
     write_text(folder / "table.tex", latex(head, body, names=2))
     return shown

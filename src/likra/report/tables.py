@@ -2,7 +2,10 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
+
+from likra.text import spreadsheet_cell
 
 # label, and by number of examples (value, low, high); None where there is none
 Row = tuple[str, Sequence[tuple[float, float, float] | None]]
@@ -26,7 +29,7 @@ def cell(estimate: tuple[float, float, float] | None) -> str:
 
 def markdown(head: Sequence[str], body: Sequence[Sequence[str]], names: int = 1) -> str:
     """A pipe table; the first columns, as many as there are names, are aligned to the left."""
-    table = [[text.replace("|", "\\|") for text in row] for row in (head, *body)]
+    table = [[escape_markdown(text) for text in row] for row in (head, *body)]
     widths = [max(3, *map(len, column)) for column in zip(*table, strict=True)]
     rule = ["-" * width if i < names else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
 
@@ -66,6 +69,17 @@ def _cells(rows: Sequence[Row]) -> list[list[str]]:
     return [[label, *map(cell, cells)] for label, cells in rows]
 
 
+def escape_markdown(text: str) -> str:
+    """Text in a cell of a pipe table, in which nothing is HTML."""
+    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split("\n"))
+
+
+def code(text: str) -> str:
+    """Text as code within a line of Markdown, whatever is in it."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{text}{fence}" if len(fence) == 1 else f"{fence} {text} {fence}"
+
+
 def escape_latex(text: str) -> str:
     """Text as LaTeX prints it."""
     return "".join(_LATEX.get(character, character) for character in text)
@@ -79,7 +93,7 @@ def as_csv(numbers: Sequence[int], rows: Sequence[Row]) -> str:
     for label, cells in rows:
         for n, estimate in zip(numbers, cells, strict=True):
             if estimate is not None:
-                writer.writerow([label, n, *estimate])
+                writer.writerow([spreadsheet_cell(label), n, *estimate])
     return buffer.getvalue()
 
 

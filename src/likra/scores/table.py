@@ -181,13 +181,20 @@ def check_rows(table: pa.Table, where: str) -> None:
     """Refuse what no head's scores can be.
 
     Raises:
-        LikraError: no row, a key that occurs twice, or a score that is not a finite number.
+        LikraError: no row, a key that occurs twice, choices that are not 0, 1 and so on, or a score
+            that is not a finite number.
 
     """
     if not table.num_rows:
         raise LikraError(f"{where} holds no scores")
     if table.group_by(KEY).aggregate([]).num_rows != table.num_rows:
         raise LikraError(f"{where} holds a choice twice")
+    counted = table.group_by("question_id").aggregate(
+        [("choice", "min"), ("choice", "max"), ("choice", "count")]
+    )
+    first, last = counted["choice_min"].to_numpy(), counted["choice_max"].to_numpy()
+    if (first != 0).any() or (last + 1 != counted["choice_count"].to_numpy()).any():
+        raise LikraError(f"{where} holds choices that are not counted from 0")
     if not np.isfinite(table["logprob"].to_numpy()).all():
         raise LikraError(f"{where} holds a log-likelihood that is not a finite number")
 

@@ -17,7 +17,7 @@ from typing import Any
 from likra.errors import LikraError
 from likra.scores.table import BY_LIKRA, HeadKey
 from likra.study.config import Study
-from likra.study.digests import digest_of, examples_digest, model_digest, questions_digest
+from likra.study.digests import digest_of, examples_digests, model_digest, questions_digest
 from likra.study.examples import Training, untrained_of
 from likra.study.folder import Record, Run, library_versions, read_record
 from likra.study.prepare import Data
@@ -40,14 +40,14 @@ def base_inputs(study: Study) -> Inputs:
     }
 
 
-def head_inputs(study: Study, base: Inputs, training: Training, n: int) -> Inputs:
-    """What decides a head after n examples."""
+def head_inputs(study: Study, base: Inputs, training: Training, n: int, examples: str) -> Inputs:
+    """What decides a head after n examples, which have this digest."""
     inputs = {
         **base,
         "head": training.head,
         "n": n,
         "seed": training.seed,
-        "examples": examples_digest(training.answers(n)),
+        "examples": examples,
         "lora": study.lora.stamped(),
         "training": study.training_of(training.head).stamped(),
     }
@@ -101,11 +101,14 @@ class Cells:
     @cached_property
     def heads(self) -> dict[HeadKey, Inputs]:
         """What decides each head."""
-        return {
-            key: head_inputs(self.run.study, self.base, training, key.n_train)
-            for training in self.trainings
-            for key in training.keys
-        }
+        heads = {}
+        for training in self.trainings:
+            keys = {key.n_train: key for key in training.keys}
+            for n, digest in enumerate(examples_digests(training.answers())):
+                if n in keys:
+                    inputs = head_inputs(self.run.study, self.base, training, n, digest)
+                    heads[keys[n]] = inputs
+        return heads
 
     @cached_property
     def record(self) -> Record:

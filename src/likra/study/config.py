@@ -150,7 +150,7 @@ class AnalysisSettings(Settings):
 class Study(AnalysisSettings, CellSettings):
     """All settings of a study. Its cells are the heads of each seed, sampler and snapshot."""
 
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    name: Annotated[str, Field(pattern=r"^[\w-][\w.-]*$", max_length=100)]
     """Results are in runs/NAME; by default the file's name."""
     models: list[str] = []
     """Models of a grid of studies, instead of one model."""
@@ -230,7 +230,7 @@ def _is_yaml(name: str) -> bool:
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", name)
+    return re.sub(r"[^\w.-]+", "-", name).lstrip(".")[:100] or "study"
 
 
 def _resembles_a_study(name: str) -> bool:
@@ -325,5 +325,5 @@ def _explained(error: ValidationError, where: str) -> LikraError:
     if fault["type"] == "literal_error":
         names = get_args(setting_fields()[".".join(path)].annotation)
         return LikraError(f"{where}: {unknown('.'.join(path), str(fault['input']), names)}")
-    got = "" if fault["type"] == "missing" else f", not {fault['input']!r}"
+    got = "" if fault["type"] == "missing" else f", not {fault['input']!r:.100}"
     return LikraError(f"{where}: '{'.'.join(path)}': {fault['msg'].lower()}{got}")

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from likra.errors import LikraError
@@ -21,9 +21,24 @@ def digest_of(value: object) -> str:
 
 def examples_digest(examples: Iterable[Sequence[Choice]]) -> str:
     """SHA-256 of the answers that a head is trained on, in order, with their prompts."""
-    return digest_of(
-        [[[choice.context, choice.continuation] for choice in own] for own in examples]
-    )
+    return list(examples_digests(examples))[-1]
+
+
+def examples_digests(examples: Iterable[Sequence[Choice]]) -> Iterator[str]:
+    """`examples_digest` of none of the examples, of the first one, of the first two, and so on."""
+    digest = hashlib.sha256(b"[")
+    yield _closed(digest)
+    for number, own in enumerate(examples):
+        texts = [[choice.context, choice.continuation] for choice in own]
+        digest.update(f"{', ' if number else ''}{json.dumps(texts)}".encode())
+        yield _closed(digest)
+
+
+def _closed(digest: "hashlib._Hash") -> str:
+    """That of a list of JSON which ends here."""
+    whole = digest.copy()
+    whole.update(b"]")
+    return whole.hexdigest()
 
 
 def questions_digest(questions: Iterable[Question]) -> str:

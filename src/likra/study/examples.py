@@ -6,12 +6,14 @@ heads of the pair, so that at every n they have seen answers to the same n quest
 """
 
 import random
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import overload
 
 from likra.errors import LikraError
-from likra.negatives.mixture import draw, parse_source
+from likra.negatives.mixture import Drawn, draw, parse_source
 from likra.negatives.samplers import Material
 from likra.questions import Choice, Question
 from likra.scores.ratio import MODES
@@ -22,6 +24,7 @@ from likra.text import shuffled
 USUAL = "random_choice"  # whose order the positive head has where nothing else asks for another
 # Samplers that give an answer exactly where a question has a wrong choice of its own.
 OWN_CHOICES = {"random_choice", "all_choices", "hardest", "easiest"}
+RIGHT_ALONE = {"positive", "trl-sft"}  # heads that learn nothing from wrong answers
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,51 @@ class Example:
         The positive head and SFT learn the right answer, the negative head the wrong ones, and the
         other methods the right and the first wrong one.
         """
-        if head == "negative":
-            return self.wrong
-        if self.right is None or (head not in {"positive", "trl-sft"} and not self.wrong):
+        if not learns(head, has_right=self.right is not None, has_wrong=bool(self.wrong)):
             return ()
-        return (self.right,) if head in {"positive", "trl-sft"} else (self.right, self.wrong[0])
+        if self.right is None or head == "negative":
+            return self.wrong
+        return (self.right,) if head in RIGHT_ALONE else (self.right, self.wrong[0])
+
+
+def learns(head: str, *, has_right: bool, has_wrong: bool) -> bool:
+    """Whether a head learns from an example with a right answer, or with wrong ones."""
+    if head == "negative":
+        return has_wrong
+    return has_right and (has_wrong or head in RIGHT_ALONE)
+
+
+@dataclass(frozen=True)
+class Examples(Sequence[Example]):
+    """Examples of some questions, each drawn when it is asked for.
+
+    A draw is a function of the question, the sampler, the seed and the material, so it is the same
+    each time, and only the questions' numbers are in memory.
+    """
+
+    questions: Sequence[Question]
+    source: str
+    seed: int
+    material: Material
+    numbers: "array[int]"
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Examples": ...
+    def __getitem__(self, index: int | slice) -> "Example | Examples":
+        if isinstance(index, slice):
+            return replace(self, numbers=self.numbers[index])
+        return self.drawn(self.numbers[index])[0]
+
+    def drawn(self, number: int) -> tuple[Example, Drawn]:
+        """The example of a question, with what was refused for it and taken."""
+        question = self.questions[number]
+        drawn = draw(self.source, [question], self.seed, self.material)
+        return Example(question, _right(question, self.seed), tuple(drawn.answers[0])), drawn
 
 
 @dataclass(frozen=True)
@@ -51,18 +94,31 @@ class PairedOrder:
 
     Attributes:
         examples: those with a right and a wrong answer first; then the others.
+        has_right: whether each has a right answer.
+        has_wrong: whether each has a wrong one.
         refused: candidates for wrong answers that were refused, by reason.
         taken: questions by the part of a mixture that gave their wrong answers.
 
     """
 
-    examples: tuple[Example, ...]
+    examples: Examples
+    has_right: Sequence[int]
+    has_wrong: Sequence[int]
     refused: Counter[str]
     taken: Counter[str]
 
-    def of(self, head: str, n: int) -> tuple[Example, ...]:
+    def of(self, head: str, n: int) -> Examples:
         """The first n examples that a head can learn from; fewer where there are fewer."""
-        return tuple(example for example in self.examples if example.answers(head))[:n]
+        kinds = zip(self.examples.numbers, self.has_right, self.has_wrong, strict=True)
+        numbers = array(
+            "Q",
+            (
+                number
+                for number, right, wrong in kinds
+                if learns(head, has_right=bool(right), has_wrong=bool(wrong))
+            ),
+        )
+        return replace(self.examples, numbers=numbers[:n])
 
 
 def paired_order(
@@ -75,19 +131,24 @@ def paired_order(
     """
     refused: Counter[str] = Counter()
     taken: Counter[str] = Counter()
-    complete: list[Example] = []
-    incomplete: list[Example] = []
-    for place in shuffled(len(questions), random.Random(seed)):
+    examples = Examples(questions, source, seed, material, array("Q"))
+    complete, incomplete = array("Q"), array("Q")
+    has_right, has_wrong = bytearray(), bytearray()  # of the incomplete ones
+    for number in shuffled(len(questions), random.Random(seed)):
         if len(complete) == n:
             break
-        question = questions[place]
-        drawn = draw(source, [question], seed, material)
+        example, drawn = examples.drawn(number)
         refused.update(drawn.refused)
         taken.update(drawn.taken)
-        example = Example(question, _right(question, seed), tuple(drawn.answers[0]))
-        is_complete = example.right is not None and bool(example.wrong)
-        (complete if is_complete else incomplete).append(example)
-    return PairedOrder((*complete, *incomplete), refused, taken)
+        if example.right is not None and example.wrong:
+            complete.append(number)
+        else:
+            incomplete.append(number)
+            has_right.append(example.right is not None)
+            has_wrong.append(bool(example.wrong))
+    both = bytearray([True]) * len(complete)
+    examples = replace(examples, numbers=complete + incomplete)
+    return PairedOrder(examples, both + has_right, both + has_wrong, refused, taken)
 
 
 def _right(question: Question, seed: int) -> Choice | None:
@@ -129,7 +190,7 @@ class Training:
     seed: int
     source: str | None
     snapshots: tuple[int, ...]
-    examples: tuple[Example, ...]
+    examples: Sequence[Example]
     report: str = ""
 
     @property
@@ -142,9 +203,9 @@ class Training:
         """Whether it is the positive head of a single sampler's pair."""
         return self.head == "positive" and self.source is not None
 
-    def answers(self, n: int | None = None) -> list[tuple[Choice, ...]]:
-        """The answers of the first n examples, in order."""
-        return [example.answers(self.head) for example in self.examples[:n]]
+    def answers(self) -> Iterator[tuple[Choice, ...]]:
+        """The answers of each example, in order."""
+        return (example.answers(self.head) for example in self.examples)
 
 
 def heads_of(study: Study) -> list[tuple[str, str | None]]:
@@ -196,19 +257,19 @@ def _with_own_positives(
 ) -> list[tuple[str, str | None, tuple[int, ...]]]:
     """The heads and their snapshots, with the positive heads of single samplers."""
     heads = [(head, source, tuple(study.snapshots)) for head, source in heads_of(study)]
-    usual = _ids(orders[USUAL])
+    usual = _with_right(orders[USUAL])
     own: list[tuple[str, str | None, tuple[int, ...]]] = []
     for head, source, snapshots in heads:
         if head == "negative" and source:
-            ids = _ids(orders[source])
-            if others := tuple(n for n in snapshots if ids[:n] != usual[:n]):
+            seen = _with_right(orders[source])
+            if others := tuple(n for n in snapshots if seen[:n] != usual[:n]):
                 own.append(("positive", source, others))
     first = 1 if heads and heads[0][0] == "positive" else 0
     return [*heads[:first], *own, *heads[first:]]
 
 
-def _ids(order: PairedOrder) -> list[str]:
-    return [example.question.id for example in order.examples if example.answers("positive")]
+def _with_right(order: PairedOrder) -> "array[int]":
+    return order.of("positive", len(order.examples)).numbers
 
 
 def needed(study: Study, runs: Iterable[Training]) -> tuple[Training, ...]:

@@ -5,9 +5,8 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-import yaml
-
 from likra.errors import LikraError
+from likra.plain_yaml import parse_yaml
 
 STUDIES = files("likra.study") / "studies"
 
@@ -99,17 +98,7 @@ def _open(name: str, folder: Path | None) -> tuple[str, Tree, Path | None]:
 
 
 def _parse(path: Traversable, where: str) -> Tree:
-    try:
-        tree = yaml.load(path.read_bytes(), Loader=_Loader)  # noqa: S506  (a safe loader)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: of a date that does not exist
-        raise LikraError(f"{where} is not YAML: {' '.join(str(error).split())}") from error
+    tree = parse_yaml(path.read_bytes(), where)  # a function in a task card is only text here
     if not isinstance(tree, dict):
         raise LikraError(f"{where} is not a study: it must be a mapping of settings")
     return tree
-
-
-class _Loader(yaml.SafeLoader):
-    """Ignores the functions in task cards: a study has none."""
-
-
-_Loader.add_constructor("!function", lambda loader, node: str(node.value))

@@ -13,9 +13,18 @@ import yaml
 
 from likra.atomic import write_text
 from likra.errors import LikraError
+from likra.plain_yaml import parse_yaml
 from likra.scores.table import HeadKey, file_name
 from likra.study.config import Study, parse_study
 
+FACTS = {  # in study.yaml beside the settings
+    "versions": dict,
+    "layout": str,
+    "layout_reason": str,
+    "n_train_questions": int,
+    "notes": list,
+    "leaks": list,
+}
 LIBRARIES = ("likra", "torch", "transformers", "peft", "lm_eval", "datasets", "pyarrow")
 
 
@@ -150,12 +159,16 @@ def read_about(folder: Path) -> dict[str, Any]:
     path = folder / "study.yaml"
     if not path.is_file():
         raise LikraError(f"no run in '{folder}': there is no study.yaml")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LikraError(f"cannot read '{path}': {type(error).__name__}") from error
+    content = parse_yaml(path.read_bytes(), f"'{path}'")
     if not isinstance(content, dict) or not isinstance(content.get("study"), dict):
         raise LikraError(f"cannot read '{path}': it has no settings under 'study'")
+    for key, kind in FACTS.items():
+        if not isinstance(content.get(key), kind):
+            raise LikraError(f"cannot read '{path}': '{key}' is missing, or of another type")
+    if not all(isinstance(leak, list) and len(leak) == 3 for leak in content["leaks"]):
+        raise LikraError(
+            f"cannot read '{path}': 'leaks' is not a list of two ids and a number each"
+        )
     return content
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -274,26 +275,32 @@ def _measure(
     plan: Plan, todo: _ToDo, base: "BaseModel", pairs: "list[TokenPair]", *, calibrate: bool
 ) -> Plan:
     """Add tokens, operations, the size of a head and, where asked for, the time."""
-    from likra.study.pace import other_load, time_scoring, time_training
+    from likra.study.pace import other_load, time_scoring
 
     study = todo.cells.run.study
-    trained = [(one, encode_examples(study, base, one)) for one in todo.trainings]
-    training = replace(
-        plan.training,
-        work=sum_of(
-            training_work(study, base, one.head, examples, one.snapshots, passes)
-            for (one, examples), passes in zip(trained, passes_of(todo.trainings), strict=True)
-        ),
+    together = zip(todo.trainings, passes_of(todo.trainings), strict=True)
+    works = (
+        training_work(
+            study, base, one.head, encode_examples(study, base, one), one.snapshots, passes
+        )
+        for one, passes in together
     )
+    training = replace(plan.training, work=sum_of(works))
     scoring = replace(plan.scoring, work=_scoring_work(todo, base, pairs))
     notes = plan.notes
     if calibrate:
         if load := other_load():
             notes = (load, *notes)
-        training = _timed(training, lambda: time_training(study, base, trained[0][1]))
-        scoring = _timed(scoring, lambda: time_scoring(study, base, pairs))
+        training = _timed(training, partial(_time_training, study, base, todo))
+        scoring = _timed(scoring, partial(time_scoring, study, base, pairs))
     head_bytes = FLOAT32 * _head_parameters(study, base)
     return replace(plan, training=training, scoring=scoring, head_bytes=head_bytes, notes=notes)
+
+
+def _time_training(study: Study, base: "BaseModel", todo: _ToDo) -> "tuple[Pace, Pace]":
+    from likra.study.pace import time_training
+
+    return time_training(study, base, encode_examples(study, base, todo.trainings[0]))
 
 
 def _timed(stage: Stage, measure: "Callable[[], tuple[Pace, Pace]]") -> Stage:

@@ -265,18 +265,22 @@ def encode_examples(study: Study, base: "BaseModel", training: Training) -> list
 
     """
     from likra.heads.objectives import yes_or_no
-    from likra.heads.score import encode_answers
+    from likra.heads.score import CHUNK, encode_answers
 
-    answers = training.answers()
-    if training.head == CLASSIFIER:
-        answers = [
-            tuple(verdict for choice in own for verdict in yes_or_no(choice)) for own in answers
-        ]
-    together = zip(training.examples, answers, strict=True)
-    asked = [example.question for example, own in together for _ in own]
-    flat = [choice for own in answers for choice in own]
-    pairs = iter(encode_answers(base, asked, flat, truncate=study.long_prompts == "truncate"))
-    return [[next(pairs) for _ in own] for own in answers]
+    truncate, encoded = study.long_prompts == "truncate", list[list["TokenPair"]]()
+    for start in range(0, len(training.examples), CHUNK):
+        some = list(training.examples[start : start + CHUNK])
+        answers = [example.answers(training.head) for example in some]
+        if training.head == CLASSIFIER:
+            answers = [
+                tuple(verdict for choice in own for verdict in yes_or_no(choice)) for own in answers
+            ]
+        together = zip(some, answers, strict=True)
+        asked = [example.question for example, own in together for _ in own]
+        flat = [choice for own in answers for choice in own]
+        pairs = iter(encode_answers(base, asked, flat, truncate=truncate))
+        encoded += [[next(pairs) for _ in own] for own in answers]
+    return encoded
 
 
 def encode_evaluation(
@@ -389,7 +393,7 @@ def _train_head(
     if training.head in BY_TRL:
         from likra.heads.trl import train_baseline
 
-        answers = training.answers()
+        answers = list(training.answers())
         right, wrong = [own[0] for own in answers], [own[-1] for own in answers]
         if beta is not None:
             shared["beta"] = beta

@@ -68,6 +68,14 @@ def run(
     study: StudyName = None,
     output: Output = None,
     seed: Seed = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Compute part I of N, 0/N to (N-1)/N, as one of several processes or machines "
+            "that write into one folder. The last one draws the results.",
+        ),
+    ] = None,
     only_results: Annotated[
         bool, typer.Option("--quiet", help="Print the results and errors alone.")
     ] = False,
@@ -87,9 +95,17 @@ def run(
     folder = output or Path("runs") / chosen.name
     with results_in(folder), silent() if only_results else nullcontext(log) as told:
         quiet()
-        from likra.report.results import run_grid, run_study
+        from likra.report.results import run_grid, run_shard, run_study
+        from likra.study.shards import Shard
 
-        if chosen.models or chosen.tasks:
+        if shard is not None:
+            part = Shard.parse(shard)
+            if chosen.models or chosen.tasks:
+                raise LikraError("--shard takes a study of one model on one task")
+            finished, points = run_shard(chosen, part, folder, told)
+            if points is not None:
+                show_run(finished, points)
+        elif chosen.models or chosen.tasks:
             table = run_grid(chosen, folder, told)
             told(f"time   {duration(perf_counter() - started)}")
             show_grid(chosen, *table)

@@ -25,7 +25,8 @@ from likra.study.config import Study
 from likra.study.folder import Run, read_about, write_about
 from likra.study.grid import check_grid, grid_studies
 from likra.study.run import Log, run_cells
-from likra.study.tables import read_run_scores
+from likra.study.shards import Shard
+from likra.study.tables import StoredTables, read_run_scores, score_keys
 
 
 def run_study(
@@ -46,6 +47,36 @@ def run_study(
 
     """
     run = run_cells(study, folder, log)
+    return run, write_results(run)
+
+
+def run_shard(
+    study: Study, shard: Shard, folder: Path | None = None, log: Log = print
+) -> tuple[Run, pd.DataFrame | None]:
+    """Compute what is missing of a shard, and write the results if the study is complete then.
+
+    Args:
+        study: what to run (`likra.study.config.read_study`).
+        shard: the part to compute.
+        folder: of the results, shared by all shards; ``runs/NAME`` by default.
+        log: is given each line meant for the user.
+
+    Returns:
+        The run, and its curves as from `run_study`; None while other shards have work left.
+
+    Raises:
+        LikraError: as `run_study`.
+
+    """
+    run = run_cells(study, folder, log, shard)
+    stored = StoredTables(run)
+    left = sum(stored.path(str(key)) is None for key in score_keys(run))
+    if left:
+        log(
+            f"left   {left:,} score tables for the other shards; the last one draws the results, "
+            "or the same command without --shard"
+        )
+        return run, None
     return run, write_results(run)
 
 

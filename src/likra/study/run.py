@@ -46,6 +46,7 @@ from likra.study.examples import (
 from likra.study.folder import Run, longest_snapshot
 from likra.study.material import compute_material, is_complete, read_material
 from likra.study.prepare import Data, prepare, uses
+from likra.study.shards import WHOLE, Shard
 from likra.study.sharing import take_cells, take_material
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ if TYPE_CHECKING:
 Log = Callable[[str], object]
 
 
-def run_cells(study: Study, folder: Path | None = None, log: Log = print) -> Run:
+def run_cells(
+    study: Study, folder: Path | None = None, log: Log = print, shard: Shard = WHOLE
+) -> Run:
     """Compute the heads and score tables of a study that are missing in its folder.
 
     Those that another run beside the folder has are taken from there.
@@ -66,6 +69,7 @@ def run_cells(study: Study, folder: Path | None = None, log: Log = print) -> Run
         study: what to run (`likra.study.config.read_study`).
         folder: of the results; ``runs/NAME`` by default.
         log: is given each line meant for the user.
+        shard: the part of the study to compute; all of it by default.
 
     Returns:
         The run, its snapshots resolved.
@@ -86,6 +90,11 @@ def run_cells(study: Study, folder: Path | None = None, log: Log = print) -> Run
     if not missing:
         write_study(cells, base, givers)
         log(f"all {len(cells.scores)} score tables of '{run.folder}' exist: nothing to compute")
+        return cells.run
+    own = shard.keys(cells)
+    missing = [key for key in missing if key in own]
+    if not missing:
+        log(f"shard {shard.number} of {shard.count} is complete: nothing to compute")
         return cells.run
     from likra.heads.base import checked_layout
 

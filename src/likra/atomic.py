@@ -1,11 +1,18 @@
 """Files and folders that are written whole or not at all."""
 
+import hashlib
 import os
+import platform
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]  # in names of scratch folders
+ABANDONED = 7 * 24 * 3600  # seconds after which another host's scratch folder is taken for stale
 
 
 @contextmanager
@@ -15,9 +22,12 @@ def replacing(path: Path, *, keep: bool = False) -> Iterator[Path]:
     Yields the path to write to. It lies in a scratch folder of its own beside ``path``, so that
     two processes never share it and the move stays on one file system. After an error ``path`` is
     as it was. With ``keep`` a folder that another process has put there meanwhile stays.
+    What a killed process left of the same path is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    _remove_stale(path)
+    prefix = f".{path.name}-{HOST}-{os.getpid()}-"
+    scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
     try:
         yield scratch / path.name
         if path.is_dir() and not keep:
@@ -29,6 +39,36 @@ def replacing(path: Path, *, keep: bool = False) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove the scratch folders of a path whose process has ended.
+
+    Of another host's process nothing is known, so its folder stays until it is old.
+    """
+    name = re.compile(rf"\.{re.escape(path.name)}-([0-9a-f]{{8}})-(\d+)-\w{{8}}")
+    for other in path.parent.iterdir():
+        if (match := name.fullmatch(other.name)) is None:
+            continue
+        host, process = match.groups()
+        try:
+            age = time.time() - other.stat().st_mtime
+        except OSError:  # its process has just removed it
+            continue
+        if age > ABANDONED or (host == HOST and not _is_alive(int(process))):
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    if os.name != "posix":  # there a signal of 0 would end the process
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:

@@ -5,7 +5,6 @@ What is the same in all rows of a table, and its stamp, is in the file's metadat
 """
 
 import base64
-import hashlib
 import json
 import zlib
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ import pyarrow.parquet as pq
 
 from likra.atomic import replacing
 from likra.errors import LikraError
-from likra.scores.table import COLUMNS, SCHEMA, HeadKey, check_rows, key_of
+from likra.scores.table import COLUMNS, SCHEMA, HeadKey, check_rows, content_digest, key_of
 
 SHARED = ("task", "split", "question_id", "choice", "is_right", "n_chars", "n_bytes", "prompt_sha")
 TOKENS = "n_tokens"  # shared, too; a head that saw other prompts has a column of its own
@@ -65,7 +64,7 @@ def write_packed(path: Path, tables: Mapping[str, tuple[pa.Table, Stamp]]) -> No
             store_schema=False,
         ) as writer:
             writer.write_table(content)
-            about = {"content": _digest(content), "tables": described}
+            about = {"content": content_digest(content), "tables": described}
             writer.add_key_value_metadata({TABLES: _squeezed(about)})
         _check_written(temporary, tables)
 
@@ -95,17 +94,6 @@ def _shortest(logprobs: np.ndarray) -> np.ndarray:
 
 def _tokens_of(name: str) -> str:
     return f"{name} {TOKENS}"
-
-
-def _digest(content: pa.Table) -> str:
-    """SHA-256 of all columns: page checksums do not cover the footer, which places the pages."""
-    digest = hashlib.sha256()
-    for name in content.column_names:
-        digest.update(f"{name}\0".encode())
-        values = content[name].to_numpy()
-        is_text = values.dtype == object
-        digest.update("\0".join(values).encode() if is_text else values.tobytes())
-    return digest.hexdigest()
 
 
 def _squeezed(value: object) -> str:
@@ -166,7 +154,7 @@ class PackedScores:
             try:
                 with pq.ParquetFile(self.path, page_checksum_verification=True) as file:
                     content = file.read()
-                if _digest(content) != self._digest:
+                if content_digest(content) != self._digest:
                     raise ValueError("its columns are not those that were written")
             except (pa.ArrowException, OSError, ValueError, TypeError) as error:
                 raise _damaged(self.path, error) from error

@@ -41,6 +41,7 @@ SCHEMA = pa.schema(
     [pa.field(name, kind, name in {"source", "seed"}) for name, kind in COLUMNS.items()]
 )
 STAMP = b"likra"  # the metadata key of the stamp
+CONTENT = b"likra.content"  # the metadata key of the digest of all columns
 KEY = ["task", "split", "question_id", "choice", "head", "source", "n_train", "seed"]
 
 
@@ -131,7 +132,10 @@ def score_table(
 
 def write_scores(path: Path, table: pa.Table, stamp: Mapping[str, object]) -> None:
     """Write one head's scores with the stamp of their cell (`likra.study.cells`)."""
-    metadata = {STAMP: json.dumps(stamp, sort_keys=True, ensure_ascii=False)}
+    metadata = {
+        STAMP: json.dumps(stamp, sort_keys=True, ensure_ascii=False),
+        CONTENT: content_digest(table),
+    }
     with replacing(path) as temporary:
         pq.write_table(table.replace_schema_metadata(metadata), temporary, write_page_checksum=True)
 
@@ -145,9 +149,9 @@ def read_stamp(path: Path) -> dict[str, Any]:
     """
     try:
         metadata = pq.read_schema(path).metadata or {}
-    except (pa.ArrowException, OSError) as error:
+        stamp: dict[str, Any] = json.loads(metadata.get(STAMP, "{}"))
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise _damaged(path, error) from error
-    stamp: dict[str, Any] = json.loads(metadata.get(STAMP, "{}"))
     if not {"digest", "inputs"} <= set(stamp):
         raise LikraError(
             f"'{path}' does not say which head was scored on which questions: it was not written "
@@ -166,7 +170,10 @@ def read_scores(path: Path) -> pa.Table:
     """
     try:
         table = pq.read_table(path, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
+        digest = (table.schema.metadata or {}).get(CONTENT)  # none in tables of older versions
+        if digest is not None and digest != content_digest(table).encode():
+            raise ValueError("its columns are not those that were written")
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise _damaged(path, error) from error
     if not table.schema.equals(SCHEMA):
         raise LikraError(
@@ -175,6 +182,20 @@ def read_scores(path: Path) -> pa.Table:
         )
     check_rows(table, f"'{path}'")
     return table
+
+
+def content_digest(table: pa.Table) -> str:
+    """SHA-256 of all columns: page checksums do not cover the footer, which places the pages."""
+    digest = hashlib.sha256()
+    for name in table.column_names:
+        digest.update(f"{name}\0".encode())
+        values = table[name].to_numpy()
+        if values.dtype == object:  # texts, or None where there is none
+            content = "\0".join("\1" if text is None else text for text in values).encode()
+        else:
+            content = values.tobytes()
+        digest.update(content)
+    return digest.hexdigest()
 
 
 def check_rows(table: pa.Table, where: str) -> None:

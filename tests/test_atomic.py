@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 
-from likra.atomic import ABANDONED, HOST, write_text
+import pytest
+
+from likra.atomic import ABANDONED, HOST, replacing, write_text
 
 
 def scratch(folder, process, host=HOST, age=0):
@@ -33,3 +35,45 @@ def test_a_write_removes_what_a_killed_process_left(tmp_path):
     assert not any(path.exists() for path in stale)
     assert all(path.exists() for path in (*live, other))
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "text"
+
+
+def write_folder(path, text):
+    with replacing(path) as temporary:
+        temporary.mkdir()
+        (temporary / "a.txt").write_text(text, encoding="utf-8")
+
+
+def test_a_folder_is_replaced_whole(tmp_path):
+    for text in ("old", "new"):
+        write_folder(tmp_path / "head", text)
+    assert [path.name for path in tmp_path.iterdir()] == ["head"]
+    assert (tmp_path / "head" / "a.txt").read_text(encoding="utf-8") == "new"
+
+
+def test_of_two_processes_that_write_a_folder_at_once_one_wins(tmp_path, monkeypatch):
+    """The other puts its folder in place after the old one is moved away."""
+    write_folder(tmp_path / "head", "old")
+    replace = os.replace
+
+    def interrupted(source, target):
+        replace(source, target)
+        if str(target).endswith(".old"):
+            monkeypatch.undo()
+            write_folder(tmp_path / "head", "theirs")
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    write_folder(tmp_path / "head", "ours")
+    assert [path.name for path in tmp_path.iterdir()] == ["head"]
+    assert (tmp_path / "head" / "a.txt").read_text(encoding="utf-8") == "theirs"
+
+
+def test_a_folder_that_cannot_be_moved_is_an_error(tmp_path, monkeypatch):
+    write_folder(tmp_path / "head", "old")
+
+    def refused(source, target):
+        raise PermissionError(13, "Permission denied", str(source))
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(PermissionError):
+        write_folder(tmp_path / "head", "new")
+    assert (tmp_path / "head" / "a.txt").read_text(encoding="utf-8") == "old"

@@ -134,7 +134,7 @@ def test_the_models_input_is_likras_tokens_in_order(method, tmp_path):
     rows = seen[1 if method == "trl-kto" else 0].tolist()
     assert [row[: len(tokens)] for row, tokens in zip(rows, expected, strict=True)] == expected
     padding = [row[len(tokens) :] for row, tokens in zip(rows, expected, strict=True)]
-    assert {token for row in padding for token in row} <= {1}
+    assert {token for row in padding for token in row} <= {base.tokenizer.eos_token_id}
     reference = seen[-1].tolist()
     assert reference == rows
 

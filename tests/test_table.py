@@ -123,7 +123,17 @@ def test_columns_that_are_not_those_written_are_found(tmp_path):
     metadata = pq.read_schema(path).metadata
     other = table(logprobs=[0, 1, 2, 3, 5]).replace_schema_metadata(metadata)
     pq.write_table(other, path)
-    with pytest.raises(LikraError, match="not those that were written"):
+    with pytest.raises(LikraError, match="its content is not what was written"):
+        read_scores(path)
+
+
+def test_a_stamp_that_is_not_the_one_written_is_found(tmp_path):
+    path = tmp_path / "base.parquet"
+    write_scores(path, table(), {"digest": "d", "inputs": {"seed": 1}})
+    metadata = pq.read_schema(path).metadata
+    changed = {**metadata, b"likra": metadata[b"likra"].replace(b"1", b"2")}
+    pq.write_table(table().replace_schema_metadata(changed), path)
+    with pytest.raises(LikraError, match="its content is not what was written"):
         read_scores(path)
 
 

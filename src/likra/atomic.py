@@ -1,5 +1,6 @@
 """Files and folders that are written whole or not at all."""
 
+import errno
 import hashlib
 import os
 import platform
@@ -8,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]  # in names of scratch folders
@@ -21,8 +22,8 @@ def replacing(path: Path, *, keep: bool = False) -> Iterator[Path]:
 
     Yields the path to write to. It lies in a scratch folder of its own beside ``path``, so that
     two processes never share it and the move stays on one file system. After an error ``path`` is
-    as it was. With ``keep`` a folder that another process has put there meanwhile stays.
-    What a killed process left of the same path is removed.
+    as it was. A folder that another process puts there meanwhile stays, with ``keep`` also one that
+    is there already. What a killed process left of the same path is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale(path)
@@ -31,11 +32,12 @@ def replacing(path: Path, *, keep: bool = False) -> Iterator[Path]:
     try:
         yield scratch / path.name
         if path.is_dir() and not keep:
-            shutil.rmtree(path)
+            with suppress(FileNotFoundError):  # another process has just moved it
+                os.replace(path, scratch / f"{path.name}.old")
         try:
             os.replace(scratch / path.name, path)
-        except OSError:  # a folder with files in it is not replaced
-            if not (keep and path.is_dir()):
+        except OSError as error:
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:  # a folder with files in it
                 raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -41,7 +41,7 @@ SCHEMA = pa.schema(
     [pa.field(name, kind, name in {"source", "seed"}) for name, kind in COLUMNS.items()]
 )
 STAMP = b"likra"  # the metadata key of the stamp
-CONTENT = b"likra.content"  # the metadata key of the digest of all columns
+CONTENT = b"likra.content"  # the metadata key of the digest of all columns and the stamp
 KEY = ["task", "split", "question_id", "choice", "head", "source", "n_train", "seed"]
 
 
@@ -132,12 +132,14 @@ def score_table(
 
 def write_scores(path: Path, table: pa.Table, stamp: Mapping[str, object]) -> None:
     """Write one head's scores with the stamp of their cell (`likra.study.cells`)."""
-    metadata = {
-        STAMP: json.dumps(stamp, sort_keys=True, ensure_ascii=False),
-        CONTENT: content_digest(table),
-    }
+    text = json.dumps(stamp, sort_keys=True, ensure_ascii=False).encode()
+    metadata = {STAMP: text, CONTENT: _digest(table, text)}
     with replacing(path) as temporary:
         pq.write_table(table.replace_schema_metadata(metadata), temporary, write_page_checksum=True)
+
+
+def _digest(table: pa.Table, stamp: bytes) -> bytes:
+    return hashlib.sha256(content_digest(table).encode() + stamp).hexdigest().encode()
 
 
 def read_stamp(path: Path) -> dict[str, Any]:
@@ -170,9 +172,10 @@ def read_scores(path: Path) -> pa.Table:
     """
     try:
         table = pq.read_table(path, page_checksum_verification=True)
-        digest = (table.schema.metadata or {}).get(CONTENT)  # none in tables of older versions
-        if digest is not None and digest != content_digest(table).encode():
-            raise ValueError("its columns are not those that were written")
+        metadata = table.schema.metadata or {}
+        digest = metadata.get(CONTENT)  # none in tables of older versions
+        if digest is not None and digest != _digest(table, metadata.get(STAMP, b"")):
+            raise ValueError("its content is not what was written")
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise _damaged(path, error) from error
     if not table.schema.equals(SCHEMA):

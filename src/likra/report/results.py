@@ -22,7 +22,7 @@ from likra.scores.ratio import MODES
 from likra.scores.table import Scores
 from likra.scores.weights import choose_weight, validation_questions
 from likra.study.config import Study
-from likra.study.folder import Run, read_about, write_about
+from likra.study.folder import Run, read_facts, write_about
 from likra.study.grid import check_grid, grid_studies
 from likra.study.run import Log, run_cells
 from likra.study.shards import Shard
@@ -131,7 +131,7 @@ def write_results(run: Run, output: Path | None = None) -> pd.DataFrame:
         chosen = validation_questions(scores.question_ids, study.validation_fraction)
         validation, scores = scores.of(chosen), scores.of(~chosen)
     points = all_points(scores, study)
-    about = read_about(run.folder)
+    about = read_facts(run.folder)
     data = report_data(study, scores, points, read_questions(run.folder))
     summary = _summary(study, points, about, len(scores.question_ids))
     if validation is not None:

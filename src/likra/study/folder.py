@@ -162,6 +162,17 @@ def read_about(folder: Path) -> dict[str, Any]:
     content = parse_yaml(path.read_bytes(), f"'{path}'")
     if not isinstance(content, dict) or not isinstance(content.get("study"), dict):
         raise LikraError(f"cannot read '{path}': it has no settings under 'study'")
+    return content
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """The content of ``study.yaml`` of a run that was computed, with all that is known about it.
+
+    Raises:
+        LikraError: as `read_about`; or something is missing.
+
+    """
+    content, path = read_about(folder), folder / "study.yaml"
     for key, kind in FACTS.items():
         if not isinstance(content.get(key), kind):
             raise LikraError(f"cannot read '{path}': '{key}' is missing, or of another type")

@@ -4,29 +4,56 @@ import subprocess
 import sys
 
 import pytest
+from commands import likra
 
 from likra.errors import LikraError
+from likra.study.config import parse_study
+from likra.study.folder import Run
+from likra.study.prepare import prepare
+from likra.study.run import resolve
 from likra.study.shards import Shard
 
-STUDY = ["pocket", "--seeds", "0", "--snapshots", "8", "--eval-questions", "20"]
+STUDY = ["run", "pocket", "--seeds", "0", "--snapshots", "8", "--eval-questions", "20", "-o"]
 
 
-def likra_run(folder, *options):
-    command = [sys.executable, "-m", "likra", "run", *STUDY, "-o", str(folder), *options]
+def started(folder, shard):
+    command = [sys.executable, "-m", "likra", *STUDY, str(folder), "--shard", shard]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 @pytest.mark.slow
 def test_two_shards_at_once_give_the_bytes_of_one_run(tmp_path):
     whole, shared = tmp_path / "a" / "run", tmp_path / "b" / "run"
-    started = [likra_run(whole)]
-    started += [likra_run(shared, "--shard", shard) for shard in ("0/2", "1/2")]
-    outputs = [process.communicate()[0] for process in started]
-    assert [process.returncode for process in started] == [0, 0, 0], outputs
+    processes = [started(shared, shard) for shard in ("0/2", "1/2")]
+    assert likra(*STUDY, str(whole), cwd=tmp_path).returncode == 0
+    outputs = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert sum("report " in output for output in outputs) >= 1  # the last one draws the results
     tables = {path.name: path.read_bytes() for path in whole.glob("scores/*.parquet")}
     assert len(tables) >= 3
     assert {path.name: path.read_bytes() for path in shared.glob("scores/*.parquet")} == tables
     assert (shared / "curve.csv").read_bytes() == (whole / "curve.csv").read_bytes()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 50])
+def test_shards_are_disjoint_whole_and_never_divide_a_training(tmp_path, count):
+    study = parse_study(
+        {
+            "name": "shards",
+            "seeds": [0, 1],
+            "snapshots": [8, 16],
+            "negatives": ["random_choice", "other_question"],
+            "modes": ["base", "pmi", "sft", "likra", "dpo"],
+            "eval_questions": 4,
+        }
+    )
+    run = Run(study, tmp_path)
+    cells, _ = resolve(run, prepare(study), lambda line: None)
+    parts = [Shard(number, count).keys(cells) for number in range(count)]
+    assert sum(map(len, parts)) == len(cells.scores)
+    assert set().union(*parts) == set(cells.scores)
+    for training in cells.trainings:
+        assert sum(not part.isdisjoint(training.keys) for part in parts) == 1
 
 
 @pytest.mark.parametrize("text", ["", "1", "2/2", "-1/2", "0/0", "a/b", "1/2/3"])

@@ -170,6 +170,12 @@ def pocket() -> BaseModel:
 
 
 @pytest.fixture
+def no_environment(monkeypatch):
+    """Keep the harness from describing this machine in its results: it asks pip, which is slow."""
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
+
+
+@pytest.fixture
 def passes(monkeypatch) -> list[str]:
     """A line for each pass that scores a head and each run that trains one."""
     counted: list[str] = []

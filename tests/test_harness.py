@@ -48,6 +48,7 @@ from likra.study.config import parse_study
 from likra.study.folder import Run, read_run
 from likra.study.run import train_heads
 
+pytestmark = pytest.mark.usefixtures("no_environment")
 # The harness's index of 14,000 tasks takes 10 s and more to build: only one test waits for it.
 NO_INDEX = TaskManager(include_defaults=False)
 TINY = {"name": "tiny", "snapshots": [8, 16], "seeds": [0], "training": {"learning_rate": 1e-3}}

@@ -19,6 +19,7 @@ from likra.heads.train import train_head
 from likra.scores.curves import curve
 from likra.scores.table import BASE, combine, score_table
 
+pytestmark = pytest.mark.usefixtures("no_environment")
 # the harness's own warnings are shown; peft 0.21 asks transformers 5.23 by the old name
 SHOWS_WARNINGS = pytest.mark.filterwarnings(
     "default", "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"

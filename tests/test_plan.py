@@ -286,7 +286,7 @@ def test_plan_takes_the_options_of_run():
     commands = {c.callback.__name__: c.callback for c in cli.app.registered_commands}
     run, plan = (set(inspect.signature(commands[name]).parameters) for name in ("run", "plan"))
     assert plan - run == {"calibrate"}
-    assert run - plan == {"only_results", "log_format"}  # a plan has no progress
+    assert run - plan == {"only_results", "log_format", "shard"}  # a plan has no progress
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):

@@ -58,6 +58,7 @@ def one_by_one(model, pairs: list[TokenPair]) -> torch.Tensor:
 def block(request, monkeypatch) -> int:
     """Tokens of a block of attention; the forests here are smaller than one, and larger than 7."""
     monkeypatch.setattr(attention, "BLOCK", request.param)
+    monkeypatch.setattr(attention, "LARGEST_PART", 1.0)
     return request.param
 
 
@@ -143,12 +144,14 @@ def test_every_layer_attends_in_blocks_and_the_model_is_as_before(kind, monkeypa
         return plain(module, query, key, *arguments, **settings)
 
     monkeypatch.setattr(attention, "BLOCK", 7)
+    monkeypatch.setattr(attention, "LARGEST_PART", 1.0)
     monkeypatch.setattr(attention, "sdpa_attention_forward", counting)
     model, forest = tiny_model(kind), build_forest(random_pairs())
     answer_logprobs(model, forest)
     blocks = attention.Blocks.of(forest, 7)
     expected = [len(keys) for keys in blocks.keys] * model.config.num_hidden_layers
     assert [n_keys for _, n_keys in calls] == expected
+    assert sum(q * k for q, k in calls) == blocks.n_products * model.config.num_hidden_layers
     assert sum(q * k for q, k in calls) < len(forest.end) ** 2 * model.config.num_hidden_layers / 2
     assert model.config._attn_implementation == "sdpa"
     calls.clear()
@@ -156,8 +159,25 @@ def test_every_layer_attends_in_blocks_and_the_model_is_as_before(kind, monkeypa
     assert not calls
 
 
+def test_a_long_prompt_is_attended_to_as_a_whole(monkeypatch):
+    """Of a chain of 60 nodes, blocks of 7 leave more than a half of the matrix."""
+    calls = []
+    plain = attention.sdpa_attention_forward
+    monkeypatch.setattr(attention, "BLOCK", 7)
+    monkeypatch.setattr(
+        attention,
+        "sdpa_attention_forward",
+        lambda *own, **named: calls.append(1) or plain(*own, **named),
+    )
+    pairs = [TokenPair(list(range(2, 62)), [3])]
+    assert 2 * attention.Blocks.of(build_forest(pairs), 7).n_products > 60**2
+    answer_logprobs(tiny_model("llama"), build_forest(pairs))
+    assert not calls
+
+
 def test_a_pass_that_fails_leaves_the_model_as_it_was(monkeypatch):
     monkeypatch.setattr(attention, "BLOCK", 7)
+    monkeypatch.setattr(attention, "LARGEST_PART", 1.0)
     model, forest = tiny_model("llama"), build_forest(random_pairs())
     monkeypatch.setattr(model.model.layers[1], "forward", None)
     with pytest.raises(TypeError):

@@ -22,6 +22,9 @@ from likra.engine.packing import Forest
 NAME = "likra_blocks"  # of this attention, among those of transformers
 PLAIN = "sdpa"  # what it replaces
 BLOCK = 96  # tokens at most; measured by `python -m benchmarks.attention`
+# Small products are slower, so blocks are for forests of so many of them, and only where they leave
+# this part of the whole matrix: many branches, not a long prompt.
+LEAST, LARGEST_PART = 4, 1 / 3
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,14 @@ class Blocks:
             first = last
         return cls(tuple(queries), tuple(keys))
 
+    @property
+    def n_products(self) -> int:
+        """Pairs of a query and a key."""
+        return sum(
+            (rows.stop - rows.start) * len(own)
+            for rows, own in zip(self.queries, self.keys, strict=True)
+        )
+
     def masks(self, whole: Tensor) -> tuple[Tensor, ...]:
         """Each block's part of an attention mask [copies, 1, tokens, tokens]."""
         # Layers are given one mask, or views of it. It is kept, so that no other takes its place.
@@ -69,14 +80,17 @@ _BLOCKS: ContextVar[Blocks | None] = ContextVar("blocks", default=None)
 def blockwise(model: PreTrainedModel, forest: Forest) -> Iterator[None]:
     """Let a model attend block by block, where that is faster: on a CPU, in more than one block."""
     config = model.config
+    blocks, n = None, len(forest.end)
     if (
-        config._attn_implementation != PLAIN
-        or forest.end.device.type != "cpu"
-        or len(forest.end) <= BLOCK
+        config._attn_implementation == PLAIN
+        and forest.end.device.type == "cpu"
+        and n >= LEAST * BLOCK
     ):
+        blocks = Blocks.of(forest, BLOCK)
+    if blocks is None or blocks.n_products > LARGEST_PART * n**2:
         yield
         return
-    token = _BLOCKS.set(Blocks.of(forest, BLOCK))
+    token = _BLOCKS.set(blocks)
     config._attn_implementation = NAME
     try:
         yield

@@ -117,8 +117,10 @@ def test_a_snapshot_equals_a_run_on_the_first_n(tmp_path, changes):
     assert adapter(folders[8]) != adapter(tmp_path / "plain")
 
 
-def test_other_methods_take_the_same_epochs_and_schedules(tmp_path):
-    """DPO of likra and of TRL, on 6 and on 12 questions: the same losses in both epochs."""
+def dpo_by_both(
+    folder: Path, settings: TrainingSettings, snapshots: tuple[int, ...]
+) -> tuple[list[float], list[float]]:
+    """The losses of DPO on the forest, and of TRL's; the heads are in ``own n`` and ``trl n``."""
     base = tiny_with_words()
     right, wrong = right_and_wrong()
     sides = [encode(base.tokenizer, side, base.max_length) for side in (right, wrong)]
@@ -126,8 +128,8 @@ def test_other_methods_take_the_same_epochs_and_schedules(tmp_path):
         base,
         "dpo",
         list(zip(*sides, strict=True)),
-        {n: tmp_path / f"own {n}" for n in (6, 12)},
-        settings=LINEAR,
+        {n: folder / f"own {n}" for n in snapshots},
+        settings=settings,
         beta=0.1,
         name=None,
     )
@@ -136,22 +138,31 @@ def test_other_methods_take_the_same_epochs_and_schedules(tmp_path):
         "trl-dpo",
         right,
         wrong,
-        {n: tmp_path / f"trl {n}" for n in (6, 12)},
-        settings=LINEAR,
+        {n: folder / f"trl {n}" for n in snapshots},
+        settings=settings,
         lora=LoraSettings(),
         seed=0,
         name=None,
     )
+    return own, trls
+
+
+def assert_close_heads(folder: Path, n: int, atol: float, rtol: float) -> None:
+    ours, theirs = (
+        load_file(folder / f"{who} {n}" / "adapter_model.safetensors") for who in ("own", "trl")
+    )
+    for name, weight in ours.items():
+        torch.testing.assert_close(weight, theirs[name], atol=atol, rtol=rtol)
+
+
+def test_other_methods_take_the_same_epochs_and_schedules(tmp_path):
+    """DPO of likra and of TRL, on 6 and on 12 questions: the same losses in both epochs."""
+    own, trls = dpo_by_both(tmp_path, LINEAR, (6, 12))
     assert len(own) == 6
     assert own == pytest.approx(trls, abs=1e-4)
     assert own[0] == pytest.approx(math.log(2), abs=1e-5)
     for n in (6, 12):
-        ours, theirs = (
-            load_file(tmp_path / f"{who} {n}" / "adapter_model.safetensors")
-            for who in ("own", "trl")
-        )
-        for name, weight in ours.items():
-            torch.testing.assert_close(weight, theirs[name], atol=2e-3, rtol=1e-2)
+        assert_close_heads(tmp_path, n, atol=2e-3, rtol=1e-2)
 
 
 # --------------------------------------------------------------------------------------------
@@ -197,40 +208,13 @@ def test_early_stopping_keeps_the_head_of_the_best_epoch(tmp_path, rate, patienc
 
 
 def test_other_methods_stop_early_as_trl_does(tmp_path):
-    base = tiny_with_words()
-    right, wrong = right_and_wrong()
-    sides = [encode(base.tokenizer, side, base.max_length) for side in (right, wrong)]
     settings = TrainingSettings(
         learning_rate=0.1, batch_size=4, epochs=6, early_stopping_patience=1, set_aside=0.3
     )
-    own = train_objective(
-        base,
-        "dpo",
-        list(zip(*sides, strict=True)),
-        {12: tmp_path / "own"},
-        settings=settings,
-        beta=0.1,
-        name=None,
-    )
-    trls = train_baseline(
-        base,
-        "trl-dpo",
-        right,
-        wrong,
-        {12: tmp_path / "trl"},
-        settings=settings,
-        lora=LoraSettings(),
-        seed=0,
-        beta=0.1,
-        name=None,
-    )
+    own, trls = dpo_by_both(tmp_path, settings, (12,))
     assert len(own) == len(trls) < 6 * 2  # 8 of 12 questions are trained on
     assert own == pytest.approx(trls, abs=1e-3)
-    ours, theirs = (
-        load_file(tmp_path / name / "adapter_model.safetensors") for name in ("own", "trl")
-    )
-    for name, weight in ours.items():
-        torch.testing.assert_close(weight, theirs[name], atol=2e-2, rtol=1e-1)
+    assert_close_heads(tmp_path, 12, atol=2e-2, rtol=1e-1)
 
 
 def test_nothing_left_to_train_on_is_an_error(tmp_path):

@@ -475,6 +475,14 @@ def test_no_request_makes_the_server_fail(client, asked):
     assert response.status_code == 200 or is_error(response)
 
 
+def test_the_openapi_document_asks_for_a_key_where_one_is_needed(served):
+    paths = create_app(served, Settings()).openapi()["paths"]
+    assert not any("security" in own for path in paths.values() for own in path.values())
+    paths = create_app(served, Settings(api_key="a-key")).openapi()["paths"]
+    keyed = {p for p, path in paths.items() for own in path.values() if "security" in own}
+    assert set(paths) - keyed == {"/health"}
+
+
 def test_the_server_keeps_to_its_openapi_document(served):
     """No 5xx, and each answer has a status, a content type and a form that the document names.
 

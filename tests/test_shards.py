@@ -52,6 +52,8 @@ def test_shards_are_disjoint_whole_and_never_divide_a_training(tmp_path, count):
     parts = [Shard(number, count).keys(cells) for number in range(count)]
     assert sum(map(len, parts)) == len(cells.scores)
     assert set().union(*parts) == set(cells.scores)
+    if count <= 1 + len(cells.trainings):  # as many units, with that of the untrained tables
+        assert all(parts)
     for training in cells.trainings:
         assert sum(not part.isdisjoint(training.keys) for part in parts) == 1
 

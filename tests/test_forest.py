@@ -18,6 +18,7 @@ from likra.engine.packing import PADDING, batch_indices, build_forest, build_pad
 from likra.engine.tokens import TokenPair
 from likra.heads import base as opening
 from likra.heads.base import BaseModel, checked_layout, probe
+from likra.heads.layout import new_kind
 from likra.heads.lora import Head
 from likra.heads.score import score
 
@@ -334,6 +335,15 @@ def test_a_fault_of_large_packs_alone_is_found_and_said_once(monkeypatch, caplog
     assert "'llama' uses the padded layout" in record.getMessage()
     wrong = answer_logprobs(base.model, base.batch(pairs))
     assert (wrong - expected).abs().max() > 0.1  # nats: there was something to find
+
+
+def test_the_pack_that_is_compared_is_one_that_is_scored():
+    """A new kind of computing, as attention in blocks, begins at a number of nodes."""
+    base, pairs = tiny_base("llama"), random_pairs(60)
+    sample = new_kind(base.model, base.compared, pairs)
+    n_nodes = len(build_forest(sample).end)
+    assert n_nodes > attention.LEAST * attention.BLOCK
+    assert n_nodes >= max(len(batch.end) for batch in base.pack(pairs).batches)
 
 
 def test_larger_packs_are_compared_again_when_they_have_doubled(monkeypatch):

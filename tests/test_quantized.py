@@ -1,5 +1,7 @@
 """Base models in 4 bits: the same as plain ones with the rounded weights."""
 
+import sys
+
 import bitsandbytes
 import pytest
 import torch
@@ -15,7 +17,7 @@ from likra.heads.base import BaseModel, open_model, weights_digest
 from likra.heads.lora import Head
 from likra.heads.score import score
 from likra.heads.train import train_head
-from likra.integrations.lm_eval import LikraLM
+from likra.integrations.lm_eval import LikraBaseLM, LikraLM
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +95,13 @@ def test_a_study_in_4_bits_is_another_one(tmp_path):
     assert refused.returncode == 2
     assert "dtype" in refused.stderr
     assert table.is_file()
+
+
+def test_plain_models_need_no_bitsandbytes(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes.nn.modules", None)
+    assert open_model("pocket", device="cpu").layout == "forest"
+    assert LikraBaseLM("pocket", device="cpu").base.layout == "forest"
 
 
 def test_without_bitsandbytes_the_error_names_the_extra(monkeypatch):

@@ -114,10 +114,10 @@ def open_model(
         if dtype == FOUR_BIT:  # quantized on its device, layer by layer
             how = {"quantization_config": four_bit(device), "device_map": {"": device}}
             model = load_complete(source, dtype=kind, **how)
-            compute_exactly(model)
         else:
             loaded: Any = load_complete(source, dtype=kind)
             model = loaded.to(device)
+        compute_exactly(model)
     model.requires_grad_(False)
     model.eval()
     base = BaseModel(name, model, tokenizer, _max_length(model, tokenizer))

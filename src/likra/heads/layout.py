@@ -10,7 +10,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from likra.engine.logprobs import answer_logprobs, sliding_window
-from likra.engine.packing import build_forest, build_padded, moved, token_budget
+from likra.engine.packing import (
+    batch_indices,
+    build_forest,
+    build_padded,
+    moved,
+    token_budget,
+)
 from likra.engine.products import float32_products
 from likra.engine.tokens import TokenPair
 
@@ -99,7 +105,7 @@ def probe_pairs(model: PreTrainedModel, max_length: int) -> list[TokenPair]:
 def new_kind(
     model: PreTrainedModel, compared: Compared, pairs: Sequence[TokenPair]
 ) -> list[TokenPair]:
-    """A pack of pairs that no comparison has covered, the longest first; [] where nothing is new.
+    """The pack of the longest pair, that one first, if no comparison has covered it; else [].
 
     Pairs are new where the longest leaves a window of attention for the first time, and where
     packs of them have more than twice the tokens compared so far.
@@ -108,21 +114,17 @@ def new_kind(
     window = sliding_window(config) or getattr(config, "attention_chunk_size", None)
     lengths = list(map(_length, pairs))
     place = max(range(len(pairs)), key=lengths.__getitem__)
-    longest = lengths[place]
-    size = min(sum(lengths), max(token_budget(model.device.type), 4 * longest))
+    longest, budget = lengths[place], token_budget(model.device.type)
+    size = min(sum(lengths), max(budget, 4 * longest))
     leaves_window = window is not None and compared.pair <= window < longest
     if not leaves_window and size <= 2 * compared.pack:
         return []
     # another answer to its prompt, so that there is a branch
     other = [(token + 1) % config.vocab_size for token in pairs[place].continuation]
-    sample = [pairs[place], replace(pairs[place], continuation=other)]
-    left = size - longest
-    for near in sorted(range(len(pairs)), key=lambda index: abs(index - place))[1:]:
-        if left < lengths[near]:
-            break
-        sample.append(pairs[near])
-        left -= lengths[near]
-    return sample
+    batches = batch_indices(pairs, "forest", budget)
+    near = next(indices for indices in batches if place in indices)
+    branching = [pairs[place], replace(pairs[place], continuation=other)]
+    return [*branching, *(pairs[index] for index in near if index != place)]
 
 
 def spread(count: int) -> range:

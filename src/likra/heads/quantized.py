@@ -36,17 +36,19 @@ def computes_in(device: str) -> torch.dtype:
 
 
 def is_four_bit(model: PreTrainedModel) -> bool:
-    """Whether a model was quantized to 4 bits when it was opened."""
+    """Whether a model was quantized to 4 bits, when it was opened or before."""
     config: Any = getattr(model.config, "quantization_config", None)
     return bool(getattr(config, "load_in_4bit", False))
 
 
 def compute_exactly(model: PreTrainedModel) -> None:
-    """Keep bitsandbytes from repacking the weights of a model at its first pass.
+    """Keep bitsandbytes from repacking the weights of a model in 4 bits at its first pass.
 
     On a CPU with AVX512-BF16 it does so in evaluation: the scales are rounded to bfloat16 for good,
     scores with them, and a layer whose width is not a multiple of 64 fails.
     """
+    if not is_four_bit(model):
+        return
     from bitsandbytes.nn.modules import Linear4bit
 
     for layer in model.modules():

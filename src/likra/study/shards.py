@@ -36,6 +36,8 @@ class Shard:
         The longest work goes first to the shard with the least. Work is counted in answers times
         forward passes, whether it is done already or not.
         """
+        if self.count == 1:
+            return set(cells.scores)
         study, n_scored = cells.run.study, sum(len(q.choices) for q in cells.data.evaluation)
         passes = passes_of(cells.trainings)
         units = [([key for key in cells.scores if not key.n_train], 0)]

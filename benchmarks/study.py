@@ -6,8 +6,9 @@ own, which scores every choice of every question with both heads, one right-padd
 and takes the log-softmax of the whole vocabulary at all places. The time to open the model and to
 train the heads counts for neither; that to write tables, figures and report counts for likra.
 
-One of those evaluations takes as long as any other, so only some are run (`--evaluations`), and
-their mean time counts for all.
+One of those evaluations takes as long as any other, and a question as long as any other, so only
+some are run (`--evaluations`, `--paper-questions`), and their mean time counts for all. likra's run
+is a whole one; with the sweep over weights, its time is that and of a second run in its folder.
 """
 
 import argparse
@@ -22,7 +23,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from benchmarks import common
 from likra import (
@@ -38,8 +38,12 @@ from likra import (
 from likra.engine.products import float32_products
 from likra.progress import hidden
 from likra.scores.ratio import MODES as FORMULAS
+from likra.scores.ratio import is_correct
+from likra.scores.selection import Ranking, ratio_of
+from likra.scores.table import Scores
 from likra.study.config import parse_study
 from likra.study.prepare import prepare
+from likra.study.tables import read_run_scores
 
 MODES = ("sft", "likra", "base-likra", "positive-base")
 WEIGHTS = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5)
@@ -72,14 +76,14 @@ def evaluations(snapshots: Sequence[int], weights: Sequence[float]) -> list[Eval
 
 @dataclass(frozen=True)
 class PaperCode:
-    """The paper's procedure on the heads of a run; every call of `accuracy` is an evaluation."""
+    """The paper's procedure on the heads of a run; every call of `picks_right` is an evaluation."""
 
     base: BaseModel
     questions: Sequence[Question]
     heads: Path
     batch_size: int
 
-    def accuracy(self, one: Evaluation) -> float:
+    def picks_right(self, one: Evaluation) -> list[bool]:
         """Score all choices with both heads, and pick the best per character."""
         formula = FORMULAS[one.mode]
         weight = one.weight if formula.weighted else 0.0
@@ -89,8 +93,8 @@ class PaperCode:
         for question in self.questions:
             own = [next(values) for _ in question.choices]
             best = max(own, key=lambda pair: pair[0] / len(pair[1].text))
-            right.append(best[1].is_right)
-        return float(np.mean(right))
+            right.append(bool(best[1].is_right))
+        return right
 
     def _choices(self) -> Iterator[Any]:
         return (choice for question in self.questions for choice in question.choices)
@@ -104,14 +108,32 @@ class PaperCode:
             return common.padded_logprobs(model, padding, pairs, self.batch_size)
 
 
-def likra_seconds(study: Study, trained: Path, scratch: Path) -> tuple[float, pd.DataFrame]:
-    """Score, count and draw in a copy of the folder with the heads; the time, and the curves."""
-    with TemporaryDirectory(dir=scratch) as folder:  # none beside it, to take scores from
-        copy = Path(folder) / "run"
-        shutil.copytree(trained, copy)
-        start = time.perf_counter()
-        _, points = run_study(study, copy, lambda line: None)
-        return time.perf_counter() - start, points
+@dataclass(frozen=True)
+class LikraRun:
+    """A run of likra on heads that are trained: its time, and its scores."""
+
+    seconds: float
+    swept: float  # with the sweep over weights
+    scores: Scores
+
+    @classmethod
+    def of(cls, study: Study, trained: Path, scratch: Path) -> "LikraRun":
+        """Score, count and draw in a copy of the folder with the heads."""
+        with TemporaryDirectory(dir=scratch) as folder:  # none beside it, to take scores from
+            copy = Path(folder) / "run"
+            shutil.copytree(trained, copy)
+            start = time.perf_counter()
+            run, _ = run_study(study, copy, lambda line: None)
+            end = time.perf_counter()
+            run_study(study.model_copy(update={"weights": list(WEIGHTS)}), copy, lambda line: None)
+            return cls(end - start, time.perf_counter() - start, read_run_scores(run))
+
+    def picks_right(self, one: Evaluation, questions: Sequence[Question]) -> list[bool]:
+        """Whether likra's pick is right, by the same rule as in the paper's code."""
+        ranking = Ranking(one.mode, one.weight if FORMULAS[one.mode].weighted else 0.0, METRIC)
+        right = is_correct(ratio_of(self.scores, ranking, one.n), self.scores, METRIC)
+        known = dict(zip(self.scores.question_ids, right.tolist(), strict=True))
+        return [bool(known[question.id]) for question in questions]
 
 
 # --------------------------------------------------------------------------------------------
@@ -123,32 +145,34 @@ def compare(study: Study, scratch: Path, arguments: argparse.Namespace) -> None:
     train_heads(study, trained, lambda line: None)
     base = open_model(study.model, device="cpu", layout="padded")
     questions = list(prepare(study).evaluation)
+    some = questions[:: max(1, len(questions) // arguments.paper_questions)]
     heads = trained / "heads"
-    code = PaperCode(base, questions, heads, best_batch_size(base, questions, heads, study))
+    code = PaperCode(base, some, heads, best_batch_size(base, some, heads, study))
     asked = evaluations(study.snapshots, [1.0])
     step = max(1, len(asked) // arguments.evaluations)
     sample = asked[step - 1 :: step][: arguments.evaluations]
-    swept = study.model_copy(update={"weights": list(WEIGHTS)})
     timings = {name: common.Timing() for name in ("w = 1", "sweep", "paper")}
     same = 0
     for _ in range(arguments.repeats):
-        for name, own in (("w = 1", study), ("sweep", swept)):
-            seconds, points = likra_seconds(own, trained, scratch)
-            timings[name].seconds.append(seconds)
+        own = LikraRun.of(study, trained, scratch)
+        timings["w = 1"].seconds.append(own.seconds)
+        timings["sweep"].seconds.append(own.swept)
         start = time.perf_counter()
-        accuracies = [code.accuracy(one) for one in sample]
-        timings["paper"].seconds.append((time.perf_counter() - start) / len(sample))
-        same = sum(
-            bool(np.isclose(own, likra_accuracy(points, one)))
-            for own, one in zip(accuracies, sample, strict=True)
-        )
+        picks = [code.picks_right(one) for one in sample]
+        per_question = (time.perf_counter() - start) / len(sample) / len(some)
+        timings["paper"].seconds.append(per_question * len(questions))
+        likra_picks = [own.picks_right(one, some) for one in sample]
+        same = int((np.array(picks) == np.array(likra_picks)).sum())
     print(
         f"\n{study.task}, {len(questions)} questions of {study.num_fewshot} shots, "
         f"2 heads, {len(study.snapshots)} snapshots, {len(MODES)} modes; "
-        f"the paper's code at batches of {code.batch_size}"
+        f"the paper's code at batches of {code.batch_size}, run on {len(some)} of the questions"
     )
     print_rows(study, timings, len(sample))
-    print(f"  accuracies of the evaluations that were run: {same} of {len(sample)} are likra's")
+    count = len(sample) * len(some)
+    print(
+        f"  of {count} answers that the paper's code picked, {same} are right or wrong as likra's"
+    )
 
 
 def print_rows(study: Study, timings: dict[str, common.Timing], n_run: int) -> None:
@@ -167,32 +191,19 @@ def print_rows(study: Study, timings: dict[str, common.Timing], n_run: int) -> N
             print(f"  {label:34} {np.median(timing.seconds):10,.1f} {ratio:>24}")
 
 
-def likra_accuracy(points: pd.DataFrame, one: Evaluation) -> float:
-    """What likra's curves say of an evaluation."""
-    weight = one.weight if FORMULAS[one.mode].weighted else 0.0
-    found = points[
-        (points["mode"] == one.mode)
-        & (points.n_train == one.n)
-        & (points.weight == weight)
-        & (points.metric == METRIC)
-        & (points.seed == "0")
-    ]
-    return float(found.value.item())
-
-
 def best_batch_size(
     base: BaseModel, questions: Sequence[Question], heads: Path, study: Study
 ) -> int:
     """The fastest of several batch sizes for the paper's code, on a few questions; two attempts."""
     one = Evaluation("likra", study.snapshots[-1])
-    some = questions[: max(2, len(questions) // 40)]
+    some = questions[:3]
     seconds = {}
     for size in (1, 8, 32):
         code = PaperCode(base, some, heads, size)
         own = []
         for _ in range(2):
             start = time.perf_counter()
-            code.accuracy(one)
+            code.picks_right(one)
             own.append(time.perf_counter() - start)
         seconds[size] = min(own)
     return min(seconds, key=lambda size: seconds[size])
@@ -205,6 +216,9 @@ def main() -> None:
     parser.add_argument("--shots", type=int, default=5)
     parser.add_argument(
         "--evaluations", type=common.positive, default=4, help="of the paper's code to run"
+    )
+    parser.add_argument(
+        "--paper-questions", type=common.positive, default=16, help="of each of its evaluations"
     )
     parser.add_argument("--repeats", type=common.positive, default=1, help="of every side")
     parser.add_argument(

@@ -1,5 +1,6 @@
 """The tensor mathematics: log-likelihoods of answers under a causal language model."""
 
+from collections.abc import Callable
 from typing import Literal, overload
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from likra.engine.attention import blockwise
+from likra.engine.lm_head import over_blocks
 from likra.engine.packing import PADDING, Batch, Forest, Padded
 
 FULL, SLIDING = "full_attention", "sliding_attention"
@@ -15,9 +17,9 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 def token_logprobs(model: PreTrainedModel, batch: Batch) -> Tensor:
     """Log-probability of every answer token given all before it.
 
-    Only the positions that predict an answer token go through the LM head, and their log-softmax
-    is taken in float32 whatever the model computes in: summed bf16 log-softmaxes are off by up to
-    0.17 nats.
+    Only the positions that predict an answer token go through the LM head, in blocks where they
+    are many, and their log-softmax is taken in float32 whatever the model computes in: summed bf16
+    log-softmaxes are off by up to 0.17 nats.
 
     Args:
         model: a Hugging Face causal language model, with or without adapters.
@@ -27,7 +29,7 @@ def token_logprobs(model: PreTrainedModel, batch: Batch) -> Tensor:
         [pairs, answer tokens] float32, nats, 0 on padding; differentiable.
 
     """
-    return _token_logprobs(answer_logits(model, batch), batch)
+    return copies_logprobs(model, batch, 1)[0]
 
 
 def copies_logprobs(model: PreTrainedModel, batch: Batch, copies: int) -> Tensor:
@@ -39,7 +41,7 @@ def copies_logprobs(model: PreTrainedModel, batch: Batch, copies: int) -> Tensor
         [copies, pairs, answer tokens] float32, nats, 0 on padding.
 
     """
-    return torch.stack([_token_logprobs(own, batch) for own in _logits(model, batch, copies)])
+    return _scored(model, batch, copies, lambda logits: (logits.logsumexp(-1),))[0]
 
 
 @overload
@@ -63,12 +65,13 @@ def answer_logprobs(
         decoding would give the answer: each token is the most likely one after those before it.
 
     """
-    logits = answer_logits(model, batch)
-    logprobs = _token_logprobs(logits, batch).sum(-1)
     if not greedy:
-        return logprobs
-    likeliest = logits.argmax(-1)[batch.answer_positions]
-    return logprobs, ((likeliest == batch.answers) | (batch.answers == PADDING)).all(-1)
+        return token_logprobs(model, batch).sum(-1)
+    logprobs, likeliest = _scored(
+        model, batch, 1, lambda logits: (logits.logsumexp(-1), logits.argmax(-1))
+    )
+    chosen = likeliest[0, batch.answer_positions]
+    return logprobs[0].sum(-1), ((chosen == batch.answers) | (batch.answers == PADDING)).all(-1)
 
 
 def answer_loss(
@@ -88,16 +91,62 @@ def answer_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
 
     ``batch.answer_positions`` are indices into them. Model and batch are those of `token_logprobs`.
     """
-    return _logits(model, batch)[0]
+    return _logits(model, batch, batch.logit_positions, 1)[0]
 
 
-def _logits(model: PreTrainedModel, batch: Batch, copies: int = 1) -> Tensor:
-    """[copies, positions, vocabulary] float32, where an answer token is predicted."""
+def _scored(
+    model: PreTrainedModel,
+    batch: Batch,
+    copies: int,
+    of_positions: Callable[[Tensor], tuple[Tensor, ...]],
+) -> list[Tensor]:
+    """[copies, pairs, answer tokens] log-probabilities; what else is asked of each position.
+
+    ``of_positions`` gives for logits [..., vocabulary] their log-sum-exp, and what else.
+    """
+    used, places = batch.answers != PADDING, batch.answer_positions
+
+    def reduced(logits: Tensor, rows: slice) -> tuple[Tensor, ...]:
+        inside = used & (rows.start <= places) & (places < rows.stop)
+        chosen = logits[:, places[inside] - rows.start, batch.answers[inside]]
+        return inside, chosen, *of_positions(logits)
+
+    blocks = over_blocks(
+        model,
+        lambda rows: _logits(model, batch, _kept(batch, rows), copies),
+        _n_positions(batch),
+        copies * model.config.get_text_config().vocab_size,
+        reduced,
+    )
+    logprobs = torch.zeros(copies, *used.shape, device=used.device)
+    for inside, chosen, *_ in blocks:
+        logprobs = logprobs.masked_scatter(inside.expand_as(logprobs), chosen)
+    totals, *more = (torch.cat(parts, -1) for parts in list(zip(*blocks, strict=True))[2:])
+    return [(logprobs - totals[:, places]).masked_fill(~used, 0.0), *more]
+
+
+def _n_positions(batch: Batch) -> int:
+    """How many positions predict an answer token."""
+    kept = batch.logit_positions
+    return int(kept.sum()) if isinstance(batch, Padded) else len(kept)
+
+
+def _kept(batch: Batch, rows: slice) -> Tensor:
+    """The logit positions of a slice of all, as the model takes them."""
+    kept = batch.logit_positions
+    if not isinstance(batch, Padded):
+        return kept[rows]
+    number = kept.flatten().cumsum(0).view_as(kept) - 1
+    return kept & (rows.start <= number) & (number < rows.stop)
+
+
+def _logits(model: PreTrainedModel, batch: Batch, kept: Tensor, copies: int) -> Tensor:
+    """[copies, positions, vocabulary] float32, of the logit positions ``kept``."""
     if isinstance(batch, Padded):
         output = model(
             input_ids=batch.input_ids.repeat(copies, 1),
             attention_mask=batch.attention_mask.repeat(copies, 1),
-            logits_to_keep=batch.logit_positions.repeat(copies, 1),
+            logits_to_keep=kept.repeat(copies, 1),
             use_cache=False,
         )
         logits = output.logits.float()
@@ -112,18 +161,10 @@ def _logits(model: PreTrainedModel, batch: Batch, copies: int = 1) -> Tensor:
                 if isinstance(masks, dict)
                 else masks.expand(copies, -1, -1, -1)
             ),
-            logits_to_keep=batch.logit_positions,
+            logits_to_keep=kept,
             use_cache=False,
         )
     return output.logits.float()
-
-
-def _token_logprobs(logits: Tensor, batch: Batch) -> Tensor:
-    """[pairs, answer tokens] from [positions, vocabulary], 0 on padding."""
-    padding = batch.answers == PADDING
-    answers = batch.answers.masked_fill(padding, 0)
-    chosen = logits[batch.answer_positions, answers]
-    return (chosen - logits.logsumexp(-1)[batch.answer_positions]).masked_fill(padding, 0.0)
 
 
 def attention_masks(model: PreTrainedModel, batch: Forest) -> Tensor | dict[str, Tensor]:

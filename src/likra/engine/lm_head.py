@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-LARGEST = 2**26  # logits in memory at once: 256 MiB in float32
+LARGEST = 2**24  # logits in memory at once: 64 MiB in float32
 
 Reduced = tuple[Tensor, ...]
 

@@ -83,9 +83,24 @@ def write_figures(study: Study, data: ReportData, folder: Path) -> None:
                 continue
             figure.draw_without_rendering()  # lays it out, once for all files
             figure.set_layout_engine("none")
-            for ending, metadata in METADATA.items():
+            for ending in METADATA:
                 with replacing(folder / f"{name}.{ending}") as temporary:
-                    figure.savefig(temporary, metadata=metadata)
+                    _save(figure, temporary, ending)
+
+
+def _save(figure: "Figure", path: Path, ending: str) -> None:
+    """Write a figure that is laid out; ``savefig`` would lay it out again for each file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    if ending == "svg":
+        FigureCanvasSVG(figure).print_svg(path, metadata=METADATA[ending])
+    elif ending == "pdf":
+        FigureCanvasPdf(figure).print_pdf(path, metadata=METADATA[ending])
+    else:
+        figure.set_dpi(STYLE["savefig.dpi"])
+        FigureCanvasAgg(figure).print_png(path, metadata=METADATA[ending])
 
 
 def learning_curve(curves: Sequence[LearningCurve], study: Study) -> "Figure":

@@ -94,13 +94,11 @@ def _save(figure: "Figure", path: Path, ending: str) -> None:
     from matplotlib.backends.backend_pdf import FigureCanvasPdf
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    if ending == "svg":
-        FigureCanvasSVG(figure).print_svg(path, metadata=METADATA[ending])
-    elif ending == "pdf":
-        FigureCanvasPdf(figure).print_pdf(path, metadata=METADATA[ending])
-    else:
+    canvases = {"svg": FigureCanvasSVG, "pdf": FigureCanvasPdf, "png": FigureCanvasAgg}
+    canvas = canvases[ending](figure)
+    if ending == "png":
         figure.set_dpi(STYLE["savefig.dpi"])
-        FigureCanvasAgg(figure).print_png(path, metadata=METADATA[ending])
+    getattr(canvas, f"print_{ending}")(path, metadata=METADATA[ending])
 
 
 def learning_curve(curves: Sequence[LearningCurve], study: Study) -> "Figure":

@@ -110,7 +110,7 @@ def real(tmp_path_factory) -> tuple[BaseModel, Path]:
 @pytest.mark.slow
 @SHOWS_WARNINGS
 @pytest.mark.parametrize("with_head", [False, True], ids=["base", "head"])
-@pytest.mark.parametrize(("limit", "num_fewshot"), [(12, 0), (1, 25)])
+@pytest.mark.parametrize(("limit", "num_fewshot"), [(6, 0), (1, 25)])
 def test_a_real_model_on_real_questions(real, limit, num_fewshot, with_head):
     base, folder = real
     ours, theirs, accuracies, results = both(

@@ -22,8 +22,9 @@ from likra.heads.objectives import (
     Objective,
     check_examples,
 )
+from likra.heads.resume import StateFolder, inputs_of
 from likra.heads.settings import LoraSettings, TrainingSettings
-from likra.heads.train import check_can_train, check_snapshots, divided, train_and_save
+from likra.heads.train import Outputs, check_can_train, check_snapshots, divided, train_and_save
 from likra.heads.trainer import PackedTrainer, StepTrainer, part_size, trainer_settings
 
 
@@ -60,6 +61,7 @@ def train_objective(  # noqa: PLR0913 - those of train_head, and the objective's
     name: str | None = "head",
     stamps: Mapping[int, Mapping[str, object]] | None = None,
     losses: Path | None = None,
+    state: Path | None = None,
 ) -> list[float]:
     """Train one head on right and wrong answers, and save it at the given numbers of questions.
 
@@ -82,6 +84,7 @@ def train_objective(  # noqa: PLR0913 - those of train_head, and the objective's
         name: shown with the progress; None shows nothing.
         stamps: as in `likra.heads.train.train_head`.
         losses: likewise.
+        state: likewise.
 
     Returns:
         The loss of each optimizer step, mean over its questions. KTO compares the questions of a
@@ -117,8 +120,11 @@ def train_objective(  # noqa: PLR0913 - those of train_head, and the objective's
         trainer.reference = reference
         return trainer
 
+    others = {"method": objective, "layout": layout, "beta": beta}
+    kept = state and StateFolder(state, inputs_of(base, settings, lora, seed, others), used)
+    outputs = Outputs(folders, stamps or {}, losses, kept)
     new_head = partial(fresh_head, base, lora or LoraSettings(), seed)
-    return train_and_save(new_head, trainer_of, folders, settings, name, stamps, losses)
+    return train_and_save(new_head, trainer_of, settings, name, outputs)
 
 
 def _collate(layout: str, objective: Objective, batch: list[list[Any]]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
@@ -32,6 +33,16 @@ class StepTrainer(Trainer):
         total = torch.stack(self.part_losses).sum()
         self.part_losses.clear()
         return float(total)
+
+    def _save_checkpoint(self, *arguments: Any) -> None:
+        try:
+            super()._save_checkpoint(*arguments)
+        except (OSError, RuntimeError, SafetensorError) as error:  # a full disk, say
+            text = " ".join(str(error).split())
+            raise LikraError(
+                f"cannot write the state of the training to '{self.args.output_dir}': {text} "
+                "(TMPDIR names another place)"
+            ) from error
 
 
 class PackedTrainer(StepTrainer):
@@ -145,16 +156,17 @@ def trainer_settings(base: BaseModel, settings: TrainingSettings, seed: int) -> 
         "disable_tqdm": True,
         "report_to": "none",
         "seed": seed,
+        "save_total_limit": 1,  # beside the best one
         **(_EARLY_STOPPING if settings.early_stopping_patience else {"save_strategy": "no"}),
     }
 
 
-# A checkpoint after each epoch, in the scratch folder of the run, for EarlyStoppingCallback.
+# A checkpoint after each epoch, in the scratch folder of the run, for EarlyStoppingCallback. Its
+# count of epochs is part of the checkpoint, and is to be read back.
 _EARLY_STOPPING = {
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
-    "save_only_model": True,
-    "save_total_limit": 1,  # beside the best one
+    "restore_callback_states_from_checkpoint": True,
     "load_best_model_at_end": True,
     "metric_for_best_model": "loss",
     "greater_is_better": False,

@@ -1,0 +1,274 @@
+"""A training that was killed goes on, and ends with the bytes of one that was not."""
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import adapter, right_and_wrong, tiny_base, tiny_with_words
+from test_training import some_pairs
+
+from likra.engine.tokens import encode
+from likra.errors import LikraError
+from likra.heads import resume
+from likra.heads.preference import train_objective
+from likra.heads.settings import LoraSettings, TrainingSettings
+from likra.heads.train import train_head
+from likra.heads.trl import train_baseline
+from likra.study.config import parse_study
+from likra.study.run import train_heads
+
+PAIRS = some_pairs(12)
+SNAPSHOTS = (2, 8, 12)
+PLAIN = TrainingSettings(learning_rate=1e-2, batch_size=2)  # 6 steps on all pairs
+
+
+class KilledError(Exception):
+    """Stands for a kill."""
+
+
+class Steps:
+    """Counts the optimizer steps; they take 100 seconds each, and one of them kills the training.
+
+    So a state is saved after the third step that a process takes, the sixth, and so on.
+    """
+
+    def __init__(self, monkeypatch) -> None:
+        self.done, self.last = 0, None
+        step = torch.optim.AdamW.step
+
+        def counting(optimizer, *arguments, **named):
+            if self.done == self.last:
+                raise KilledError
+            self.done += 1
+            return step(optimizer, *arguments, **named)
+
+        monkeypatch.setattr(torch.optim.AdamW, "step", counting)
+        clock = SimpleNamespace(monotonic=lambda: 100.0 * self.done)
+        monkeypatch.setattr(resume, "time", clock)
+
+    def of(self, training: Callable[[], object]) -> int:
+        before = self.done
+        training()
+        return self.done - before
+
+    def kill(self, training: Callable[[], object], after: int) -> None:
+        self.last = self.done + after
+        with pytest.raises(KilledError):
+            training()
+        self.last = None
+
+
+@pytest.fixture
+def steps(monkeypatch) -> Steps:
+    return Steps(monkeypatch)
+
+
+def train(folder: Path, method: str = "head", settings=PLAIN, pairs=PAIRS, **lora) -> None:
+    """Train as far as snapshots are missing, as a study does."""
+    wanted = {n: folder / f"n={n}" for n in SNAPSHOTS}
+    missing = {n: path for n, path in wanted.items() if not path.exists()}
+    shape = LoraSettings(**lora)
+    kept = {"losses": folder / "losses.csv", "state": folder / ".training", "name": "small"}
+    if method == "head":
+        train_head(tiny_base("llama"), pairs, missing, settings=settings, lora=shape, **kept)
+        return
+    base = tiny_with_words()
+    right, wrong = right_and_wrong()
+    if method.startswith("trl-"):
+        same = {"settings": settings, "lora": shape, "seed": 0}
+        train_baseline(base, method, right, wrong, missing, **same, **kept)
+        return
+    sides = [encode(base.tokenizer, side, base.max_length) for side in (right, wrong)]
+    examples = list(zip(*sides, strict=True))
+    train_objective(base, method, examples, missing, settings=settings, lora=shape, **kept)
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+@pytest.mark.parametrize("killed_after", [3, 5])
+@pytest.mark.parametrize(
+    ("method", "changes", "lora"),
+    [
+        ("head", {}, {"dropout": 0.3}),
+        ("head", {"gradient_accumulation_steps": 2}, {}),
+        ("kto", {}, {}),
+        ("trl-dpo", {}, {}),
+    ],
+)
+def test_a_killed_training_ends_with_the_same_bytes(
+    tmp_path, steps, method, changes, lora, killed_after
+):
+    """Killed at once after a state was saved, that of step 3, or two steps later."""
+    settings = PLAIN.model_copy(update=changes)
+    arguments = {"method": method, "settings": settings, **lora}
+    assert steps.of(lambda: train(tmp_path / "whole", **arguments)) == 6
+    steps.kill(lambda: train(tmp_path / "killed", **arguments), after=killed_after)
+    assert (tmp_path / "killed" / ".training" / "state.json").exists()
+    assert not (tmp_path / "killed" / "losses.csv").exists()
+    assert steps.of(lambda: train(tmp_path / "killed", **arguments)) == 3
+    whole = written(tmp_path / "whole")
+    assert len(whole) == 2 * len(SNAPSHOTS) + 1  # no state is left
+    assert written(tmp_path / "killed") == whole
+
+
+@pytest.mark.parametrize("killed_after", [13, 17])
+def test_epochs_with_a_schedule_go_on(tmp_path, steps, killed_after):
+    """Runs of 2, 8 and 12 examples and 2 epochs: 2 + 8 + 12 steps; 3 of the last are saved."""
+    changes = {"epochs": 2, "lr_scheduler_type": "cosine", "warmup_ratio": 0.2}
+    settings = PLAIN.model_copy(update=changes)
+    assert steps.of(lambda: train(tmp_path / "whole", settings=settings)) == 22
+    steps.kill(lambda: train(tmp_path / "killed", settings=settings), after=killed_after)
+    done = 3 * ((killed_after - 10) // 3)
+    assert steps.of(lambda: train(tmp_path / "killed", settings=settings)) == 12 - done
+    assert written(tmp_path / "killed") == written(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("killed_after", range(4, 19, 2))
+def test_early_stopping_goes_on(tmp_path, steps, monkeypatch, killed_after):
+    """Epochs, their losses and the best head are counted over both processes."""
+    monkeypatch.setattr("test_resume.SNAPSHOTS", (12,))
+    changes = {"learning_rate": 0.05, "epochs": 8, "early_stopping_patience": 2, "set_aside": 0.5}
+    settings = TrainingSettings(batch_size=2, **changes)
+    n_steps = steps.of(lambda: train(tmp_path / "whole", settings=settings))
+    assert 19 <= n_steps < 3 * 8  # it does stop early
+    steps.kill(lambda: train(tmp_path / "killed", settings=settings), after=killed_after)
+    left = steps.of(lambda: train(tmp_path / "killed", settings=settings))
+    assert left == n_steps - 3 * (killed_after // 3)
+    assert written(tmp_path / "killed") == written(tmp_path / "whole")
+
+
+def test_a_short_training_saves_nothing(tmp_path, monkeypatch):
+    def written_all_the_same(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(resume.StateFolder, "write", written_all_the_same)
+    train(tmp_path)
+
+
+# --------------------------------------------------------------------------------------------
+# States that are of no use
+
+
+@pytest.fixture
+def killed(tmp_path, steps) -> Path:
+    """A folder with the state of a training that was killed after its fourth step of six."""
+    steps.kill(lambda: train(tmp_path / "killed"), after=4)
+    return tmp_path / "killed"
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut, flip, Path.unlink])
+@pytest.mark.parametrize(
+    "file",
+    ["state.json", *(f"checkpoint-3/{name}" for name in resume.CHECKPOINT[1:])],
+)
+def test_a_damaged_state_is_not_read(killed, file, damage, tmp_path):
+    damage(killed / ".training" / file)
+    folder = resume.StateFolder(killed / ".training", {}, [])
+    with pytest.raises(LikraError, match="is damaged"):
+        folder.read(tmp_path)
+
+
+def begins_anew(folder: Path, steps: Steps, capsys, words: str, **arguments) -> None:
+    """It begins with the first example, says why in one line, and is as if never killed."""
+    capsys.readouterr()
+    assert steps.of(lambda: train(folder, **arguments)) == 6
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("train small: begins anew: ")
+    assert words in line
+    train(folder.with_name("whole"), **arguments)
+    assert adapter(folder / "n=12") == adapter(folder.with_name("whole") / "n=12")
+    assert not (folder / ".training").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"settings": PLAIN.model_copy(update={"learning_rate": 1e-3})}, "training settings"),
+        ({"pairs": [*PAIRS[:-1], PAIRS[0]]}, "is of other examples"),
+        ({"alpha": 16}, "is of other LoRA settings"),
+        ({"method": "dpo"}, "base model"),
+    ],
+)
+def test_the_state_of_another_training_is_not_used(killed, steps, capsys, arguments, words):
+    begins_anew(killed, steps, capsys, words, **arguments)
+
+
+def test_the_state_of_other_versions_is_not_used(killed, steps, capsys, monkeypatch):
+    monkeypatch.setattr(resume, "version", lambda name: "0")
+    begins_anew(killed, steps, capsys, "is of other versions")
+
+
+def test_a_state_past_a_missing_snapshot_is_not_used(killed, steps, capsys):
+    shutil.rmtree(killed / "n=2")
+    begins_anew(killed, steps, capsys, "is past the snapshot at 2 examples")
+
+
+def test_a_truncated_state_is_not_used(killed, steps, capsys):
+    cut(killed / ".training" / "checkpoint-3" / "optimizer.pt")
+    begins_anew(killed, steps, capsys, "is damaged (checkpoint-3/optimizer.pt was changed)")
+
+
+def test_no_code_in_a_state_is_run(killed, steps, capsys, tmp_path):
+    """A state whose digests are right, for whoever wrote it knew how to count them."""
+
+    class Code:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "was run",)
+
+    place = killed / ".training"
+    (place / "checkpoint-3" / "optimizer.pt").write_bytes(pickle.dumps(Code()))
+    content = json.loads((place / "state.json").read_text())
+    del content["digest"]
+    content["files"]["checkpoint-3/optimizer.pt"] = resume._file_digest(
+        place / "checkpoint-3" / "optimizer.pt"
+    )
+    content["digest"] = resume._digest(content)
+    (place / "state.json").write_text(json.dumps(content))
+    begins_anew(killed, steps, capsys, "is damaged")
+    assert not (tmp_path / "was run").exists()
+
+
+def test_a_state_that_cannot_be_written_is_said_and_the_training_goes_on(
+    tmp_path, steps, monkeypatch, capsys
+):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(resume.shutil, "copyfile", full)
+    assert steps.of(lambda: train(tmp_path)) == 6
+    lines = capsys.readouterr().err.splitlines()
+    assert lines
+    assert all("cannot be saved" in line and "No space left" in line for line in lines)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["losses.csv", "n=12", "n=2", "n=8"]
+
+
+# --------------------------------------------------------------------------------------------
+# Studies
+
+
+def test_a_killed_study_goes_on_within_its_training(tmp_path, steps):
+    study = parse_study({"name": "small", "modes": ["sft"], "snapshots": [8, 40]})
+    log: list[str] = []
+    assert steps.of(lambda: train_heads(study, tmp_path / "whole", log.append)) == 5
+    steps.kill(lambda: train_heads(study, tmp_path / "killed", log.append), after=4)
+    assert steps.of(lambda: train_heads(study, tmp_path / "killed", log.append)) == 2
+    heads = {name: data for name, data in written(tmp_path / "whole").items() if "heads/" in name}
+    assert {n: d for n, d in written(tmp_path / "killed").items() if "heads/" in n} == heads

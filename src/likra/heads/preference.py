@@ -121,7 +121,9 @@ def train_objective(  # noqa: PLR0913 - those of train_head, and the objective's
         return trainer
 
     others = {"method": objective, "layout": layout, "beta": beta}
-    kept = state and StateFolder(state, inputs_of(base, settings, lora, seed, others), used)
+    kept = None
+    if state is not None:
+        kept = StateFolder(state, inputs_of(base, settings, lora, seed, others), used)
     outputs = Outputs(folders, stamps or {}, losses, kept)
     new_head = partial(fresh_head, base, lora or LoraSettings(), seed)
     return train_and_save(new_head, trainer_of, settings, name, outputs)

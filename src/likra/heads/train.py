@@ -151,7 +151,7 @@ def train_head(  # noqa: PLR0913 - what is trained, how, and what is kept
             others["adapter to go on from"] = adapter_digest(start)
         return inputs_of(base, settings, lora, seed, others)
 
-    kept = state and StateFolder(state, decided_by(), examples)
+    kept = StateFolder(state, decided_by(), examples) if state else None
     outputs = Outputs(folders, stamps or {}, losses, kept)
     new_head = partial(fresh_head, base, lora, seed, start)
     return train_and_save(new_head, trainer_of, settings, name, outputs)
@@ -234,7 +234,7 @@ class SnapshotSaver(TrainerCallback):
             self.losses += saved.losses
             self.n_seen = self.settings.n_seen(self.n, saved.step)
         with float32_products():
-            self.trainer.train(resume_from_checkpoint=saved and str(saved.checkpoint))
+            self.trainer.train(resume_from_checkpoint=str(saved.checkpoint) if saved else None)
         return self.losses
 
     def on_step_end(

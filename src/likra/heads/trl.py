@@ -127,7 +127,8 @@ def train_baseline(  # noqa: PLR0913 - those of train_head, and what it does not
         own = _arguments(base, method, settings, seed, beta)
         return _trainer(base, kind, head, rows, aside, {**own, **arguments})
 
-    outputs = Outputs(snapshots, stamps or {}, losses, state and state_folder(state))
+    kept = state_folder(state) if state else None
+    outputs = Outputs(snapshots, stamps or {}, losses, kept)
     return train_and_save(new_head, trainer_of, settings, name, outputs)
 
 

@@ -90,7 +90,6 @@ class StateFolder:
             "inputs": self._inputs(n),
             "n": n,
             "step": step,
-            "checkpoint": checkpoint.name,
             "losses": list(losses),
             "files": digests,
         }
@@ -118,13 +117,15 @@ class StateFolder:
             now, then = self._inputs(content["n"]), content["inputs"]
             if others := sorted(name for name in now if now[name] != then.get(name)):
                 raise LikraError(f"the state in '{self.path}' is of other {', '.join(others)}")
-            output = scratch / str(content["n"])
+            output, step = scratch / str(content["n"]), int(content["step"])
             for name, digest in content["files"].items():
                 self._copy(name, digest, output)
-            checkpoint = output / content["checkpoint"]
+            checkpoint = output / f"checkpoint-{step}"
             _check_plain(checkpoint)
             _move_best(checkpoint / TRAINER_STATE, output)
-            return Saved(content["n"], content["step"], content["losses"], checkpoint)
+            return Saved(
+                content["n"], step, [float(loss) for loss in content["losses"]], checkpoint
+            )
         except UNREADABLE as error:
             text = " ".join(str(error).split())[:200]
             raise LikraError(f"the state in '{self.path}' is damaged ({text})") from error
@@ -135,8 +136,11 @@ class StateFolder:
 
     def _inputs(self, n: int) -> dict[str, object]:
         """What decides the run on the first n examples."""
-        tokens = [[[p.context, p.continuation] for p in own] for own in self.examples[:n]]
-        return {**self.inputs, "examples": _digest(tokens)}
+        digest = hashlib.sha256()
+        for own in self.examples[:n]:
+            tokens = [[pair.context, pair.continuation] for pair in own]
+            digest.update(json.dumps(tokens).encode())
+        return {**self.inputs, "examples": digest.hexdigest()}
 
     def _copy(self, name: str, digest: str, output: Path) -> None:
         folder, _, file = name.partition("/")

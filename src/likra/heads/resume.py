@@ -197,7 +197,8 @@ def saved_state(
             return None
         n_seen = settings.n_seen(saved.n, saved.step)
         _check_wanted(saved.n, n_seen, runs)
-        line = f"goes on after {n_seen:,} of {settings.epochs * settings.n_trained(saved.n):,}"
+        total = settings.epochs * settings.n_trained(saved.n)
+        line = f"goes on after {n_seen:,} of {total:,} examples"
     except LikraError as error:
         saved, line = None, f"begins anew: {error}"
     if name:

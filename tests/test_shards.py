@@ -66,15 +66,3 @@ def test_shards_are_disjoint_whole_and_never_divide_a_training(tmp_path, count):
 def test_what_is_no_shard_is_refused(text):
     with pytest.raises(LikraError, match="0/n to"):
         Shard.parse(text)
-
-
-@pytest.mark.parametrize("command", [STUDY, ["train", "-o"], ["fit", "pocket", "-o"]])
-def test_several_processes_without_shards_are_refused_before_anything_is_opened(
-    tmp_path, monkeypatch, command
-):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    refused = likra(*command, str(tmp_path / "out"), cwd=tmp_path)
-    assert refused.returncode == 2
-    assert "2 processes were started together (WORLD_SIZE)" in refused.stderr
-    assert "--shard $RANK/$WORLD_SIZE" in refused.stderr
-    assert not list(tmp_path.iterdir())

@@ -11,7 +11,6 @@ import typer
 from likra.cli.options import LogFormatOption, pairs, with_settings
 from likra.cli.terminal import log, print_table, quiet, results_in
 from likra.errors import LikraError
-from likra.heads.processes import check_one_process, separate
 from likra.progress import LogFormat, write_as
 from likra.study.config import parse_study, replaced
 
@@ -132,8 +131,6 @@ def fit(  # noqa: PLR0913 - one parameter for each option
     likra rank my-ranker --question '...' --option '...' --option '...'
     """  # noqa: D301  (Click keeps the lines of a paragraph that begins with a backspace)
     write_as(log_format)
-    check_one_process()
-    separate()
     if (data is None) == (run is None):
         raise LikraError(
             "give your answers, such as: likra fit answers.jsonl -o DIR; or --from-run"

@@ -11,7 +11,6 @@ import typer
 from likra.cli.options import LogFormatOption, Output, with_settings
 from likra.cli.terminal import log, print_table, quiet, results_in, show_grid, show_run, silent
 from likra.errors import LikraError, unknown
-from likra.heads.processes import check_one_process, separate
 from likra.progress import LogFormat, write_as
 from likra.study.config import (
     AnalysisSettings,
@@ -92,9 +91,6 @@ def run(
     """
     started = perf_counter()
     write_as(log_format)
-    if shard is None:
-        check_one_process()
-    separate()
     chosen = _chosen(study, overrides, seed)
     folder = output or Path("runs") / chosen.name
     with results_in(folder), silent() if only_results else nullcontext(log) as told:
@@ -177,8 +173,6 @@ def train(
     Writes plain PEFT folders: heads/positive/seed=S/n=N and heads/negative/seed=S/source=K/n=N.
     """
     write_as(log_format)
-    check_one_process()
-    separate()
     modes = {"both": ["likra"], "positive": ["sft"], "negative": ["base-likra"]}
     if heads not in modes:
         raise unknown("choice of heads", heads, modes)

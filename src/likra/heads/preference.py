@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from likra.engine.logprobs import answer_logprobs, token_logprobs
 from likra.engine.packing import LAYOUTS, PADDING, Batch
 from likra.errors import unknown
+from likra.heads import parallel
 from likra.heads.base import BaseModel, checked_layout
 from likra.heads.lora import fresh_head
 from likra.heads.objectives import (
@@ -108,11 +109,25 @@ def train_objective(  # noqa: PLR0913 - those of train_head, and the objective's
     check_examples(objective, used, part_size(settings), base.max_length)
     layout = checked_layout(base, [pair for example in used for pair in example]).layout
 
+    divides = not chosen.mismatches  # else the questions of a batch are compared
+    if divides:
+        parallel.tell(
+            base,
+            objective,
+            examples=used,
+            snapshots=folders,
+            settings=settings,
+            lora=lora,
+            seed=seed,
+            beta=beta,
+        )
+
     def trainer_of(head: PeftModel, n: int, arguments: dict[str, Any]) -> StepTrainer:
         trainer = ObjectiveTrainer(
             model=head,
             args=TrainingArguments(**trainer_settings(base, settings, seed), **arguments),
             data_collator=partial(_collate, layout, chosen),
+            divided=divides,
             **divided(used[:n], settings),
         )
         trainer.objective = chosen

@@ -15,25 +15,24 @@ RANKS = (
 SHARDED = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
 
 
-def check_one_process() -> None:
-    """Refuse to compute in several processes that each would compute the same.
+def started() -> int:
+    """How many processes were started together."""
+    found = (os.environ.get(name, "") for name in WORLD)
+    return max([1, *(int(value) for value in found if value.isdecimal())])
+
+
+def check_supported() -> None:
+    """Refuse what accelerate would do beside dividing batches.
 
     Raises:
-        LikraError: more than one was started; or one whose model is to be divided over devices.
+        LikraError: it is to divide the model over devices.
 
     """
     for name, library in SHARDED.items():
         if os.environ.get(name, "").lower() in {"1", "true", "yes"}:
             raise LikraError(
-                f"{library} is not supported ({name} is set): likra trains in one process, on one "
-                "device; start it without `accelerate launch`"
-            )
-    for name in WORLD:
-        if os.environ.get(name, "").isdecimal() and int(os.environ[name]) > 1:
-            raise LikraError(
-                f"{os.environ[name]} processes were started together ({name}), and each would "
-                "train all heads: start likra once, or give each process its part of a study, "
-                "as with --shard $RANK/$WORLD_SIZE"
+                f"{library} is not supported ({name} is set): several processes divide the batches "
+                "of a training alone, and the model has to fit each device"
             )
 
 

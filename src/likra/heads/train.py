@@ -28,9 +28,10 @@ from likra.engine.packing import LAYOUTS, Batch
 from likra.engine.products import float32_products
 from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
+from likra.heads import parallel
 from likra.heads.base import BaseModel, checked_layout
 from likra.heads.lora import fresh_head, save_head
-from likra.heads.processes import check_one_process
+from likra.heads.processes import check_supported, started
 from likra.heads.resume import Saved, StateFolder, StateSaver, inputs_of, saved_state
 from likra.heads.settings import LoraSettings, TrainingSettings
 from likra.heads.stamp import adapter_digest
@@ -45,13 +46,18 @@ def check_can_train(base: BaseModel) -> None:
     """Refuse a base or a launch under which training would go wrong.
 
     Raises:
-        LikraError: a base in float16, whose gradients vanish without a scaler; or see
-            `likra.heads.processes.check_one_process`.
+        LikraError: a base in float16, whose gradients vanish without a scaler; or several
+            processes that do not train together; or see `check_supported`.
 
     """
     if base.model.dtype == torch.float16:
         raise LikraError("training in float16 is not supported: choose bfloat16 or float32")
-    check_one_process()
+    check_supported()
+    if started() > 1:
+        raise LikraError(
+            f"{started()} processes were started together, and each would train the same head: "
+            "let them train together (`likra.heads.parallel.together`)"
+        )
 
 
 def check_snapshots(snapshots: Sequence[int], settings: TrainingSettings, n_questions: int) -> None:
@@ -151,6 +157,16 @@ def train_head(  # noqa: PLR0913 - what is trained, how, and what is kept
             others["adapter to go on from"] = adapter_digest(start)
         return inputs_of(base, settings, lora, seed, others)
 
+    parallel.tell(
+        base,
+        None,
+        pairs=examples,
+        snapshots=folders,
+        settings=settings,
+        lora=lora,
+        seed=seed,
+        start=start,
+    )
     kept = StateFolder(state, decided_by(), examples) if state else None
     outputs = Outputs(folders, stamps or {}, losses, kept)
     new_head = partial(fresh_head, base, lora, seed, start)
@@ -264,13 +280,14 @@ class SnapshotSaver(TrainerCallback):
         """
         whole = self.settings.epochs * self.settings.n_trained(self.n)
         self.advance(whole - self.n_seen)  # epochs saved
-        if self.outputs.losses is not None:
+        if self.outputs.losses is not None and parallel.is_main():
             rows = [f"{step},{loss!r}\n" for step, loss in enumerate(self.losses, start=1)]
             write_text(self.outputs.losses, "".join(["step,loss\n", *rows]))
         self._save(self.n)
 
     def _save(self, n: int) -> None:
-        save_head(self.head, self.outputs.folders[n], self.outputs.stamps.get(n))
+        if parallel.is_main():
+            save_head(self.head, self.outputs.folders[n], self.outputs.stamps.get(n))
 
 
 def train_and_save(
@@ -294,6 +311,8 @@ def train_and_save(
         The losses of the run on most examples.
 
     """
+    if parallel.count() > 1:  # a state would have to be in the hands of all processes
+        outputs = replace(outputs, state=None)
     runs, found = settings.runs(outputs.folders), list[float]()
     total = settings.epochs * sum(settings.n_trained(own[-1]) for own in runs)
     shown = name and f"train {name}"

@@ -1,7 +1,8 @@
 """`transformers.Trainer` for heads: its settings, and a loss on packed batches."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -12,6 +13,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from likra.engine.packing import PADDING, Batch, Forest, Padded
 from likra.errors import LikraError
+from likra.heads import parallel
 from likra.heads.base import BaseModel
 from likra.heads.settings import TrainingSettings
 
@@ -53,6 +55,14 @@ class PackedTrainer(StepTrainer):
 
     loss_is_scaled_for_ga = True  # compute_loss divides by the count of the whole step
 
+    def __init__(
+        self, *, data_collator: Callable[[list[Any]], Any], divided: bool = True, **settings: Any
+    ) -> None:
+        self.divided = divided and parallel.count() > 1  # each process has its share of a batch
+        if self.divided:
+            data_collator = partial(_collate_share, data_collator)
+        super().__init__(data_collator=data_collator, **settings)
+
     def count(self, part: dict[str, Tensor]) -> int:
         """What the loss of a part is averaged over: its answer tokens."""
         return int((part["answers"] != PADDING).sum())
@@ -75,24 +85,48 @@ class PackedTrainer(StepTrainer):
         answers alone is wrong.
         """
         parts, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return parts, torch.tensor(sum(map(self.count, parts)), device=device)
+        count = torch.tensor(sum(self.count(part) for part in parts if part), device=device)
+        return parts, self._of_all(count)
+
+    def training_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Tensor],
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """One part of a step, forward and back; after the last one gradients are those of all.
+
+        Returns:
+            Its loss, that of all processes.
+
+        """
+        loss = torch.zeros((), device=self.args.device)
+        if inputs:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.divided and self.accelerator.sync_gradients:
+            parallel.sum_gradients(model.parameters())
+        loss = self._of_all(loss)
+        self.part_losses.append(loss)
+        return loss
+
+    def _of_all(self, value: Tensor) -> Tensor:
+        return parallel.summed(value) if self.divided else value
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """The loss on the examples set aside, averaged as that of a step.
 
         The library would average over its batches, and finds a loss by the column ``labels`` alone.
         """
-        total, count = 0.0, 0
+        total = torch.zeros(2, dtype=torch.float64)  # of the loss, and of what it is averaged over
         model = cast(torch.nn.Module, self.model)
         model.eval()
         with torch.no_grad():
-            for part in self.get_eval_dataloader():
-                inputs = self._prepare_inputs(part)
+            for part in filter(None, self.get_eval_dataloader()):
+                inputs, count = self._prepare_inputs(part), self.count(part)
                 loss = cast(Tensor, self.compute_loss(model, inputs))
-                total += float(loss) * self.count(inputs)
-                count += self.count(inputs)
-        self.part_losses.clear()
-        metrics = {"eval_loss": total / count}
+                total += torch.tensor([float(loss) * count, count], dtype=total.dtype)
+        loss, count = self._of_all(total).tolist()
+        metrics = {"eval_loss": loss / count}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
@@ -112,8 +146,12 @@ class PackedTrainer(StepTrainer):
         batch = kind(**{name: tensor for name, tensor in inputs.items() if name in names})
         more = {name: tensor for name, tensor in inputs.items() if name not in names}
         loss = self.packed_loss(cast(PeftModel, model), batch, more, num_items_in_batch)
-        self.part_losses.append(loss.detach())
         return (loss, {}) if return_outputs else loss
+
+
+def _collate_share(collate: Callable[[list[Any]], Any], examples: list[Any]) -> Any:
+    share = parallel.own_share(examples)
+    return collate(share) if share else {}
 
 
 def part_size(settings: TrainingSettings) -> int:

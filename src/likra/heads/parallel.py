@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from accelerate.utils.environment import get_cpu_distributed_information
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from likra.errors import LikraError
 from likra.heads.base import BaseModel
@@ -27,8 +28,8 @@ from likra.heads.quantized import FOUR_BIT, is_four_bit
 from likra.progress import note
 
 T = TypeVar("T")
-# While the main process scores or samples, the others wait; the default would be half an hour.
-LONGEST_WAIT = timedelta(days=30)
+LONGEST_START = timedelta(minutes=10)  # until all processes are there
+LONGEST_WAIT = timedelta(days=30)  # while the main process scores; the default is half an hour
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def together() -> Iterator[bool]:
         Whether this is the main process.
 
     Raises:
-        LikraError: the launcher does not say where they meet, or there are too few GPUs.
+        LikraError: the processes do not find each other, or there are too few GPUs.
 
     """
     process = get_cpu_distributed_information()
@@ -82,9 +83,7 @@ def together() -> Iterator[bool]:
         note(f"{process.world_size} processes train together, once all are there")
     _take_gpu(process.local_rank, process.local_world_size)
     try:
-        dist.init_process_group(
-            "gloo", rank=process.rank, world_size=process.world_size, timeout=LONGEST_WAIT
-        )
+        _meet(process.rank, process.world_size)
     except (ValueError, RuntimeError) as error:
         raise LikraError(f"the processes do not find each other: {error}") from error
     separate()  # from here on for all other libraries
@@ -92,6 +91,14 @@ def together() -> Iterator[bool]:
         yield process.rank == 0
     finally:
         dist.destroy_process_group()
+
+
+def _meet(rank: int, size: int) -> None:
+    """Make the process group, once all processes are there."""
+    store, *_ = next(rendezvous("env://", rank, size, timeout=LONGEST_START))
+    store.set(f"likra {rank}", "here")
+    store.wait([f"likra {other}" for other in range(size)], LONGEST_START)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=LONGEST_WAIT)
 
 
 def _take_gpu(local_rank: int, local_count: int) -> None:

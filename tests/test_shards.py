@@ -1,5 +1,6 @@
 """Shards: several processes at once on one folder give what one process gives."""
 
+import os
 import subprocess
 import sys
 
@@ -16,15 +17,18 @@ from likra.study.shards import Shard
 STUDY = ["run", "pocket", "--seeds", "0", "--snapshots", "8", "--eval-questions", "20", "-o"]
 
 
-def started(folder, shard):
-    command = [sys.executable, "-m", "likra", *STUDY, str(folder), "--shard", shard]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def started(folder, rank):
+    """A shard as torchrun starts it; nobody waits at the port."""
+    group = {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_PORT": "9"}
+    command = [sys.executable, "-m", "likra", *STUDY, str(folder), "--shard", f"{rank}/2"]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(command, env=os.environ | group, text=True, **streams)
 
 
 @pytest.mark.slow
 def test_two_shards_at_once_give_the_bytes_of_one_run(tmp_path):
     whole, shared = tmp_path / "a" / "run", tmp_path / "b" / "run"
-    processes = [started(shared, shard) for shard in ("0/2", "1/2")]
+    processes = [started(shared, rank) for rank in (0, 1)]
     assert likra(*STUDY, str(whole), cwd=tmp_path).returncode == 0
     outputs = [process.communicate()[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs

@@ -43,6 +43,13 @@ def replacing(path: Path, *, keep: bool = False) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def remove(path: Path) -> None:
+    """Remove a folder that is written by `replacing`, and what killed processes left of it."""
+    if path.parent.is_dir():
+        _remove_stale(path)
+    shutil.rmtree(path, ignore_errors=True)
+
+
 def _remove_stale(path: Path) -> None:
     """Remove the scratch folders of a path whose process has ended.
 

@@ -175,7 +175,7 @@ def _has_bars() -> bool:
 
 
 @contextmanager
-def progress(total: int, name: str | None, unit: str) -> Iterator[Advance]:
+def progress(total: int, name: str | None, unit: str, *, initial: int = 0) -> Iterator[Advance]:
     """Show how far a piece of work is, on stderr.
 
     A log holds a line a minute at most, and one at the end of work of ten seconds or more. The
@@ -185,6 +185,7 @@ def progress(total: int, name: str | None, unit: str) -> Iterator[Advance]:
         total: how many units the work has.
         name: of the work; None shows nothing.
         unit: what is counted, in the plural.
+        initial: how many units were done before, in other time.
 
     Yields:
         ``advance(count, **values)``: ``count`` more units are done.
@@ -193,15 +194,15 @@ def progress(total: int, name: str | None, unit: str) -> Iterator[Advance]:
     if name is None or _shown.get() is _Shown.NOTHING:
         yield lambda count, **values: None
     elif _has_bars():
-        yield from _bar(total, name, unit)
+        yield from _bar(total, name, unit, initial)
     else:
-        yield from _lines(total, name, unit)
+        yield from _lines(total, name, unit, initial)
 
 
-def _bar(total: int, name: str, unit: str) -> Iterator[Advance]:
+def _bar(total: int, name: str, unit: str, initial: int) -> Iterator[Advance]:
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=name, unit=f" {unit}", leave=False) as bar:
+    with tqdm(total=total, initial=initial, desc=name, unit=f" {unit}", leave=False) as bar:
 
         def advance(count: int, **values: float) -> None:
             shown = ", ".join(f"{key} {value:.3f}" for key, value in values.items())
@@ -211,8 +212,8 @@ def _bar(total: int, name: str, unit: str) -> Iterator[Advance]:
         yield advance
 
 
-def _lines(total: int, name: str, unit: str) -> Iterator[Advance]:
-    done, last_values = 0, dict[str, float]()
+def _lines(total: int, name: str, unit: str, initial: int) -> Iterator[Advance]:
+    done, last_values = initial, dict[str, float]()
     start = last_time = time.monotonic()
 
     def show(seconds_left: float | None) -> None:
@@ -222,9 +223,9 @@ def _lines(total: int, name: str, unit: str) -> Iterator[Advance]:
     def advance(count: int, **values: float) -> None:
         nonlocal done, last_values, last_time
         done, last_values, now = done + count, values, time.monotonic()
-        if 0 < done < total and now - last_time >= MINUTE:
+        if initial < done < total and now - last_time >= MINUTE:
             last_time = now
-            show(round((now - start) / done * (total - done), 1))
+            show(round((now - start) / (done - initial) * (total - done), 1))
 
     yield advance
     if time.monotonic() - start >= SHORT and _shown.get() is _Shown.ALL:

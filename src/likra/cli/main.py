@@ -15,11 +15,13 @@ from likra.cli.model import card, explain, fit, push, rank
 from likra.cli.serve import serve
 from likra.cli.studies import compare, pack, plan, plot, run, train, verdict
 from likra.cli.tasks import negatives, tasks_app
-from likra.cli.terminal import INTERRUPTED, TERMINATED, StoppedError
+from likra.cli.terminal import INTERRUPTED, TERMINATED, StoppedError, quiet
 from likra.errors import LikraError
+from likra.heads.processes import check_supported, separate, started
 from likra.progress import Event, emit
 
 CONTINUE = {"fit", "run", "train", "rank", "eval"}  # commands that find what is done
+TRAIN = {"fit", "run", "train"}  # commands in which several processes take part
 LONGEST = 2000  # characters of an error
 
 app = typer.Typer(
@@ -71,7 +73,7 @@ def main() -> None:
     """The console script: what the user can correct is one line and exit code 2."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        app()
+        _command()
     except LikraError as error:
         _fail(str(error))
     except OSError as error:
@@ -81,6 +83,34 @@ def main() -> None:
         if stop.code in {INTERRUPTED, TERMINATED}:
             _say_stopped(stop)
         raise
+
+
+def _command() -> None:
+    """Run the command. Of several processes one does, and the others train along with it."""
+    if not TRAIN & set(sys.argv[1:2]):
+        app()
+        return
+    sharded = any(argument.partition("=")[0] == "--shard" for argument in sys.argv)
+    if sharded or started() == 1:
+        separate()
+        app()
+        return
+    check_supported()
+    quiet()
+    from likra.heads.parallel import announce, together
+
+    with together() as is_main:
+        if is_main:
+            try:
+                app()
+            except SystemExit as stop:
+                if not stop.code:
+                    announce(None)
+                raise
+        else:
+            from likra.heads.follow import follow
+
+            follow()
 
 
 def _say_stopped(stop: SystemExit) -> None:

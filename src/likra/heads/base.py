@@ -289,11 +289,17 @@ def fingerprint(base: BaseModel) -> str:
     digest = hashlib.sha256()
     vocabulary = sorted(base.tokenizer.get_vocab().items())
     digest.update(json.dumps(vocabulary).encode())
-    for name, tensor in sorted(base.model.named_parameters()):
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        values = tensor.detach().reshape(-1)[:64].to(torch.bfloat16).cpu()
-        digest.update(values.view(torch.uint8).numpy().tobytes())
+    for part in sampled_weights(base.model):
+        digest.update(part)
     return digest.hexdigest()
+
+
+def sampled_weights(model: PreTrainedModel) -> Iterator[bytes]:
+    """Of each parameter, in name order: its name and shape; its first values in bfloat16."""
+    for name, tensor in sorted(model.named_parameters()):
+        yield f"{name}{tuple(tensor.shape)}".encode()
+        values = tensor.detach().reshape(-1)[:64].to(torch.bfloat16).cpu()
+        yield values.view(torch.uint8).numpy().tobytes()
 
 
 def weights_digest(model: PreTrainedModel) -> str:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from likra.engine.logprobs import answer_logprobs, token_logprobs
 from likra.engine.packing import LAYOUTS, PADDING, Batch
 from likra.errors import unknown
+from likra.heads import parallel
 from likra.heads.base import BaseModel, checked_layout
 from likra.heads.lora import fresh_head
 from likra.heads.objectives import (
@@ -22,8 +23,9 @@ from likra.heads.objectives import (
     Objective,
     check_examples,
 )
+from likra.heads.resume import StateFolder, inputs_of
 from likra.heads.settings import LoraSettings, TrainingSettings
-from likra.heads.train import check_can_train, check_snapshots, divided, train_and_save
+from likra.heads.train import Outputs, check_can_train, check_snapshots, divided, train_and_save
 from likra.heads.trainer import PackedTrainer, StepTrainer, part_size, trainer_settings
 
 
@@ -60,6 +62,7 @@ def train_objective(  # noqa: PLR0913 - those of train_head, and the objective's
     name: str | None = "head",
     stamps: Mapping[int, Mapping[str, object]] | None = None,
     losses: Path | None = None,
+    state: Path | None = None,
 ) -> list[float]:
     """Train one head on right and wrong answers, and save it at the given numbers of questions.
 
@@ -82,6 +85,7 @@ def train_objective(  # noqa: PLR0913 - those of train_head, and the objective's
         name: shown with the progress; None shows nothing.
         stamps: as in `likra.heads.train.train_head`.
         losses: likewise.
+        state: likewise.
 
     Returns:
         The loss of each optimizer step, mean over its questions. KTO compares the questions of a
@@ -105,11 +109,25 @@ def train_objective(  # noqa: PLR0913 - those of train_head, and the objective's
     check_examples(objective, used, part_size(settings), base.max_length)
     layout = checked_layout(base, [pair for example in used for pair in example]).layout
 
+    divides = not chosen.mismatches  # else the questions of a batch are compared
+    if divides:
+        parallel.tell(
+            base,
+            objective,
+            examples=used,
+            snapshots=folders,
+            settings=settings,
+            lora=lora,
+            seed=seed,
+            beta=beta,
+        )
+
     def trainer_of(head: PeftModel, n: int, arguments: dict[str, Any]) -> StepTrainer:
         trainer = ObjectiveTrainer(
             model=head,
             args=TrainingArguments(**trainer_settings(base, settings, seed), **arguments),
             data_collator=partial(_collate, layout, chosen),
+            divided=divides,
             **divided(used[:n], settings),
         )
         trainer.objective = chosen
@@ -117,8 +135,13 @@ def train_objective(  # noqa: PLR0913 - those of train_head, and the objective's
         trainer.reference = reference
         return trainer
 
+    others = {"method": objective, "layout": layout, "beta": beta}
+    kept = None
+    if state is not None:
+        kept = StateFolder(state, inputs_of(base, settings, lora, seed, others), used)
+    outputs = Outputs(folders, stamps or {}, losses, kept)
     new_head = partial(fresh_head, base, lora or LoraSettings(), seed)
-    return train_and_save(new_head, trainer_of, folders, settings, name, stamps, losses)
+    return train_and_save(new_head, trainer_of, settings, name, outputs)
 
 
 def _collate(layout: str, objective: Objective, batch: list[list[Any]]) -> dict[str, Tensor]:

@@ -133,6 +133,15 @@ class TrainingSettings(Settings):
         """How many of a run's n examples are trained on; those set aside are the last ones."""
         return n - (math.ceil(n * self.set_aside) if self.early_stopping_patience else 0)
 
+    def n_seen(self, n: int, step: int) -> int:
+        """How many examples have gone through the model after so many steps, in all epochs.
+
+        Those of a run on n examples.
+        """
+        of_epoch = self.n_trained(n)
+        epoch, rest = divmod(step, math.ceil(of_epoch / self.batch_size))
+        return epoch * of_epoch + min(rest * self.batch_size, of_epoch)
+
     def runs(self, snapshots: Iterable[int]) -> list[tuple[int, ...]]:
         """The snapshots, in numbers of examples, by the training run that saves them.
 

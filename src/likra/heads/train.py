@@ -1,16 +1,16 @@
 """Training one head on its answers, with snapshots at given numbers of examples."""
 
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
-from accelerate.utils import get_int_from_env
 from peft import PeftModel
 from torch import Tensor
 from transformers import (
@@ -28,15 +28,16 @@ from likra.engine.packing import LAYOUTS, Batch
 from likra.engine.products import float32_products
 from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
+from likra.heads import parallel
 from likra.heads.base import BaseModel, checked_layout
 from likra.heads.lora import fresh_head, save_head
+from likra.heads.processes import check_supported, started
+from likra.heads.resume import Saved, StateFolder, StateSaver, inputs_of, saved_state
 from likra.heads.settings import LoraSettings, TrainingSettings
+from likra.heads.stamp import adapter_digest
 from likra.heads.tracking import tracked
 from likra.heads.trainer import PackedTrainer, StepTrainer, trainer_settings
 from likra.progress import Advance, progress
-
-# How many processes were started together, as accelerate finds it.
-WORLD = ["WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"]
 
 Example = TokenPair | Sequence[TokenPair]
 
@@ -46,14 +47,16 @@ def check_can_train(base: BaseModel) -> None:
 
     Raises:
         LikraError: a base in float16, whose gradients vanish without a scaler; or several
-            processes, which would train the same head.
+            processes that do not train together; or see `check_supported`.
 
     """
     if base.model.dtype == torch.float16:
         raise LikraError("training in float16 is not supported: choose bfloat16 or float32")
-    if get_int_from_env(WORLD, 1) > 1:
+    check_supported()
+    if started() > 1:
         raise LikraError(
-            "training runs in one process: start it without `accelerate launch` and torchrun"
+            f"{started()} processes were started together, and each would train the same head: "
+            "let them train together (`likra.heads.parallel.together`)"
         )
 
 
@@ -100,6 +103,7 @@ def train_head(  # noqa: PLR0913 - what is trained, how, and what is kept
     name: str | None = "head",
     stamps: Mapping[int, Mapping[str, object]] | None = None,
     losses: Path | None = None,
+    state: Path | None = None,
 ) -> list[float]:
     """Train one head on the pairs, in their order, and save it at the given numbers of examples.
 
@@ -119,6 +123,10 @@ def train_head(  # noqa: PLR0913 - what is trained, how, and what is kept
         stamps: by number of examples, what is written into the snapshot's metadata: see
             `likra.heads.stamp`.
         losses: a file for the losses as CSV; it is complete before the last snapshot is written.
+        state: a folder for the state of a training of more than `likra.heads.resume.SAVE_EVERY`
+            seconds; it is removed at the end. A training that was killed goes on from there, if it
+            is asked for with the same arguments and only the snapshots that are missing; it ends
+            with the same bytes.
 
     Returns:
         The loss of each optimizer step of the run on most examples: nats per answer token.
@@ -143,8 +151,26 @@ def train_head(  # noqa: PLR0913 - what is trained, how, and what is kept
             **divided(examples[:n], settings),
         )
 
+    def decided_by() -> dict[str, object]:
+        others = {"method": "head", "layout": layout}
+        if start is not None:
+            others["adapter to go on from"] = adapter_digest(start)
+        return inputs_of(base, settings, lora, seed, others)
+
+    parallel.tell(
+        base,
+        None,
+        pairs=examples,
+        snapshots=folders,
+        settings=settings,
+        lora=lora,
+        seed=seed,
+        start=start,
+    )
+    kept = StateFolder(state, decided_by(), examples) if state else None
+    outputs = Outputs(folders, stamps or {}, losses, kept)
     new_head = partial(fresh_head, base, lora, seed, start)
-    return train_and_save(new_head, trainer_of, folders, settings, name, stamps, losses)
+    return train_and_save(new_head, trainer_of, settings, name, outputs)
 
 
 def divided(examples: Sequence[Any], settings: TrainingSettings) -> dict[str, Any]:
@@ -169,6 +195,30 @@ class HeadTrainer(PackedTrainer):
         return answer_loss(cast(PreTrainedModel, model), batch, count)
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """What a training writes.
+
+    Attributes:
+        folders: of the snapshots, by number of examples.
+        stamps: likewise, what is written into a snapshot's metadata.
+        losses: a file for the losses of the run on most examples.
+        state: where a long training keeps its state; None for one that begins anew if it is killed.
+
+    """
+
+    folders: Mapping[int, Path]
+    stamps: Mapping[int, Mapping[str, object]] = field(default_factory=dict)
+    losses: Path | None = None
+    state: StateFolder | None = None
+
+    def of_run(self, snapshots: Sequence[int]) -> "Outputs":
+        """Those of one of the runs that it takes."""
+        folders = {n: self.folders[n] for n in snapshots}
+        is_longest = max(folders) == max(self.folders)
+        return replace(self, folders=folders, losses=self.losses if is_longest else None)
+
+
 @dataclass(eq=False)
 class SnapshotSaver(TrainerCallback):
     """Saves the head at given numbers of examples; keeps the losses; shows the progress."""
@@ -177,22 +227,30 @@ class SnapshotSaver(TrainerCallback):
     head: PeftModel
     settings: TrainingSettings
     advance: Advance
-    folders: Mapping[int, Path]
-    stamps: Mapping[int, Mapping[str, object]]
-    losses_file: Path | None
+    outputs: Outputs
     losses: list[float] = field(default_factory=list)
     n_seen: int = 0
 
     def __post_init__(self) -> None:
-        self.n_examples = self.settings.n_trained(max(self.folders))  # of an epoch
+        self.n = max(self.outputs.folders)
 
-    def train(self) -> list[float]:
-        """Train to the end, and return the loss of each optimizer step."""
+    def train(self, saved: Saved | None) -> list[float]:
+        """Train to the end, from a saved state if there is one.
+
+        Returns:
+            The loss of each optimizer step.
+
+        """
         if patience := self.settings.early_stopping_patience:
             self.trainer.add_callback(EarlyStoppingCallback(patience))
         self.trainer.add_callback(self)
+        if self.outputs.state is not None:
+            self.trainer.add_callback(StateSaver(self.outputs.state, self.n, self.losses))
+        if saved is not None:
+            self.losses += saved.losses
+            self.n_seen = self.settings.n_seen(self.n, saved.step)
         with float32_products():
-            self.trainer.train()
+            self.trainer.train(resume_from_checkpoint=str(saved.checkpoint) if saved else None)
         return self.losses
 
     def on_step_end(
@@ -205,14 +263,13 @@ class SnapshotSaver(TrainerCallback):
                 f"the loss became {loss} at step {state.global_step}: lower the learning rate"
             )
         self.losses.append(loss)
-        epochs, batch = self.settings.epochs, self.settings.batch_size
-        epoch, step = divmod(state.global_step, math.ceil(self.n_examples / batch))
-        seen = epoch * self.n_examples + min(step * batch, self.n_examples)
+        seen = self.settings.n_seen(self.n, state.global_step)
         self.advance(seen - self.n_seen, loss=loss)
         self.n_seen = seen
-        n, rest = divmod(seen, epochs)  # several epochs have one snapshot, at their end
-        if n in self.folders and not rest and n < max(self.folders):
-            save_head(self.head, self.folders[n], self.stamps.get(n))
+        # several epochs have one snapshot, at their end
+        n, rest = divmod(seen, self.settings.epochs)
+        if n in self.outputs.folders and not rest and n < self.n:
+            self._save(n)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -221,22 +278,24 @@ class SnapshotSaver(TrainerCallback):
 
         This snapshot says that the training is complete, so the losses come before it.
         """
-        self.advance(self.settings.epochs * self.n_examples - self.n_seen)  # epochs saved
-        if self.losses_file is not None:
+        whole = self.settings.epochs * self.settings.n_trained(self.n)
+        self.advance(whole - self.n_seen)  # epochs saved
+        if self.outputs.losses is not None and parallel.is_main():
             rows = [f"{step},{loss!r}\n" for step, loss in enumerate(self.losses, start=1)]
-            write_text(self.losses_file, "".join(["step,loss\n", *rows]))
-        last = max(self.folders)
-        save_head(self.head, self.folders[last], self.stamps.get(last))
+            write_text(self.outputs.losses, "".join(["step,loss\n", *rows]))
+        self._save(self.n)
+
+    def _save(self, n: int) -> None:
+        if parallel.is_main():
+            save_head(self.head, self.outputs.folders[n], self.outputs.stamps.get(n))
 
 
 def train_and_save(
     new_head: Callable[[], AbstractContextManager[PeftModel]],
     trainer_of: Callable[[PeftModel, int, dict[str, Any]], StepTrainer],
-    folders: Mapping[int, Path],
     settings: TrainingSettings,
     name: str | None,
-    stamps: Mapping[int, Mapping[str, object]] | None,
-    losses: Path | None,
+    outputs: Outputs,
 ) -> list[float]:
     """Train as many heads as the snapshots take (`TrainingSettings.runs`), and save them.
 
@@ -244,32 +303,32 @@ def train_and_save(
         new_head: puts an untrained head on the base, and takes it off.
         trainer_of: makes the trainer of a head on the first n examples, with these arguments
             beside those of `likra.heads.trainer.trainer_settings`.
-        folders: folder by number of examples.
         settings: how each head is trained.
         name: of the head, shown with the progress and by a tracker; None shows no progress.
-        stamps: as in `train_head`.
-        losses: likewise, of the run on most examples.
+        outputs: what is written.
 
     Returns:
         The losses of the run on most examples.
 
     """
-    runs, found = settings.runs(folders), list[float]()
+    if parallel.count() > 1:  # a state would have to be in the hands of all processes
+        outputs = replace(outputs, state=None)
+    runs, found = settings.runs(outputs.folders), list[float]()
     total = settings.epochs * sum(settings.n_trained(own[-1]) for own in runs)
-    with progress(total, name and f"train {name}", "examples") as advance:
-        for own in runs:
-            run = f"{name or 'head'}, n = {own[-1]}"
-            with TemporaryDirectory(prefix="likra-") as scratch, new_head() as head:
-                trainer = trainer_of(head, own[-1], {"output_dir": scratch})
-                saver = SnapshotSaver(
-                    trainer,
-                    head,
-                    settings,
-                    advance,
-                    {n: folders[n] for n in own},
-                    stamps or {},
-                    losses if own == runs[-1] else None,
-                )
-                with tracked(trainer, settings.report_to, run):
-                    found = saver.train()
+    shown = name and f"train {name}"
+    with TemporaryDirectory(prefix="likra-") as scratch:
+        saved = outputs.state and saved_state(outputs.state, settings, runs, Path(scratch), shown)
+        n_seen = settings.n_seen(saved.n, saved.step) if saved else 0
+        with progress(total, shown, "examples", initial=n_seen) as advance:
+            for own in runs:
+                n = own[-1]
+                output = Path(scratch) / str(n)
+                with new_head() as head:
+                    trainer = trainer_of(head, n, {"output_dir": str(output)})
+                    saver = SnapshotSaver(trainer, head, settings, advance, outputs.of_run(own))
+                    with tracked(trainer, settings.report_to, f"{name or 'head'}, n = {n}"):
+                        found = saver.train(saved if saved and saved.n == n else None)
+                shutil.rmtree(output, ignore_errors=True)
+                if outputs.state is not None:
+                    outputs.state.remove()
     return found

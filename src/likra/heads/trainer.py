@@ -1,16 +1,19 @@
 """`transformers.Trainer` for heads: its settings, and a loss on packed batches."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
+from functools import partial
 from typing import Any, cast
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from likra.engine.packing import PADDING, Batch, Forest, Padded
 from likra.errors import LikraError
+from likra.heads import parallel
 from likra.heads.base import BaseModel
 from likra.heads.settings import TrainingSettings
 
@@ -33,6 +36,16 @@ class StepTrainer(Trainer):
         self.part_losses.clear()
         return float(total)
 
+    def _save_checkpoint(self, *arguments: Any) -> None:
+        try:
+            super()._save_checkpoint(*arguments)
+        except (OSError, RuntimeError, SafetensorError) as error:  # a full disk, say
+            text = " ".join(str(error).split())
+            raise LikraError(
+                f"cannot write the state of the training to '{self.args.output_dir}': {text} "
+                "(TMPDIR names another place)"
+            ) from error
+
 
 class PackedTrainer(StepTrainer):
     """A trainer with a loss on packed batches, averaged over what `count` counts.
@@ -41,6 +54,14 @@ class PackedTrainer(StepTrainer):
     """
 
     loss_is_scaled_for_ga = True  # compute_loss divides by the count of the whole step
+
+    def __init__(
+        self, *, data_collator: Callable[[list[Any]], Any], divided: bool = True, **settings: Any
+    ) -> None:
+        self.divided = divided and parallel.count() > 1  # each process has its share of a batch
+        if self.divided:
+            data_collator = partial(_collate_share, data_collator)
+        super().__init__(data_collator=data_collator, **settings)
 
     def count(self, part: dict[str, Tensor]) -> int:
         """What the loss of a part is averaged over: its answer tokens."""
@@ -64,24 +85,48 @@ class PackedTrainer(StepTrainer):
         answers alone is wrong.
         """
         parts, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return parts, torch.tensor(sum(map(self.count, parts)), device=device)
+        count = torch.tensor(sum(self.count(part) for part in parts if part), device=device)
+        return parts, self._of_all(count)
+
+    def training_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Tensor],
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """One part of a step, forward and back; after the last one gradients are those of all.
+
+        Returns:
+            Its loss, that of all processes.
+
+        """
+        loss = torch.zeros((), device=self.args.device)
+        if inputs:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.divided and self.accelerator.sync_gradients:
+            parallel.sum_gradients(model.parameters())
+        loss = self._of_all(loss)
+        self.part_losses.append(loss)
+        return loss
+
+    def _of_all(self, value: Tensor) -> Tensor:
+        return parallel.summed(value) if self.divided else value
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """The loss on the examples set aside, averaged as that of a step.
 
         The library would average over its batches, and finds a loss by the column ``labels`` alone.
         """
-        total, count = 0.0, 0
+        total = torch.zeros(2, dtype=torch.float64)  # of the loss, and of what it is averaged over
         model = cast(torch.nn.Module, self.model)
         model.eval()
         with torch.no_grad():
-            for part in self.get_eval_dataloader():
-                inputs = self._prepare_inputs(part)
+            for part in filter(None, self.get_eval_dataloader()):
+                inputs, count = self._prepare_inputs(part), self.count(part)
                 loss = cast(Tensor, self.compute_loss(model, inputs))
-                total += float(loss) * self.count(inputs)
-                count += self.count(inputs)
-        self.part_losses.clear()
-        metrics = {"eval_loss": total / count}
+                total += torch.tensor([float(loss) * count, count], dtype=total.dtype)
+        loss, count = self._of_all(total).tolist()
+        metrics = {"eval_loss": loss / count}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
@@ -101,8 +146,12 @@ class PackedTrainer(StepTrainer):
         batch = kind(**{name: tensor for name, tensor in inputs.items() if name in names})
         more = {name: tensor for name, tensor in inputs.items() if name not in names}
         loss = self.packed_loss(cast(PeftModel, model), batch, more, num_items_in_batch)
-        self.part_losses.append(loss.detach())
         return (loss, {}) if return_outputs else loss
+
+
+def _collate_share(collate: Callable[[list[Any]], Any], examples: list[Any]) -> Any:
+    share = parallel.own_share(examples)
+    return collate(share) if share else {}
 
 
 def part_size(settings: TrainingSettings) -> int:
@@ -145,16 +194,17 @@ def trainer_settings(base: BaseModel, settings: TrainingSettings, seed: int) -> 
         "disable_tqdm": True,
         "report_to": "none",
         "seed": seed,
+        "save_total_limit": 1,  # beside the best one
         **(_EARLY_STOPPING if settings.early_stopping_patience else {"save_strategy": "no"}),
     }
 
 
-# A checkpoint after each epoch, in the scratch folder of the run, for EarlyStoppingCallback.
+# A checkpoint after each epoch, in the scratch folder of the run, for EarlyStoppingCallback. Its
+# count of epochs is part of the checkpoint, and is to be read back.
 _EARLY_STOPPING = {
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
-    "save_only_model": True,
-    "save_total_limit": 1,  # beside the best one
+    "restore_callback_states_from_checkpoint": True,
     "load_best_model_at_end": True,
     "metric_for_best_model": "loss",
     "greater_is_better": False,

@@ -23,9 +23,10 @@ from likra.errors import LikraError, unknown
 from likra.heads.base import BaseModel
 from likra.heads.lora import fresh_head
 from likra.heads.objectives import check_batch
+from likra.heads.resume import StateFolder, inputs_of
 from likra.heads.sample import padding_token
 from likra.heads.settings import LoraSettings, TrainingSettings
-from likra.heads.train import check_can_train, check_snapshots, train_and_save
+from likra.heads.train import Outputs, check_can_train, check_snapshots, train_and_save
 from likra.heads.trainer import StepTrainer, part_size, trainer_settings
 from likra.questions import Choice
 
@@ -65,6 +66,7 @@ def train_baseline(  # noqa: PLR0913 - those of train_head, and what it does not
     name: str | None,
     stamps: Mapping[int, Mapping[str, object]] | None = None,
     losses: Path | None = None,
+    state: Path | None = None,
 ) -> list[float]:
     """Train one baseline on the questions, in their order, and save it at the given numbers.
 
@@ -88,6 +90,7 @@ def train_baseline(  # noqa: PLR0913 - those of train_head, and what it does not
         name: shown with the progress; None shows nothing.
         stamps: as in `likra.heads.train.train_head`.
         losses: likewise.
+        state: likewise.
 
     Returns:
         The loss of each optimizer step: ``trl-sft`` nats per answer token, the others their own.
@@ -109,6 +112,12 @@ def train_baseline(  # noqa: PLR0913 - those of train_head, and what it does not
         with fresh_head(base, lora, seed) as head, _marks_removed(base.model):
             yield head
 
+    def state_folder(path: Path) -> StateFolder:
+        sides = (right,) if kind == "SFT" else (right, wrong)
+        pairs = [encode(base.tokenizer, side, base.max_length) for side in sides]
+        inputs = inputs_of(base, settings, lora, seed, {"method": method, "beta": beta})
+        return StateFolder(path, inputs, list(zip(*pairs, strict=False)))
+
     def trainer_of(head: PeftModel, n: int, arguments: dict[str, Any]) -> StepTrainer:
         end = settings.n_trained(n)
         rows, aside = (
@@ -118,7 +127,9 @@ def train_baseline(  # noqa: PLR0913 - those of train_head, and what it does not
         own = _arguments(base, method, settings, seed, beta)
         return _trainer(base, kind, head, rows, aside, {**own, **arguments})
 
-    return train_and_save(new_head, trainer_of, snapshots, settings, name, stamps, losses)
+    kept = state_folder(state) if state else None
+    outputs = Outputs(snapshots, stamps or {}, losses, kept)
+    return train_and_save(new_head, trainer_of, settings, name, outputs)
 
 
 def _trainer(

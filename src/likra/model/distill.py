@@ -32,7 +32,7 @@ from likra.heads.lora import Head, fresh_head, heads_on
 from likra.heads.score import encode_questions
 from likra.heads.settings import LoraSettings, TrainingSettings
 from likra.heads.stamp import CONFIG
-from likra.heads.train import check_can_train, train_and_save
+from likra.heads.train import Outputs, check_can_train, train_and_save
 from likra.heads.trainer import PackedTrainer, StepTrainer, trainer_settings
 from likra.model.data import open_data, read_for, read_questions
 from likra.model.generate import check_alpha, plausible
@@ -159,7 +159,7 @@ def distill_questions(  # noqa: PLR0913 - its settings, each with a default
         )
 
     new_head = partial(fresh_head, parts.base, lora or LoraSettings(), seed)
-    train_and_save(new_head, trainer_of, {len(examples): output}, settings, name, None, None)
+    train_and_save(new_head, trainer_of, settings, name, Outputs({len(examples): output}))
     return Parts(
         Head(parts.base, output),
         prompt=parts.prompt,

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -443,11 +442,12 @@ class _Fit:
     def _train(
         self, head: str, examples: Sequence[Example], snapshots: Mapping[int, Path], name: str
     ) -> None:
-        """Train a head; one whose snapshots are all there is not trained again."""
+        """Train a head as far as its snapshots are missing."""
         answers = [example.answers(head) for example in examples]
         digest = self._head_digest(head, examples)
         stamp: dict[str, object] = {"digest": digest, "inputs": self._head_inputs(head)}
-        if all(_has_stamp(folder, digest, n) for n, folder in snapshots.items()):
+        missing = {n: own for n, own in snapshots.items() if not _has_stamp(own, digest, n)}
+        if not missing:
             return
         flat = [choice for own in answers for choice in own]
         asked = [
@@ -457,13 +457,14 @@ class _Fit:
         train_head(
             self.base,
             [[next(pairs) for _ in own] for own in answers],
-            snapshots,
+            missing,
             settings=self.settings.training,
             lora=self.settings.lora,
             seed=self.settings.seed,
             start=self.settings.starts.get(head),
             name=name,
-            stamps={n: {**stamp, "n": n} for n in snapshots},
+            stamps={n: {**stamp, "n": n} for n in missing},
+            state=self.work / f".{_file_name(name)}.training",
         )
 
     def _head_digest(self, head: str, examples: Sequence[Example]) -> str:
@@ -495,18 +496,19 @@ class _Fit:
             for _, part in sizes
         ]
         digest = digest_of([self._head_digest(head, examples), counts, questions_digest(asked)])
-        path = self.work / f"{name.replace(': ', '.')}.json"
+        path = self.work / f"{_file_name(name)}.json"
         kept = _read_json(path, digest)
         if kept is None:
-            with TemporaryDirectory(prefix="likra-") as scratch:
-                folders = {n: Path(scratch) / str(n) for n in counts}
-                if keep:
-                    folders[counts[-1]] = self.work / head
-                self._train(head, examples, folders, name)
-                snapshots = [Head(self.base, folders[n]) for n in counts]
-                scored = [score(own, packed(), name=f"score {name}") for own in snapshots]
-                kept = [own.logprobs.tolist() for own in scored]
+            heads = path.with_suffix(".heads")
+            folders = {n: heads / str(n) for n in counts}
+            if keep:
+                folders[counts[-1]] = self.work / head
+            self._train(head, examples, folders, name)
+            snapshots = [Head(self.base, folders[n]) for n in counts]
+            scored = [score(own, packed(), name=f"score {name}") for own in snapshots]
+            kept = [own.logprobs.tolist() for own in scored]
             _write_json(path, digest, kept)
+            shutil.rmtree(heads, ignore_errors=True)
         return [np.array(own) for own in kept]
 
     def _packed(self, questions: Sequence[Question]) -> Packed:
@@ -551,6 +553,10 @@ class _Fit:
                 )
                 learned[head] = before, after
         return learned
+
+
+def _file_name(name: str) -> str:
+    return name.replace(": ", ".")
 
 
 def _has_stamp(folder: Path, digest: str, n: int) -> bool:

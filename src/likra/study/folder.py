@@ -44,6 +44,10 @@ class Run:
         folder = self.folder / "heads" / key.head / f"seed={key.seed}"
         return folder / f"source={file_name(key.source)}" if key.source else folder
 
+    def state_folder(self, key: HeadKey) -> Path:
+        """The state of one training run while it is under way (`likra.heads.resume`)."""
+        return self.training_folder(key) / ".training"
+
     def examples_path(self, key: HeadKey) -> Path:
         """What one training run was trained on (`likra.study.about.write_examples`)."""
         return self.training_folder(key) / "examples.jsonl"

@@ -396,6 +396,7 @@ def _train_head(
         "seed": training.seed,
         "stamps": {key.n_train: stamp_of(cells.heads[key]) for key in keys},
         "losses": losses,
+        "state": cells.run.state_folder(keys[-1]),
     }
     folders = {key.n_train: cells.run.head_folder(key) for key in keys}
     beta = beta_of(study, training.head)

@@ -109,7 +109,8 @@ def main() -> None:
     done, failed = found.folder.done, found.folder.failed
     print(
         f"{len(done):,} cells done, each once: {set(done.values()) == {1}}; {len(failed):,} failed "
-        f"for good; {found.deaths:,} deaths of {given.workers:,} workers; {found.launches} launches"
+        f"for good; {found.deaths:,} deaths of {given.workers:,} workers; "
+        f"launches: {found.launches}"
     )
 
 

@@ -23,7 +23,7 @@ from likra.launch.worker import Work, as_line
 
 
 @given(st.integers(1, 200), st.integers(1, 20), st.floats(0, 0.5), st.integers(0, 9))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_workers_that_die_leave_nothing_out_and_compute_nothing_twice(n, workers, deaths, seed):
     found = simulate(4 * n, workers, deaths, failures=0.05, seed=seed)
     assert len(found.folder.done) + len(found.folder.failed) == 4 * n

@@ -27,8 +27,8 @@ COMMANDS = {
 STAGES = {
     "read the questions": "likra.study.run.prepare",
     "open the model": "likra.study.run.open_base",
-    "train": "likra.study.run._train_head",
-    "score": "likra.study.run._score",
+    "train": "likra.study.compute._train_head",
+    "score": "likra.study.compute._score",
     "read the tables": "likra.report.results.read_run_scores",
     "curves": "likra.report.results.all_points",
     "statistics": "likra.report.results.report_data",

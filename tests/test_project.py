@@ -27,6 +27,7 @@ LAYERS = [
     "scores",
     "study",
     "report",
+    "launch",
     "model",
     "integrations",
     "serve",

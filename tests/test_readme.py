@@ -45,10 +45,12 @@ NOT_HERE = {
     "likra fit quiz.jsonl": "the same",
     "likra serve": "a server, which does not end by itself",
     "likra doctor": "half a minute: test_doctor.py runs it",
+    "--launcher": "several processes: test_shards.py starts them",
 }
 WORK = (
     "report.results.run_study",
     "report.results.run_grid",
+    "launch.run.launch_study",
     "study.run.train_heads",
     "study.plan.plan_study",
     "integrations.lm_eval_run._execute",

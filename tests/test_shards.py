@@ -14,7 +14,8 @@ from likra.study.prepare import prepare
 from likra.study.run import resolve
 from likra.study.shards import Shard
 
-STUDY = ["run", "pocket", "--seeds", "0", "--snapshots", "8", "--eval-questions", "20", "-o"]
+STUDY = ["run", "pocket", "--seeds", "0", "--snapshots", "8", "--eval-questions", "20"]
+STUDY += ["--set", "figures=[]", "-o"]
 
 
 def started(folder, rank):
@@ -25,18 +26,45 @@ def started(folder, rank):
     return subprocess.Popen(command, env=os.environ | group, text=True, **streams)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run of a single process."""
+    folder = tmp_path_factory.mktemp("runs")
+    assert likra(*STUDY, "run", cwd=folder).returncode == 0
+    return folder / "run"
+
+
+def assert_same(folder, whole):
+    """The same bytes in all score tables and the curve."""
+    tables = {path.name: path.read_bytes() for path in whole.glob("scores/*.parquet")}
+    assert len(tables) >= 3
+    assert {path.name: path.read_bytes() for path in folder.glob("scores/*.parquet")} == tables
+    assert (folder / "curve.csv").read_bytes() == (whole / "curve.csv").read_bytes()
+
+
 @pytest.mark.slow
-def test_two_shards_at_once_give_the_bytes_of_one_run(tmp_path):
-    whole, shared = tmp_path / "a" / "run", tmp_path / "b" / "run"
-    processes = [started(shared, rank) for rank in (0, 1)]
-    assert likra(*STUDY, str(whole), cwd=tmp_path).returncode == 0
+def test_two_shards_at_once_give_the_bytes_of_one_run(whole, tmp_path):
+    folder = tmp_path / "run"
+    processes = [started(folder, rank) for rank in (0, 1)]
     outputs = [process.communicate()[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert sum("report " in output for output in outputs) >= 1  # the last one draws the results
-    tables = {path.name: path.read_bytes() for path in whole.glob("scores/*.parquet")}
-    assert len(tables) >= 3
-    assert {path.name: path.read_bytes() for path in shared.glob("scores/*.parquet")} == tables
-    assert (shared / "curve.csv").read_bytes() == (whole / "curve.csv").read_bytes()
+    assert_same(folder, whole)
+
+
+LAUNCHERS = [("local", ""), ("submitit", "cluster=debug"), ("ray", "num_cpus=1")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("launcher", "option"), LAUNCHERS)
+def test_workers_give_the_bytes_of_one_run(whole, tmp_path, launcher, option):
+    if launcher != "local":
+        pytest.importorskip(launcher)
+    options = ["--launcher-option", option] if option else []
+    result = likra(*STUDY, "run", "--launcher", launcher, "--workers", "2", *options, cwd=tmp_path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "launch 2 workers for 4 score tables" in result.stdout
+    assert_same(tmp_path / "run", whole)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 50])

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from likra.heads.train import train_head as train_head
     from likra.integrations.lm_eval import LikraLM as LikraLM
     from likra.integrations.lm_eval_base import LikraBaseLM as LikraBaseLM
+    from likra.launch.run import launch_study as launch_study
     from likra.model.likra import Likra as Likra
     from likra.model.prompt import Prompt as Prompt
     from likra.model.rank import Ranked as Ranked
@@ -39,12 +40,14 @@ if TYPE_CHECKING:
     from likra.scores.ratio import likelihood_ratio as likelihood_ratio
     from likra.study.config import Study as Study
     from likra.study.config import read_study as read_study
+    from likra.study.failures import IncompleteError as IncompleteError
     from likra.study.run import train_heads as train_heads
 
 _HOMES = {
     "BaseModel": "heads.base",
     "Choice": "questions",
     "Head": "heads.lora",
+    "IncompleteError": "study.failures",
     "Likra": "model.likra",
     "LikraBaseLM": "integrations.lm_eval_base",
     "LikraError": "errors",
@@ -64,6 +67,7 @@ _HOMES = {
     "encode": "engine.tokens",
     "encode_questions": "heads.score",
     "find_leaks": "data.leakage",
+    "launch_study": "launch.run",
     "likelihood_ratio": "scores.ratio",
     "load_task": "data.load",
     "open_model": "heads.base",

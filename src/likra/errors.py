@@ -8,6 +8,10 @@ class LikraError(Exception):
     """Bad input, in one line that names what is wrong and what would be right."""
 
 
+class NotFiniteError(LikraError):
+    """A loss or a score is not a finite number: the input may be fine, and the numbers are not."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str], of: str = "") -> LikraError:
     """The error for a name that is not among the known ones, of something; names the nearest."""
     names = sorted(set(known))

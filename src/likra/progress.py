@@ -67,6 +67,7 @@ class FinishedCells:
 
 
 Finished = Callable[[FinishedCells], object]
+Log = Callable[[str], object]  # is given each line meant for the user
 
 
 # --------------------------------------------------------------------------------------------

@@ -12,8 +12,9 @@ from likra.cli.doctor import doctor
 from likra.cli.evaluate import evaluate
 from likra.cli.generate import generate
 from likra.cli.model import card, explain, fit, push, rank
+from likra.cli.run import run
 from likra.cli.serve import serve
-from likra.cli.studies import compare, pack, plan, plot, run, train, verdict
+from likra.cli.studies import compare, pack, plan, plot, train, verdict
 from likra.cli.tasks import negatives, tasks_app
 from likra.cli.terminal import INTERRUPTED, TERMINATED, StoppedError, quiet
 from likra.errors import LikraError

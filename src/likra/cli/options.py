@@ -55,7 +55,7 @@ def with_settings(
         def with_options(**options: Any) -> None:
             given = {key: options.pop(name) for key, name in names.items()}
             overrides = {key: _value(key, v) for key, v in given.items() if v is not None}
-            overrides |= _set_values(options.pop("set_values") or [])
+            overrides |= values_of("--set", options.pop("set_values") or [])
             command(overrides=overrides, **options)
 
         parameters = [
@@ -138,13 +138,19 @@ def pairs(option: str, text: str) -> Mapping[str, str]:
     return {name.strip(): value.strip() for name, _, value in parts}
 
 
-def _set_values(settings: Sequence[str]) -> dict[str, object]:
+def values_of(option: str, settings: Sequence[str]) -> dict[str, object]:
+    """Settings such as lora.r=16, given to an option that may be repeated; values are YAML.
+
+    Raises:
+        LikraError: there is no "=", or the value cannot be read.
+
+    """
     from likra.plain_yaml import parse_yaml
 
     values = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
-            raise LikraError(f"--set takes KEY=VALUE, not '{setting}'")
-        values[key] = parse_yaml(value, f"--set {key}: '{value:.80}'")
+            raise LikraError(f"{option} takes KEY=VALUE, not '{setting}'")
+        values[key] = parse_yaml(value, f"{option} {key}: '{value:.80}'")
     return values

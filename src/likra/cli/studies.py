@@ -1,15 +1,13 @@
-"""The commands that run studies and draw their results."""
+"""The commands that plan studies, train heads alone, and draw results; `run` has its own module."""
 
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
 from typing import Annotated
 
 import typer
 
 from likra.cli.options import LogFormatOption, Output, with_settings
-from likra.cli.terminal import log, print_table, quiet, results_in, show_grid, show_run, silent
+from likra.cli.terminal import log, print_table, quiet, results_in, show_run
 from likra.errors import LikraError, unknown
 from likra.progress import LogFormat, write_as
 from likra.study.config import (
@@ -20,7 +18,6 @@ from likra.study.config import (
     replaced,
     with_analysis,
 )
-from likra.text import duration
 
 Overrides = dict[str, object]
 StudyName = Annotated[
@@ -54,65 +51,13 @@ def _one_seed(overrides: Overrides, seed: int | None) -> Overrides:
     return {**overrides, "seeds": [seed]}
 
 
-def _chosen(study: str | None, overrides: Overrides, seed: int | None) -> Study:
+def chosen_study(study: str | None, overrides: Overrides, seed: int | None) -> Study:
+    """The study that a command names, with the settings that it gives."""
     overrides = _one_seed(overrides, seed)
     name = study or overrides.get("task")
     if not isinstance(name, str):
         raise LikraError("name a study, a task or a data file, such as: likra run pocket")
     return read_study(name, overrides)
-
-
-@with_study_settings
-def run(
-    overrides: Overrides,
-    study: StudyName = None,
-    output: Output = None,
-    seed: Seed = None,
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            metavar="I/N",
-            help="Compute part I of N, 0/N to (N-1)/N, as one of several processes or machines "
-            "that write into one folder. The last one draws the results.",
-        ),
-    ] = None,
-    only_results: Annotated[
-        bool, typer.Option("--quiet", help="Print the results and errors alone.")
-    ] = False,
-    log_format: LogFormatOption = LogFormat.TEXT,
-) -> None:
-    """Run a study: train both heads for each seed and sampler, score them, and draw the curves.
-
-    Writes heads, scores, curve.csv, summary.json, figures and report.html to the results' folder.
-    What is in the folder is not computed again: a run that was stopped continues. Heads and scores
-    that another run beside the folder has are taken from there.
-
-    Your own right and wrong answers: likra run answers.jsonl
-    """
-    started = perf_counter()
-    write_as(log_format)
-    chosen = _chosen(study, overrides, seed)
-    folder = output or Path("runs") / chosen.name
-    with results_in(folder), silent() if only_results else nullcontext(log) as told:
-        quiet()
-        from likra.report.results import run_grid, run_shard, run_study
-        from likra.study.shards import Shard
-
-        if shard is not None:
-            part = Shard.parse(shard)
-            if chosen.models or chosen.tasks:
-                raise LikraError("--shard takes a study of one model on one task")
-            finished, points = run_shard(chosen, part, folder, told)
-            if points is not None:
-                show_run(finished, points)
-        elif chosen.models or chosen.tasks:
-            table = run_grid(chosen, folder, told)
-            told(f"time   {duration(perf_counter() - started)}")
-            show_grid(chosen, *table)
-        else:
-            results = run_study(chosen, folder, told)
-            told(f"time   {duration(perf_counter() - started)}")
-            show_run(*results)
 
 
 @with_study_settings
@@ -134,7 +79,7 @@ def plan(
 
     Writes nothing. What is in the results' folder, or in another run beside it, counts as done.
     """
-    chosen = _chosen(study, overrides, seed)
+    chosen = chosen_study(study, overrides, seed)
     quiet()
     from likra.study.plan import plan_lines, plan_study
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from likra.progress import hidden
+from likra.progress import Event, emit, hidden, note
 from likra.text import printable
 
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM  # exit codes
@@ -106,6 +106,13 @@ def print_table(
         table.add_row(*map(printable, row))
     # people's own texts may look like markup
     Console(width=None if sys.stdout.isatty() else width, markup=False).print(table)
+
+
+def say_failed(lines: Iterable[str]) -> None:
+    """Say on stderr which cells failed, and how to go on."""
+    for line in lines:
+        emit(Event("error", {"message": line}))
+    note("the same command tries again what failed")
 
 
 def show_run(run: "Run", points: "pd.DataFrame", output: Path | None = None) -> None:

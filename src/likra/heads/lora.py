@@ -274,6 +274,9 @@ def _load(base: BaseModel, folder: Path, *, is_trainable: bool = False) -> PeftM
         if not isinstance(head.base_model, BaseTuner):
             raise ValueError("it is a learned prompt, and not an adapter of layers")
         head.train(is_trainable)
+    except (torch.AcceleratorError, torch.OutOfMemoryError):  # not the files' fault
+        _remove_leftovers(base)
+        raise
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         _remove_leftovers(base)
         raise LikraError(

@@ -13,7 +13,7 @@ from likra.engine.logprobs import answer_logprobs
 from likra.engine.packing import Batch, Packed, moved
 from likra.engine.products import float32_products
 from likra.engine.tokens import TokenPair, encode
-from likra.errors import LikraError
+from likra.errors import LikraError, NotFiniteError
 from likra.heads.base import BaseModel
 from likra.heads.lora import Head
 from likra.progress import progress
@@ -106,7 +106,8 @@ def score(
         The scores, in the order of the pairs.
 
     Raises:
-        LikraError: the head cannot be read, or a score is not a finite number.
+        LikraError: the head cannot be read.
+        NotFiniteError: a score is not a finite number.
 
     """
     packed = pairs if isinstance(pairs, Packed) else head.base.pack(pairs, budget)
@@ -141,12 +142,12 @@ def check_finite(logprobs: Floats, indices: Sequence[int]) -> None:
     """Refuse scores of answers, which have these indices, that are no numbers.
 
     Raises:
-        LikraError: one is not.
+        NotFiniteError: one is not.
 
     """
     for index, value in sorted(zip(indices, logprobs, strict=True)):
         if not isfinite(value):
-            raise LikraError(
+            raise NotFiniteError(
                 f"the log-likelihood of answer {index} is {value}: the model's weights "
                 "or activations are not finite (in float16, try bfloat16)"
             )

@@ -127,7 +127,7 @@ class Together:
             name: of the work, to show its progress.
 
         Raises:
-            LikraError: a score is not a finite number.
+            NotFiniteError: a score is not a finite number.
 
         """
         values = np.zeros((len(self.heads), len(packed)))
@@ -143,7 +143,7 @@ class Together:
         """Log-probability of each token: for each head, for each pair [answer tokens], nats.
 
         Raises:
-            LikraError: a score is not a finite number.
+            NotFiniteError: a score is not a finite number.
 
         """
         values: list[list[Floats]] = [[np.zeros(0)] * len(packed) for _ in self.heads]

@@ -27,7 +27,7 @@ from likra.engine.logprobs import answer_loss
 from likra.engine.packing import LAYOUTS, Batch
 from likra.engine.products import float32_products
 from likra.engine.tokens import TokenPair
-from likra.errors import LikraError
+from likra.errors import LikraError, NotFiniteError
 from likra.heads import parallel
 from likra.heads.base import BaseModel, checked_layout
 from likra.heads.lora import fresh_head, save_head
@@ -132,7 +132,8 @@ def train_head(  # noqa: PLR0913 - what is trained, how, and what is kept
         The loss of each optimizer step of the run on most examples: nats per answer token.
 
     Raises:
-        LikraError: see `check_snapshots` and `check_can_train`; or the loss is not a number.
+        LikraError: see `check_snapshots` and `check_can_train`.
+        NotFiniteError: the loss is not a finite number.
 
     """
     settings = settings or TrainingSettings()
@@ -259,7 +260,7 @@ class SnapshotSaver(TrainerCallback):
         """Keep the step's loss, and save the head where a snapshot is due."""
         loss = self.trainer.step_loss()
         if not math.isfinite(loss):
-            raise LikraError(
+            raise NotFiniteError(
                 f"the loss became {loss} at step {state.global_step}: lower the learning rate"
             )
         self.losses.append(loss)

@@ -1,6 +1,7 @@
 """The table of a grid of studies: models x tasks, as the paper's table 1."""
 
 from collections.abc import Iterable, Sequence
+from math import isnan
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +17,7 @@ from likra.text import spreadsheet_cell
 def write_grid(results: Iterable[tuple[Run, pd.DataFrame]], folder: Path) -> pd.DataFrame:
     """Write the table of several finished runs as ``table.csv``, ``table.md`` and ``table.tex``.
 
-    The studies have the same modes.
+    The studies have the same modes, but those that could not be computed.
 
     Returns:
         A row for each model and task, with the accuracies of the modes at the last snapshot, with
@@ -26,7 +27,7 @@ def write_grid(results: Iterable[tuple[Run, pd.DataFrame]], folder: Path) -> pd.
     """
     pairs = [(run.study, points) for run, points in results]
     rows = pd.DataFrame([_row(study, points) for study, points in pairs])
-    shown = _shown(rows, pairs[0][0].modes)
+    shown = _shown(rows, list(dict.fromkeys(mode for study, _ in pairs for mode in study.modes)))
     head, body = list(shown.columns), shown.to_numpy().tolist()
     names = rows[["model", "task"]].map(spreadsheet_cell)
     write_text(folder / "table.csv", rows.assign(**names).to_csv(index=False))
@@ -52,5 +53,5 @@ def _shown(rows: pd.DataFrame, modes: Sequence[str]) -> pd.DataFrame:
     shown = rows[["model", "task", "n"]].astype(str)
     for mode in modes:
         estimates = rows[[mode, f"{mode}_low", f"{mode}_high"]].itertuples(index=False, name=None)
-        shown[mode] = [cell(estimate) for estimate in estimates]
+        shown[mode] = ["" if isnan(estimate[0]) else cell(estimate) for estimate in estimates]
     return shown

@@ -55,6 +55,7 @@ def write_report(folder: Path, study: Study, about: Mapping[str, Any], data: Rep
         "report.html.j2",
         study=study,
         about=about,
+        incomplete=about.get("incomplete", []),
         figures=_figures(folder),
         opening=first,
         data=data,

@@ -1,7 +1,7 @@
 """Everything that follows from a run's score tables: curves, summary, figures and report."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import pandas as pd
 
 from likra.atomic import write_text
 from likra.errors import LikraError
+from likra.progress import Log
 from likra.report.analysis import report_data
 from likra.report.curves import with_interval
 from likra.report.disagreements import read_questions
@@ -21,12 +22,17 @@ from likra.scores.curves import curve
 from likra.scores.ratio import MODES
 from likra.scores.table import Scores
 from likra.scores.weights import choose_weight, validation_questions
+from likra.study.about import write_incomplete
+from likra.study.complete import complete_part, left_out, missing_tables
 from likra.study.config import Study
+from likra.study.failures import IncompleteError, failure_lines, read_failures
 from likra.study.folder import Run, read_facts, write_about
 from likra.study.grid import check_grid, grid_studies
-from likra.study.run import Log, run_cells
+from likra.study.run import run_cells
 from likra.study.shards import Shard
-from likra.study.tables import StoredTables, read_run_scores, score_keys
+from likra.study.tables import read_run_scores, score_keys
+
+RunStudy = Callable[[Study, Path, Log], tuple[Run, pd.DataFrame]]
 
 
 def run_study(
@@ -44,10 +50,10 @@ def run_study(
 
     Raises:
         LikraError: bad input, or the folder holds cells of other settings or other data.
+        IncompleteError: cells failed; the results are drawn of the others.
 
     """
-    run = run_cells(study, folder, log)
-    return run, write_results(run)
+    return draw(run_cells(study, folder, log))
 
 
 def run_shard(
@@ -66,22 +72,58 @@ def run_shard(
 
     Raises:
         LikraError: as `run_study`.
+        IncompleteError: likewise; while other shards have work left, it has no results.
 
     """
     run = run_cells(study, folder, log, shard)
-    stored = StoredTables(run)
-    left = sum(stored.path(str(key)) is None for key in score_keys(run))
-    if left:
-        log(
-            f"left   {left:,} score tables for the other shards; the last one draws the results, "
-            "or the same command without --shard"
-        )
-        return run, None
-    return run, write_results(run)
+    missing = missing_tables(run)
+    failures = read_failures(run, missing)
+    left = len(missing) - len(failures)
+    if not left:
+        return draw(run)
+    log(
+        f"left   {left:,} score tables for the other shards; the last one draws the results, "
+        "or the same command without --shard"
+    )
+    if failures:
+        raise IncompleteError(failure_lines(failures))
+    return run, None
+
+
+def draw(run: Run) -> tuple[Run, pd.DataFrame]:
+    """Write the results of a run, of whatever part of it could be computed.
+
+    Returns:
+        As `run_study`.
+
+    Raises:
+        IncompleteError: score tables are missing; its results are of the part that has all of
+            its own (`likra.study.complete`), with a run that asks for no more.
+
+    """
+    missing = missing_tables(run)
+    if not missing:
+        return run, write_results(run)
+    failures = read_failures(run, missing)
+    lines = failure_lines(failures)
+    lines += [f"{key}: not computed" for key in missing if key not in failures]
+    part = complete_part(run)
+    if part is None:
+        raise IncompleteError([*lines, f"too little of '{run.folder}' is there to draw results"])
+    write_incomplete(part, [_incomplete(run, part, len(missing)), *lines])
+    raise IncompleteError(lines, (part, write_results(part)))
+
+
+def _incomplete(run: Run, part: Run, n_missing: int) -> str:
+    n = len(score_keys(run))
+    return (
+        f"Incomplete: {n_missing:,} of {n:,} score tables could not be computed, so these results "
+        f"leave out {left_out(run.study, part.study)}."
+    )
 
 
 def run_grid(
-    study: Study, folder: Path | None = None, log: Log = print
+    study: Study, folder: Path | None = None, log: Log = print, run: RunStudy | None = None
 ) -> tuple[Path, pd.DataFrame]:
     """Run each model on each task, each in its own folder, and write their table.
 
@@ -89,19 +131,33 @@ def run_grid(
         study: with ``models`` and ``tasks``.
         folder: for the runs and ``table.{csv,md,tex}``; ``runs/NAME`` by default.
         log: is given each line meant for the user.
+        run: runs one of the studies, by default `run_study`.
 
     Returns:
         The folder, and the table: see `likra.report.grid.write_grid`.
+
+    Raises:
+        LikraError: as `run_study`.
+        IncompleteError: likewise; the other studies go on.
 
     """
     folder = folder or Path("runs") / study.name
     studies = grid_studies(study)
     check_grid(studies)
-    results = []
+    results, lines = list[tuple[Run, pd.DataFrame]](), list[str]()
     for one in studies:
         log(f"--- {one.model} on {one.task}")
-        results.append(run_study(one, folder / one.name, log))
-    return folder, write_grid(results, folder)
+        try:
+            results.append((run or run_study)(one, folder / one.name, log))
+        except IncompleteError as error:
+            results += [] if error.results is None else [error.results]
+            lines += [f"{one.name}: {line}" for line in error.lines]
+    if not results:
+        raise IncompleteError(lines)
+    table = folder, write_grid(results, folder)
+    if lines:
+        raise IncompleteError(lines, table)
+    return table
 
 
 def write_results(run: Run, output: Path | None = None) -> pd.DataFrame:
@@ -142,6 +198,7 @@ def write_results(run: Run, output: Path | None = None) -> pd.DataFrame:
     summary["chance"] = data["chance"]
     first = opening(study, data)
     sentences = [
+        *about.get("incomplete", [])[:1],
         first.sentence if first else "",
         headline(study, data),
         *in_short(study, data),

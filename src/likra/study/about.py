@@ -1,7 +1,7 @@
 """What is written about a run beside its cells: settings, questions, examples."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +54,15 @@ def write_study(cells: Cells, base: "BaseModel | None", givers: Iterable[Run] = 
         write_text(run.questions_path, _lines(map(_question_row, data.evaluation)))
     write_record(run, read_record(run.folder).merged(cells.record))
     write_about(run, facts)
+
+
+def write_incomplete(part: Run, lines: Sequence[str]) -> None:
+    """Write what is missing into ``study.yaml``, for the results: first in short, then each cell.
+
+    The next `write_study` leaves it out again.
+    """
+    facts = {key: value for key, value in read_about(part.folder).items() if key != "study"}
+    write_about(part, {**facts, "incomplete": list(lines)})
 
 
 def _content_of(givers: Iterable[Run]) -> dict[str, Any]:

@@ -180,6 +180,9 @@ def read_facts(folder: Path) -> dict[str, Any]:
     for key, kind in FACTS.items():
         if not isinstance(content.get(key), kind):
             raise LikraError(f"cannot read '{path}': '{key}' is missing, or of another type")
+    incomplete = content.get("incomplete", [])
+    if not isinstance(incomplete, list) or not all(isinstance(line, str) for line in incomplete):
+        raise LikraError(f"cannot read '{path}': 'incomplete' is not a list of lines")
     if not all(isinstance(leak, list) and len(leak) == 3 for leak in content["leaks"]):
         raise LikraError(
             f"cannot read '{path}': 'leaks' is not a list of two ids and a number each"

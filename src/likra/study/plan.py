@@ -7,22 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from likra.errors import LikraError
+from likra.progress import Log
 from likra.questions import Question
 from likra.scores.table import BASE, BY_LIKRA, BY_TRL, CLASSIFIER, PRIOR, HeadKey, score_table
 from likra.study.cells import Cells, base_inputs
 from likra.study.config import Study
 from likra.study.describe import cut_lines, evaluation_lines, model_lines, training_lines
+from likra.study.encode import encode_evaluation, encode_examples
 from likra.study.examples import Training, heads_of
 from likra.study.folder import Run
 from likra.study.material import assumed_material, ranked_questions, read_material
 from likra.study.prepare import prepare, uses
-from likra.study.run import (
-    Log,
-    cells_of,
-    encode_evaluation,
-    encode_examples,
-    set_aside,
-)
+from likra.study.run import cells_of, set_aside
 from likra.study.sharing import Shared, missing_cells, shared_cells, with_material
 from likra.study.work import (
     FORWARD_FLOPS,

@@ -1,7 +1,8 @@
 """Parts of a study for several processes or machines that write into one folder."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from typing import Self
 
 from likra.errors import LikraError
@@ -30,28 +31,58 @@ class Shard:
             raise LikraError(f"--shard takes 0/n to (n-1)/n, such as 0/4, not '{text}'")
         return cls(int(match[1]), int(match[2]))
 
+    def __str__(self) -> str:
+        return f"shard {self.number} of {self.count}"
+
     def keys(self, cells: Cells) -> set[HeadKey]:
-        """The score tables of this shard. A training is never divided; all shards agree on this.
-
-        The longest work goes first to the shard with the least. Work is counted in answers times
-        forward passes, whether it is done already or not.
-        """
-        if self.count == 1:
-            return set(cells.scores)
-        study, n_scored = cells.run.study, sum(len(q.choices) for q in cells.data.evaluation)
-        passes = passes_of(cells.trainings)
-        units = [([key for key in cells.scores if not key.n_train], 0)]
-        units += [
-            (one.keys, own * answers_of(study.training, one))
-            for one, own in zip(cells.trainings, passes, strict=True)
-        ]
-        sized = [(work + len(keys) * n_scored, keys) for keys, work in units]
-        loads, parts = [0] * self.count, [set[HeadKey]() for _ in range(self.count)]
-        for work, keys in sorted(sized, key=lambda unit: -unit[0]):
-            least = loads.index(min(loads))
-            loads[least] += work
-            parts[least].update(keys)
-        return parts[self.number]
+        """The score tables of this shard, done or not: all shards agree on this, at any time."""
+        return set(divide(cells, self.count)[self.number])
 
 
+@dataclass(frozen=True)
+class Listed:
+    """The part of a study with these score tables, by name (`HeadKey` as text)."""
+
+    names: frozenset[str]
+
+    def __str__(self) -> str:
+        return "this part"
+
+    def keys(self, cells: Cells) -> set[HeadKey]:
+        """The score tables of this part."""
+        return {key for key in cells.scores if str(key) in self.names}
+
+
+Part = Shard | Listed
 WHOLE = Shard()
+
+
+def divide(
+    cells: Cells, count: int, wanted: Collection[HeadKey] | None = None
+) -> list[list[HeadKey]]:
+    """Divide score tables, by default all, into parts of about the same work.
+
+    A training is never divided, so parts may be empty. Work is counted in answers times forward
+    passes, whether it is done already or not.
+    """
+    study, n_scored = cells.run.study, sum(len(q.choices) for q in cells.data.evaluation)
+    wanted = cells.scores if wanted is None else wanted
+    untrained = [key for key in cells.scores if not key.n_train and key in wanted]
+    units = [(len(untrained) * n_scored, untrained)]
+    for one, passes in zip(cells.trainings, passes_of(cells.trainings), strict=True):
+        if own := [key for key in one.keys if key in wanted]:
+            n = tuple(key.n_train for key in own)
+            training = replace(one, snapshots=n, examples=one.examples[: n[-1]])
+            work = passes * answers_of(study.training, training) + len(own) * n_scored
+            units.append((work, own))
+    return balanced(units, count)
+
+
+def balanced(units: Iterable[tuple[int, list[HeadKey]]], count: int) -> list[list[HeadKey]]:
+    """Give each unit of (work, keys) to a part: the longest first, to the least loaded one."""
+    loads, parts = [0] * count, [list[HeadKey]() for _ in range(count)]
+    for work, keys in sorted(units, key=lambda unit: -unit[0]):
+        least = loads.index(min(loads))
+        loads[least] += work
+        parts[least] += keys
+    return parts

@@ -82,14 +82,15 @@ class FailedCells:
     def kept(self, stage: str, keys: Iterable[HeadKey]) -> Iterator[None]:
         """Record what fails inside, for those of the keys whose output is not there then.
 
-        Bad input and what comes of files, such as a full disk, stop the run all the same.
+        Bad input and what comes of files, such as a full disk, stop the run all the same; so does
+        everything where several processes train a head together, for the others have stopped.
         """
         try:
             yield
             return
         except Exception as error:
             left = [key for key in keys if not self._is_trained(stage, key)]
-            if not left or not _is_of_the_computation(error):
+            if not left or not _is_of_the_computation(error) or _train_together():
                 raise
             self.keys.update(left)
             place = "".join(traceback.format_exception(error))
@@ -100,6 +101,12 @@ class FailedCells:
 
     def _is_trained(self, stage: str, key: HeadKey) -> bool:
         return stage == TRAINING and self.cells.run.head_folder(key).is_dir()
+
+
+def _train_together() -> bool:
+    from likra.heads import parallel
+
+    return parallel.count() > 1
 
 
 def _is_of_the_computation(error: Exception) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from likra.atomic import remove_abandoned
 from likra.negatives.samplers import Material
 from likra.progress import HEAD, TABLE, Finished, FinishedCells, cell_progress
 from likra.questions import Choice, Question
@@ -79,6 +80,7 @@ def run_cells(
 
     """
     run = Run(study, folder or Path("runs") / study.name)
+    remove_abandoned(run.folder)
     data = prepare(study)
     n_aside = set_aside(study, data)
     cells, base = resolve(run, data, log)
@@ -115,6 +117,7 @@ def run_cells(
     to_do = {HEAD: len(to_train), TABLE: len(missing)}
     with cell_progress(f"study {study.name}", to_do) as finished:
         _compute(cells, base, pairs, missing, log, finished)
+    write_study(cells, base)  # another run in this folder may have written its own meanwhile
     return cells.run
 
 
@@ -136,6 +139,7 @@ def train_heads(study: Study, folder: Path, log: Log = print) -> list[Path]:
 
     """
     run = Run(study, folder)
+    remove_abandoned(run.folder)
     data = prepare(study, evaluates=False)
     cells, base = resolve(run, data, log)
     givers = take_cells(cells, log)
@@ -155,6 +159,7 @@ def train_heads(study: Study, folder: Path, log: Log = print) -> list[Path]:
     with cell_progress("train", {HEAD: len(missing)}) as finished:
         for training in cells.trainings:
             _train(cells, base, training, missing, log, finished)
+    write_study(cells, base)
     return [cells.run.head_folder(key) for key in cells.heads]
 
 
@@ -458,10 +463,15 @@ def _score(evaluation: Evaluation, key: HeadKey, finished: Finished) -> None:
     cells, base = evaluation.cells, evaluation.base
     run, data = cells.run, cells.data
     folder = run.head_folder(key) if key.n_train else None
-    if folder is not None:  # another run may have replaced it
-        check_stamp(folder, read_stamp(folder), cells.heads[key])
+
+    def check() -> None:
+        if folder is not None:
+            check_stamp(folder, read_stamp(folder), cells.heads[key])
+
+    check()
     packed, n_tokens = evaluation.packed(key.head)
     logprobs = score(Head(base, folder), packed, name=f"score {key}").logprobs
+    check()  # another run may have replaced it
     if key.head == CLASSIFIER:
         logprobs, n_tokens = logprobs[0::2] - logprobs[1::2], n_tokens[0::2]
     table = score_table(

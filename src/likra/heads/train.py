@@ -31,6 +31,7 @@ from likra.errors import LikraError
 from likra.heads.base import BaseModel, checked_layout
 from likra.heads.lora import fresh_head, save_head
 from likra.heads.settings import LoraSettings, TrainingSettings
+from likra.heads.stamp import LOSSES, text_digest
 from likra.heads.tracking import tracked
 from likra.heads.trainer import PackedTrainer, StepTrainer, trainer_settings
 from likra.progress import Advance, progress
@@ -212,7 +213,7 @@ class SnapshotSaver(TrainerCallback):
         self.n_seen = seen
         n, rest = divmod(seen, epochs)  # several epochs have one snapshot, at their end
         if n in self.folders and not rest and n < max(self.folders):
-            save_head(self.head, self.folders[n], self.stamps.get(n))
+            self._save(n)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -222,11 +223,24 @@ class SnapshotSaver(TrainerCallback):
         This snapshot says that the training is complete, so the losses come before it.
         """
         self.advance(self.settings.epochs * self.n_examples - self.n_seen)  # epochs saved
-        if self.losses_file is not None:
-            rows = [f"{step},{loss!r}\n" for step, loss in enumerate(self.losses, start=1)]
-            write_text(self.losses_file, "".join(["step,loss\n", *rows]))
         last = max(self.folders)
-        save_head(self.head, self.folders[last], self.stamps.get(last))
+        is_taken = last in self.stamps and self.folders[last].is_dir()  # by another run
+        if self.losses_file is not None and not is_taken:
+            write_text(self.losses_file, losses_csv(self.losses))
+        self._save(last)
+
+    def _save(self, n: int) -> None:
+        """Save the head; its stamp binds the losses up to here."""
+        stamp = self.stamps.get(n)
+        if stamp is not None:
+            stamp = {**stamp, LOSSES: text_digest(losses_csv(self.losses))}
+        save_head(self.head, self.folders[n], stamp)
+
+
+def losses_csv(losses: Sequence[float]) -> str:
+    """The content of ``losses.csv``."""
+    rows = [f"{step},{loss!r}\n" for step, loss in enumerate(losses, start=1)]
+    return "".join(["step,loss\n", *rows])
 
 
 def train_and_save(

@@ -1,12 +1,13 @@
 """Scratch folders: what killed processes leave is removed, what live ones write is not."""
 
+import errno
 import os
 import subprocess
 import sys
 
 import pytest
 
-from likra.atomic import ABANDONED, HOST, replacing, write_text
+from likra.atomic import ABANDONED, HOST, remove_abandoned, replacing, write_text
 
 
 def scratch(folder, process, host=HOST, age=0):
@@ -35,6 +36,23 @@ def test_a_write_removes_what_a_killed_process_left(tmp_path):
     assert not any(path.exists() for path in stale)
     assert all(path.exists() for path in (*live, other))
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "text"
+
+
+def test_what_killed_processes_left_is_removed_anywhere_in_a_folder(tmp_path):
+    inner = tmp_path / "heads" / "seed=0"
+    inner.mkdir(parents=True)
+    stale, live = scratch(inner, ended_process()), scratch(inner, os.getpid())
+    remove_abandoned(tmp_path)
+    assert not stale.exists()
+    assert live.exists()
+
+
+def test_a_write_that_fails_names_the_file(tmp_path):
+    """The system names none where a disk is full."""
+    with pytest.raises(OSError, match="No space") as failed, replacing(tmp_path / "a.txt"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert failed.value.filename == str(tmp_path / "a.txt")
+    assert not list(tmp_path.iterdir())
 
 
 def write_folder(path, text):
@@ -67,11 +85,16 @@ def test_of_two_processes_that_write_a_folder_at_once_one_wins(tmp_path, monkeyp
     assert (tmp_path / "head" / "a.txt").read_text(encoding="utf-8") == "theirs"
 
 
-def test_a_folder_that_cannot_be_moved_is_an_error(tmp_path, monkeypatch):
+@pytest.mark.parametrize("moves", [0, 1], ids=["away", "in place"])
+def test_a_folder_that_cannot_be_moved_is_an_error(tmp_path, monkeypatch, moves):
     write_folder(tmp_path / "head", "old")
+    replace, targets = os.replace, []
 
     def refused(source, target):
-        raise PermissionError(13, "Permission denied", str(source))
+        targets.append(target)
+        if len(targets) == moves + 1:
+            raise PermissionError(errno.EACCES, "Permission denied", str(source))
+        replace(source, target)
 
     monkeypatch.setattr(os, "replace", refused)
     with pytest.raises(PermissionError):

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import tiny_with_words
-from fuzz import CARD, CHOICE_ROWS, ENTRIES, Case, check
 from hypothesis import given
 from hypothesis import strategies as st
 from jinja2 import Environment
@@ -29,6 +28,10 @@ from likra.report.tables import code, markdown
 from likra.study.config import parse_study
 from likra.study.examples import Examples, paired_order
 from likra.text import printable, spreadsheet_cell
+from tests.fuzz.cases import Case
+from tests.fuzz.entries import ENTRIES, check
+from tests.fuzz.rows import CHOICE_ROWS
+from tests.fuzz.settings import CARD
 
 BOMB = "a: &a [x, x]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n"

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,14 @@ from likra.report.results import run_study, write_results
 from likra.scores.packed import PackedScores, write_packed
 from likra.scores.table import BASE, PRIOR, HeadKey, read_scores, read_stamp, score_table
 from likra.study.config import parse_study
-from likra.study.folder import Run, read_run
+from likra.study.folder import (
+    Run,
+    read_about,
+    read_record,
+    read_run,
+    write_about,
+    write_record,
+)
 from likra.study.pack import pack_run
 from likra.study.plan import plan_study
 from likra.study.tables import read_run_scores
@@ -255,18 +263,18 @@ def test_a_table_that_is_not_the_runs_is_not_packed(run):
 
 
 def test_packed_scores_of_another_run_are_refused(run, kept, tmp_path):
-    record = json.loads(kept.record_path.read_text())
-    record["scores"][str(P)] = "0" * 64
-    kept.record_path.write_text(json.dumps(record))
+    record = read_record(kept.folder)
+    write_record(kept, replace(record, scores={**record.scores, str(P): "0" * 64}))
     with pytest.raises(LikraError, match="that this run computed for positive.seed=0.n=8"):
         read_run_scores(kept)
 
 
 def test_a_copy_says_nothing_of_where_the_run_was_started(run, tmp_path):
-    about = yaml.safe_load(run.study_path.read_text())
-    run.study_path.write_text(yaml.safe_dump({**about, "started_in": str(tmp_path)}))
+    about = read_about(run.folder)
+    facts = {key: value for key, value in about.items() if key != "study"}
+    write_about(run, {**facts, "started_in": str(tmp_path)})
     pack_run(run.folder, tmp_path / "copy")
-    assert yaml.safe_load((tmp_path / "copy" / "study.yaml").read_text()) == about
+    assert read_about(tmp_path / "copy") == about
 
 
 def test_only_an_older_copy_is_replaced(run, finished, tmp_path):
@@ -295,9 +303,9 @@ def test_nothing_to_pack(tmp_path):
 
 
 def test_the_command_names_paths_of_this_machine(run, tmp_path, capsys):
-    about = yaml.safe_load(run.study_path.read_text())
+    about = read_about(run.folder)
     about["study"]["data"] = "/some/where"
-    run.study_path.write_text(yaml.safe_dump(about))
+    run.study_path.write_text(yaml.safe_dump(about))  # without a checksum, as older versions
     pack(run.folder, Path(tmp_path / "copy"))
     out = capsys.readouterr().out
     assert "note   the study's data is a path of this machine: /some/where" in out

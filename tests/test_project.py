@@ -16,6 +16,7 @@ LAYERS = [
     "errors",
     "text",
     "atomic",
+    "checksum",
     "plain_yaml",
     "progress",
     "hub",

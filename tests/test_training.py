@@ -238,14 +238,19 @@ def stamped(tmp_path) -> Path:
     """A head with a stamp."""
     folder = tmp_path / "stamped"
     snapshots, stamps = {8: tmp_path / "early", 12: folder}, {12: STAMP}
-    train_head(tiny_base("llama"), PAIRS, snapshots, settings=SETTINGS, stamps=stamps)
+    losses = tmp_path / "losses.csv"
+    train_head(
+        tiny_base("llama"), PAIRS, snapshots, settings=SETTINGS, stamps=stamps, losses=losses
+    )
     return folder
 
 
 def test_a_stamp_is_read_back_with_the_digests_of_the_files(stamped):
     stamp = read_stamp(stamped)
     config = hashlib.sha256((stamped / "adapter_config.json").read_bytes()).hexdigest()
-    assert stamp == {**STAMP, "config": config, "weights": stamp["weights"]}
+    losses = hashlib.sha256((stamped.parent / "losses.csv").read_bytes()).hexdigest()
+    digests = {"config": config, "weights": stamp["weights"], "losses": losses}
+    assert stamp == {**STAMP, **digests}
     assert set(read_stamp(stamped.with_name("early"))) == {"config", "weights"}
 
 

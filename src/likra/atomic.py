@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]  # in names of scratch folders
+SCRATCH = re.compile(r"\..+-([0-9a-f]{8})-(\d+)-\w{8}")  # host and process
 ABANDONED = 7 * 24 * 3600  # seconds after which another host's scratch folder is taken for stale
 
 
@@ -23,49 +24,72 @@ def replacing(path: Path, *, keep: bool = False) -> Iterator[Path]:
     Yields the path to write to. It lies in a scratch folder of its own beside ``path``, so that
     two processes never share it and the move stays on one file system. After an error ``path`` is
     as it was. A folder that another process puts there meanwhile stays, with ``keep`` also one that
-    is there already. What a killed process left of the same path is removed.
+    is there already. What a killed process left beside the path is removed.
+
+    Raises:
+        OSError: of a write too it names a file: ``path``, where the system names none.
+
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(path)
+    for other in path.parent.iterdir():
+        _remove_abandoned(other)
     prefix = f".{path.name}-{HOST}-{os.getpid()}-"
     scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
     try:
         yield scratch / path.name
-        if path.is_dir() and not keep:
-            with suppress(FileNotFoundError):  # another process has just moved it
-                os.replace(path, scratch / f"{path.name}.old")
-        try:
-            os.replace(scratch / path.name, path)
-        except OSError as error:
-            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:  # a folder with files in it
-                raise
+        _move(scratch / path.name, path, scratch / f"{path.name}.old", keep=keep)
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def remove(path: Path) -> None:
-    """Remove a folder that is written by `replacing`, and what killed processes left of it."""
+    """Remove a folder that is written by `replacing`, and what killed processes left beside it."""
     if path.parent.is_dir():
-        _remove_stale(path)
+        for other in path.parent.iterdir():
+            _remove_abandoned(other)
     shutil.rmtree(path, ignore_errors=True)
 
 
-def _remove_stale(path: Path) -> None:
-    """Remove the scratch folders of a path whose process has ended.
+def _move(new: Path, path: Path, old: Path, *, keep: bool) -> None:
+    """Put what is new in place; a folder that is there already goes to ``old``."""
+    if path.is_dir() and not keep:
+        with suppress(FileNotFoundError):  # another process has just moved it
+            os.replace(path, old)
+    try:
+        os.replace(new, path)
+    except OSError as error:
+        if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:  # a folder with files in it
+            return
+        if old.exists():
+            os.replace(old, path)
+        raise
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what killed processes left, anywhere in a folder."""
+    for place, names, _ in os.walk(folder):
+        for name in names:
+            _remove_abandoned(Path(place, name))
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove a path if it is the scratch folder of a process that has ended.
 
     Of another host's process nothing is known, so its folder stays until it is old.
     """
-    name = re.compile(rf"\.{re.escape(path.name)}-([0-9a-f]{{8}})-(\d+)-\w{{8}}")
-    for other in path.parent.iterdir():
-        if (match := name.fullmatch(other.name)) is None:
-            continue
-        host, process = match.groups()
-        try:
-            age = time.time() - other.stat().st_mtime
-        except OSError:  # its process has just removed it
-            continue
-        if age > ABANDONED or (host == HOST and not _is_alive(int(process))):
-            shutil.rmtree(other, ignore_errors=True)
+    if (match := SCRATCH.fullmatch(path.name)) is None:
+        return
+    host, process = match.groups()
+    try:
+        age = time.time() - path.stat().st_mtime
+    except OSError:  # its process has just removed it
+        return
+    if age > ABANDONED or (host == HOST and not _is_alive(int(process))):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _is_alive(process: int) -> bool:

@@ -327,16 +327,22 @@ def _targets(model: PreTrainedModel, wanted: str | tuple[str, ...]) -> list[str]
 
 
 def save_head(head: PeftModel, folder: Path, stamp: Mapping[str, object] | None = None) -> None:
-    """Write the head as a plain PEFT folder, whole or not at all; one that exists is replaced.
+    """Write the head as a plain PEFT folder, whole or not at all.
 
-    The stamp is what decided the head, as JSON values: see `likra.heads.stamp`.
+    A head that is there already is replaced. With a stamp it stays: of two runs at once the first
+    one has the folder, and its stamp tells the other whether the head is its own, too.
+
+    Args:
+        head: to save.
+        folder: where to.
+        stamp: what decided the head, as JSON values: see `likra.heads.stamp`.
 
     Raises:
         LikraError: the folder cannot be written.
 
     """
     try:
-        with replacing(folder) as temporary:
+        with replacing(folder, keep=bool(stamp)) as temporary:
             temporary.mkdir()
             head.save_pretrained(str(temporary))
             _sort_targets(temporary / CONFIG)

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from likra.atomic import replacing
+from likra.checksum import checked, with_checksum
 from likra.errors import LikraError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 KEY = "likra"  # in the metadata of the weights
+LOSSES = "losses"  # in a stamp: `text_digest` of losses.csv up to the snapshot
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ def write_stamp(folder: Path, stamp: Mapping[str, object]) -> None:
     The library writes metadata in another order each time; here the bytes are always the same.
     """
     file = _read(folder / WEIGHTS)
-    content = {**stamp, "config": _config_digest(folder), "weights": file.digest}
+    digests = {"config": _config_digest(folder), "weights": file.digest}
+    content = with_checksum({**stamp, **digests})
     metadata = {"format": "pt", KEY: json.dumps(content, sort_keys=True)}
     header = json.dumps({"__metadata__": metadata, **file.tensors}).encode()
     header += b" " * (-len(header) % 8)  # the tensors stay aligned
@@ -58,7 +61,7 @@ def read_stamp(folder: Path) -> dict[str, object]:
     try:
         file = _read(folder / WEIGHTS)
         config = _config_digest(folder)
-        stamp: dict[str, object] = json.loads(file.metadata.get(KEY, "{}"))
+        stamp = checked(json.loads(file.metadata.get(KEY, "{}")))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise LikraError(
             f"cannot read the head in '{folder}': {error}; delete the folder to train it again"
@@ -88,6 +91,11 @@ def adapter_digest(folder: Path) -> str:
             f"no adapter in '{folder}': it takes {CONFIG} and {WEIGHTS} ({error})"
         ) from error
     return hashlib.sha256("".join(content).encode()).hexdigest()
+
+
+def text_digest(text: str) -> str:
+    """SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _config_digest(folder: Path) -> str:

@@ -34,7 +34,7 @@ from likra.heads.lora import fresh_head, save_head
 from likra.heads.processes import check_supported, started
 from likra.heads.resume import Saved, StateFolder, StateSaver, inputs_of, saved_state
 from likra.heads.settings import LoraSettings, TrainingSettings
-from likra.heads.stamp import adapter_digest
+from likra.heads.stamp import LOSSES, adapter_digest, text_digest
 from likra.heads.tracking import tracked
 from likra.heads.trainer import PackedTrainer, StepTrainer, trainer_settings
 from likra.progress import Advance, progress
@@ -281,14 +281,25 @@ class SnapshotSaver(TrainerCallback):
         """
         whole = self.settings.epochs * self.settings.n_trained(self.n)
         self.advance(whole - self.n_seen)  # epochs saved
-        if self.outputs.losses is not None and parallel.is_main():
-            rows = [f"{step},{loss!r}\n" for step, loss in enumerate(self.losses, start=1)]
-            write_text(self.outputs.losses, "".join(["step,loss\n", *rows]))
+        outputs = self.outputs
+        is_taken = self.n in outputs.stamps and outputs.folders[self.n].is_dir()  # by another run
+        if outputs.losses is not None and not is_taken and parallel.is_main():
+            write_text(outputs.losses, losses_csv(self.losses))
         self._save(self.n)
 
     def _save(self, n: int) -> None:
+        """Save the head; its stamp binds the losses up to here."""
+        stamp = self.outputs.stamps.get(n)
+        if stamp is not None:
+            stamp = {**stamp, LOSSES: text_digest(losses_csv(self.losses))}
         if parallel.is_main():
-            save_head(self.head, self.outputs.folders[n], self.outputs.stamps.get(n))
+            save_head(self.head, self.outputs.folders[n], stamp)
+
+
+def losses_csv(losses: Sequence[float]) -> str:
+    """The content of ``losses.csv``."""
+    rows = [f"{step},{loss!r}\n" for step, loss in enumerate(losses, start=1)]
+    return "".join(["step,loss\n", *rows])
 
 
 def train_and_save(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from likra.atomic import replacing
+from likra.checksum import checked, with_checksum
 from likra.data.leakage import find_leaks
 from likra.data.reading import Reading
 from likra.data.splits import folds as folds_of
@@ -449,6 +450,8 @@ class _Fit:
         missing = {n: own for n, own in snapshots.items() if not _has_stamp(own, digest, n)}
         if not missing:
             return
+        for folder in snapshots.values():  # of other examples or settings
+            shutil.rmtree(folder, ignore_errors=True)
         flat = [choice for own in answers for choice in own]
         asked = [
             example.question for example, own in zip(examples, answers, strict=True) for _ in own
@@ -569,12 +572,13 @@ def _has_stamp(folder: Path, digest: str, n: int) -> bool:
 def _read_json(path: Path, digest: str) -> Any:
     """What was computed from the same inputs, or None."""
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept = checked(json.loads(path.read_text(encoding="utf-8")))
         return kept["values"] if kept["digest"] == digest else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _write_json(path: Path, digest: str, values: Any) -> None:
+    content = with_checksum({"digest": digest, "values": values})
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps({"digest": digest, "values": values}), encoding="utf-8")
+        temporary.write_text(json.dumps(content), encoding="utf-8")

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from likra.atomic import replacing
+from likra.checksum import ChecksumError, checked, with_checksum
 from likra.errors import LikraError, unknown
 from likra.heads.base import BaseModel, fingerprint, open_model
 from likra.heads.lora import Head
@@ -67,7 +68,7 @@ def save(model: Parts, folder: Path, name: str | None = None) -> Path:
         for head_name, head in heads.items():
             _copy_adapter(head, temporary / head_name)
         content |= trained.write(model.trained, temporary)
-        text = json.dumps(content, indent=1, ensure_ascii=False)
+        text = json.dumps(with_checksum(content), indent=1, ensure_ascii=False)
         (temporary / FILE).write_text(text + "\n", encoding="utf-8")
         if model.chosen is not None and model.chosen.evidence.growth:
             draw_curve(model.chosen.evidence, temporary / CURVE)
@@ -179,7 +180,13 @@ def read(folder: Path) -> dict[str, Any]:
             f"'{path}' has format {version}, and this version of likra reads up to {FORMAT}: "
             "pip install --upgrade likra"
         )
-    return dict(content)
+    try:
+        return checked(content)
+    except ChecksumError as error:
+        raise LikraError(
+            f"'{path}' is not as likra wrote it: it is damaged, or was changed by hand; restore it "
+            "from a copy, or take out its 'checksum' to keep the change"
+        ) from error
 
 
 def fitted_digest(folder: Path) -> str | None:

@@ -7,6 +7,7 @@ from typing import TypedDict
 
 import numpy as np
 
+from likra.checksum import checked
 from likra.errors import LikraError
 from likra.report.modes import ModeScores
 from likra.scores.table import Scores
@@ -130,7 +131,8 @@ def read_questions(folder: Path) -> dict[str, QuestionText]:
     if not path.is_file():
         return {}
     try:
-        rows = map(json.loads, path.read_text(encoding="utf-8").rstrip("\n").split("\n"))
+        lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+        rows = (checked(json.loads(line)) for line in lines)
         return {
             row["id"]: QuestionText(id=row["id"], stem=row["stem"], choices=row["choices"])
             for row in rows

@@ -24,13 +24,14 @@ from likra.scores.table import Scores
 from likra.scores.weights import choose_weight, validation_questions
 from likra.study.about import write_incomplete
 from likra.study.complete import complete_part, left_out, missing_tables
-from likra.study.config import Study
+from likra.study.config import AnalysisSettings, Study, parse_study
 from likra.study.failures import IncompleteError, failure_lines, read_failures
 from likra.study.folder import Run, read_facts, write_about
 from likra.study.grid import check_grid, grid_studies
 from likra.study.run import run_cells
 from likra.study.shards import Shard
 from likra.study.tables import read_run_scores, score_keys
+from likra.text import spreadsheet_cell
 
 RunStudy = Callable[[Study, Path, Log], tuple[Run, pd.DataFrame]]
 
@@ -175,10 +176,12 @@ def write_results(run: Run, output: Path | None = None) -> pd.DataFrame:
 
     Raises:
         LikraError: a score table is missing or damaged, or questions.jsonl is; or the folder is
-            that of another run.
+            that of another run, or became it meanwhile.
 
     """
     study, folder = run.study, output or run.folder
+    facts, written = read_facts(run.folder), run.study_path.read_bytes()
+    _check_settings(run, facts)
     if folder.resolve() != run.folder.resolve() and (folder / "study.yaml").exists():
         raise LikraError(f"'{folder}' is the folder of another run: name another one")
     scores = read_run_scores(run)
@@ -187,9 +190,8 @@ def write_results(run: Run, output: Path | None = None) -> pd.DataFrame:
         chosen = validation_questions(scores.question_ids, study.validation_fraction)
         validation, scores = scores.of(chosen), scores.of(~chosen)
     points = all_points(scores, study)
-    about = read_facts(run.folder)
     data = report_data(study, scores, points, read_questions(run.folder))
-    summary = _summary(study, points, about, len(scores.question_ids))
+    summary = _summary(study, points, facts, len(scores.question_ids))
     if validation is not None:
         summary["n_validation_questions"] = len(validation.question_ids)
         summary["chosen_weights"] = _chosen_weights(
@@ -198,22 +200,42 @@ def write_results(run: Run, output: Path | None = None) -> pd.DataFrame:
     summary["chance"] = data["chance"]
     first = opening(study, data)
     sentences = [
-        *about.get("incomplete", [])[:1],
+        *facts.get("incomplete", [])[:1],
         first.sentence if first else "",
         headline(study, data),
         *in_short(study, data),
         *findings(study, data),
     ]
     summary["sentences"] = [sentence for sentence in sentences if sentence]
-    facts = {key: value for key, value in about.items() if key != "study"}
-    about["chosen_weights"] = summary.get("chosen_weights", [])
-    write_text(folder / "curve.csv", points.to_csv(index=False))
+    about = {**facts, "chosen_weights": summary.get("chosen_weights", [])}
+    names = points[["task", "source"]].map(spreadsheet_cell)
+    write_text(folder / "curve.csv", points.assign(**names).to_csv(index=False))
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     write_figures(study, data, folder / "figures")
     write_report(folder, study, about, data)
     if folder.resolve() == run.folder.resolve():
-        write_about(run, facts)  # the settings that these results have
+        if run.study_path.read_bytes() != written:
+            raise _of_another_run(folder, "it was written while the results were drawn")
+        rest = {key: value for key, value in facts.items() if key != "study"}
+        write_about(run, rest)  # the settings that these results have
     return points
+
+
+def _check_settings(run: Run, about: Mapping[str, Any]) -> None:
+    """Refuse a folder whose cells other settings decide than those of the run."""
+    there = parse_study(about["study"], f"'{run.study_path}'")
+    for name in Study.model_fields:
+        if name not in AnalysisSettings.model_fields:
+            old, new = getattr(there, name), getattr(run.study, name)
+            if old != new:
+                raise _of_another_run(run.folder, f"'{name}' is {old} there, and {new} here")
+
+
+def _of_another_run(folder: Path, why: str) -> LikraError:
+    return LikraError(
+        f"the study.yaml in '{folder}' is that of another run ({why}): what was computed stays; "
+        "when the other run has ended, the same command draws the results"
+    )
 
 
 def all_points(scores: Scores, study: Study) -> pd.DataFrame:

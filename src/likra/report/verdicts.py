@@ -15,12 +15,13 @@ from likra.report.compare import run_names
 from likra.report.modes import ModeScores, reported_scores
 from likra.report.rounding import rounded
 from likra.report.style import STYLES
-from likra.report.tables import markdown
+from likra.report.tables import escape_markdown, markdown
 from likra.scores.ratio import MODES
 from likra.scores.table import UNTRAINED
 from likra.scores.verdict import Verdict, verdicts
 from likra.study.config import Study, with_analysis
 from likra.study.folder import Run, read_run
+from likra.text import spreadsheet_cell
 
 OUTCOMES = ("wins", "ties", "loses")
 HELD = "*"  # behind a verdict that holds after Holm's correction
@@ -214,9 +215,10 @@ def as_csv(runs: Sequence[RunVerdicts]) -> str:
     writer.writerow(HEAD)
     for run in runs:
         study = run.study
-        of_run = (run.name, study.task, study.metric, study.weight, len(study.seeds))
+        name, task = spreadsheet_cell(run.name), spreadsheet_cell(study.task)
+        of_run = (name, task, study.metric, study.weight, len(study.seeds))
         for row in run.rows:
-            place = (run.mode, row.other, row.source, row.n)
+            place = (run.mode, row.other, spreadsheet_cell(row.source), row.n)
             writer.writerow([*of_run, run.n_questions, *place, *_numbers(row.verdict)])
     return buffer.getvalue()
 
@@ -238,7 +240,8 @@ def as_markdown(runs: Sequence[RunVerdicts]) -> str:
             for row in run.rows
         ]
         head = ["against", "source", "n", *HEAD[HEAD.index("difference") :]]
-        parts += [f"## {run.title}\n", grid, f"{run.summary()}.\n", markdown(head, rows, names=2)]
+        title = f"## {escape_markdown(run.title)}\n"
+        parts += [title, grid, f"{run.summary()}.\n", markdown(head, rows, names=2)]
     if len(runs) > 1:
         parts.append(f"All {len(runs)} runs: {summary(runs)}.\n")
     return "\n".join(parts)

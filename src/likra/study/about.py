@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likra.atomic import write_text
+from likra.checksum import checked, with_checksum
 from likra.errors import LikraError
 from likra.questions import Question
 from likra.scores.table import HeadKey
@@ -115,8 +116,9 @@ def read_examples(run: Run, key: HeadKey) -> list[dict[str, Any]] | None:
     if not path.is_file():
         return None
     lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    own = lines[: key.n_train]  # later snapshots saw more
     try:
-        rows = [json.loads(line) for line in lines[: key.n_train]]  # later snapshots saw more
+        rows = [checked(json.loads(line)) for line in own]
         for row in rows:
             row["question_id"], row["context"]
     except (ValueError, TypeError, KeyError) as error:
@@ -135,4 +137,4 @@ def _example_row(example: Example, head: str) -> dict[str, Any]:
 
 
 def _lines(rows: Iterable[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return "".join(json.dumps(with_checksum(row), ensure_ascii=False) + "\n" for row in rows)

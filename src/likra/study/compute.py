@@ -185,10 +185,15 @@ def _score(evaluation: Evaluation, key: HeadKey, finished: Finished) -> None:
     cells, base = evaluation.cells, evaluation.base
     run, data = cells.run, cells.data
     folder = run.head_folder(key) if key.n_train else None
-    if folder is not None:  # another run may have replaced it
-        check_stamp(folder, read_stamp(folder), cells.heads[key])
+
+    def check() -> None:
+        if folder is not None:
+            check_stamp(folder, read_stamp(folder), cells.heads[key])
+
+    check()
     packed, n_tokens = evaluation.packed(key.head)
     logprobs = score(Head(base, folder), packed, name=f"score {key}").logprobs
+    check()  # another run may have replaced it
     if key.head == CLASSIFIER:
         logprobs, n_tokens = logprobs[0::2] - logprobs[1::2], n_tokens[0::2]
     table = score_table(

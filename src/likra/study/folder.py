@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from likra.atomic import write_text
+from likra.checksum import ChecksumError, checked, with_checksum
 from likra.errors import LikraError
 from likra.plain_yaml import parse_yaml
 from likra.scores.table import HeadKey, file_name
@@ -117,7 +118,8 @@ class Record:
 
 def write_record(run: Run, record: Record) -> None:
     """Write ``cells.json``."""
-    write_text(run.record_path, json.dumps(asdict(record), indent=1, sort_keys=True) + "\n")
+    text = json.dumps(with_checksum(asdict(record)), indent=1, sort_keys=True)
+    write_text(run.record_path, f"{text}\n")
 
 
 def read_record(folder: Path) -> Record:
@@ -131,7 +133,7 @@ def read_record(folder: Path) -> Record:
     if not path.is_file():
         return Record()
     try:
-        record = Record(**json.loads(path.read_text(encoding="utf-8")))
+        record = Record(**checked(json.loads(path.read_text(encoding="utf-8"))))
         return Record(dict(record.heads), dict(record.scores), list(record.own_positives))
     except (ValueError, TypeError) as error:
         raise LikraError(
@@ -148,7 +150,7 @@ def library_versions() -> dict[str, str]:
 
 def write_about(run: Run, facts: Mapping[str, Any]) -> None:
     """Write ``study.yaml``: the settings, and facts about the run."""
-    content = {"study": run.study.model_dump(mode="json")} | dict(facts)
+    content = with_checksum({"study": run.study.model_dump(mode="json")} | dict(facts))
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     write_text(run.study_path, text)
 
@@ -157,7 +159,7 @@ def read_about(folder: Path) -> dict[str, Any]:
     """The content of ``study.yaml``.
 
     Raises:
-        LikraError: there is no such file, or it cannot be read.
+        LikraError: there is no such file, it cannot be read, or was changed since.
 
     """
     path = folder / "study.yaml"
@@ -166,7 +168,13 @@ def read_about(folder: Path) -> dict[str, Any]:
     content = parse_yaml(path.read_bytes(), f"'{path}'")
     if not isinstance(content, dict) or not isinstance(content.get("study"), dict):
         raise LikraError(f"cannot read '{path}': it has no settings under 'study'")
-    return content
+    try:
+        return checked(content)
+    except ChecksumError as error:
+        raise LikraError(
+            f"'{path}' is not as likra wrote it: it is damaged, or was changed by hand; delete it, "
+            "and `likra run` writes it again, or take out its 'checksum' to keep the change"
+        ) from error
 
 
 def read_facts(folder: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likra.atomic import write_text
+from likra.checksum import checked, with_checksum
 from likra.data.splits import TRAIN
 from likra.errors import LikraError
 from likra.negatives.samplers import Material
@@ -171,15 +172,15 @@ def _sample(run: Run, data: Data, base: "BaseModel", inputs: Inputs) -> None:
         {"question_id": question.id, "texts": own}
         for question, own in zip(questions, texts, strict=True)
     ]
-    lines = [json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows]
-    write_text(run.samples_path, "".join(lines))
+    lines = [json.dumps(with_checksum(row), ensure_ascii=False, sort_keys=True) for row in rows]
+    write_text(run.samples_path, "".join(f"{line}\n" for line in lines))
 
 
 def _read_samples(path: Path) -> tuple[dict[str, Any], dict[str, Sequence[str]]]:
     """The stamp, and the base's own answers by question id."""
     try:
         lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
-        first, *rows = map(json.loads, lines)
+        first, *rows = (checked(json.loads(line)) for line in lines)
         return first["likra"], {row["question_id"]: row["texts"] for row in rows}
     except (ValueError, KeyError, TypeError) as error:
         raise LikraError(

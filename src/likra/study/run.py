@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from likra.atomic import remove_abandoned
 from likra.negatives.samplers import Material
 from likra.progress import HEAD, TABLE, Log, cell_progress
 from likra.scores.table import BY_LIKRA, BY_TRL, CLASSIFIER, HeadKey
@@ -53,6 +54,7 @@ def run_cells(
 
     """
     run = Run(study, folder or Path("runs") / study.name)
+    remove_abandoned(run.folder)
     data = prepare(study)
     n_aside = set_aside(study, data)
     pending = find_pending(run, data, log)
@@ -83,6 +85,7 @@ def run_cells(
     to_do = {HEAD: len(to_train), TABLE: len(missing)}
     with cell_progress(f"study {study.name}", to_do) as finished:
         compute_cells(cells, base, pairs, missing, log, finished)
+    write_study(cells, base)  # another run in this folder may have written its own meanwhile
     return cells.run
 
 
@@ -148,6 +151,7 @@ def train_heads(study: Study, folder: Path, log: Log = print) -> list[Path]:
 
     """
     run = Run(study, folder)
+    remove_abandoned(run.folder)
     data = prepare(study, evaluates=False)
     cells, base = resolve(run, data, log)
     givers = take_cells(cells, log)
@@ -167,6 +171,7 @@ def train_heads(study: Study, folder: Path, log: Log = print) -> list[Path]:
     with cell_progress("train", {HEAD: len(missing)}) as finished:
         for training in cells.trainings:
             train_missing(cells, base, training, missing, log, finished)
+    write_study(cells, base)
     return [cells.run.head_folder(key) for key in cells.heads]
 
 

@@ -135,6 +135,8 @@ def _take_losses(cells: Cells, other: Run, training: Training, last: HeadKey) ->
     A longer run is of use as far as it begins as a shorter one does: up to a full batch, and in one
     pass at a constant learning rate.
     """
+    from likra.heads.stamp import LOSSES, read_stamp, text_digest
+
     folder, source, n = cells.run.training_folder(last), other.training_folder(last), last.n_train
     settings = cells.run.study.training_of(training.head)
     begins_alike = settings.is_one_pass and n % settings.batch_size == 0
@@ -145,8 +147,10 @@ def _take_losses(cells: Cells, other: Run, training: Training, last: HeadKey) ->
     steps = settings.epochs * math.ceil(n / settings.batch_size)
     with suppress(*UNREADABLE):
         lines = (source / "losses.csv").read_text(encoding="utf-8").splitlines(keepends=True)
-        if len(lines) > steps:  # of a training under way they are not there yet
-            write_text(folder / "losses.csv", "".join(lines[: 1 + steps]))
+        own, digest = "".join(lines[: 1 + steps]), read_stamp(other.head_folder(last)).get(LOSSES)
+        # of a training under way they are not there yet; older versions wrote no digest
+        if len(lines) > steps and digest in {None, text_digest(own)}:
+            write_text(folder / "losses.csv", own)
 
 
 def _take_table(cells: Cells, stored: StoredTables, key: HeadKey) -> bool:

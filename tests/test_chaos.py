@@ -17,13 +17,14 @@ def undisturbed(folder):
     return faults.undisturbed(folder)
 
 
-def last(changes: list[str], ending: str) -> int:
-    return max(number for number, change in enumerate(changes) if change.endswith(ending))
+def last(changes: list[str], event: str, ending: str) -> int:
+    found = [change.startswith(event) and change.endswith(ending) for change in changes]
+    return max(number for number, is_it in enumerate(found) if is_it)
 
 
 def test_a_full_disk_is_one_line_and_the_next_run_ends_as_if_it_had_not_been(undisturbed, tmp_path):
     changes, expected = undisturbed
-    chosen = [(last(changes, "/adapter_model.safetensors"), "full")]
+    chosen = [(last(changes, "open", "/adapter_model.safetensors"), "full")]
     (fault,) = faults.faults(tmp_path, expected, chosen)
     assert not fault.wrong
     assert (
@@ -34,7 +35,7 @@ def test_a_full_disk_is_one_line_and_the_next_run_ends_as_if_it_had_not_been(und
 @pytest.mark.parametrize("other", ["same", "learning rate"])
 def test_another_run_in_the_middle_of_one(undisturbed, tmp_path, other):
     changes, expected = undisturbed
-    chosen = [(last(changes, "/losses.csv"), other)]
+    chosen = [(last(changes, "os.rename", "/losses.csv"), other)]
     (pair,) = pairs.pairs(tmp_path, {"same": expected}, chosen)
     assert not pair.wrong
     first, second = pair.messages

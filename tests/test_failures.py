@@ -73,8 +73,8 @@ def test_a_failed_head_leaves_out_its_seed_until_the_same_command_computes_it(
 
 def test_the_results_are_those_of_the_complete_seeds(tmp_path):
     run = made_up(tmp_path / "run", seeds=[0, 1], negatives=["random_choice"], figures=[])
-    alone = Run(run.study.model_copy(update={"seeds": [0]}), run.folder)
-    write_results(alone, tmp_path / "alone")
+    alone = made_up(tmp_path / "alone", seeds=[0], negatives=["random_choice"], figures=[])
+    write_results(alone)
     run.scores_path(HeadKey("positive", 8, 1)).unlink()
     with pytest.raises(IncompleteError, match="positive.seed=1.n=8: not computed") as raised:
         draw(run)
@@ -82,7 +82,7 @@ def test_the_results_are_those_of_the_complete_seeds(tmp_path):
     assert part.study == alone.study
     assert set(points.seed) == {"0", "", "all"}
     curve = (run.folder / "curve.csv").read_bytes()
-    assert curve == (tmp_path / "alone" / "curve.csv").read_bytes()
+    assert curve == (alone.folder / "curve.csv").read_bytes()
     assert read_run(run.folder).study.seeds == [0]  # `likra plot` draws them again
     assert read_facts(run.folder)["incomplete"][0].endswith("leave out seed 1.")
 

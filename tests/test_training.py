@@ -15,7 +15,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from likra.engine.tokens import TokenPair
-from likra.errors import LikraError
+from likra.errors import LikraError, NotFiniteError
 from likra.heads.base import weights_digest
 from likra.heads.lora import Head, fresh_head
 from likra.heads.score import score
@@ -160,7 +160,7 @@ def test_a_model_without_mlp_says_which_layers_it_has(tmp_path):
 def test_a_loss_that_is_no_number_is_said(tmp_path):
     base = tiny_base("llama")
     base.model.lm_head.weight.data.fill_(float("nan"))
-    with pytest.raises(LikraError, match="the loss became nan at step 1"):
+    with pytest.raises(NotFiniteError, match="the loss became nan at step 1"):
         train(base, tmp_path)
     assert not list(tmp_path.rglob("*.safetensors"))
 
@@ -168,7 +168,7 @@ def test_a_loss_that_is_no_number_is_said(tmp_path):
 def test_a_score_that_is_no_number_is_said():
     base = tiny_base("llama")
     base.model.lm_head.weight.data.fill_(float("nan"))
-    with pytest.raises(LikraError, match="the log-likelihood of answer 0 is nan"):
+    with pytest.raises(NotFiniteError, match="the log-likelihood of answer 0 is nan"):
         score(Head(base), PAIRS)
 
 

@@ -5,11 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 from likra.errors import LikraError
 from likra.launch.retry import Outcome, Submit
 from likra.launch.worker import Work, compute
+from likra.study.failures import reason_of
 
 
 @contextmanager
@@ -24,7 +26,7 @@ def workers(count: int, folder: Path, options: Mapping[str, object]) -> Iterator
         options: of ``ray.remote``, such as ``num_gpus``, ``num_cpus`` or ``memory``.
 
     Raises:
-        LikraError: Ray is not installed, or does not know an option.
+        LikraError: Ray is not installed, cannot be reached or started, or does not know an option.
 
     """
     try:
@@ -33,9 +35,7 @@ def workers(count: int, folder: Path, options: Mapping[str, object]) -> Iterator
         raise LikraError("--launcher ray needs Ray: pip install 'likra[ray]'") from error
     is_ours = not ray.is_initialized()
     if is_ours:
-        on_term = signal.getsignal(signal.SIGTERM)
-        ray.init()
-        signal.signal(signal.SIGTERM, on_term)  # Ray has put its own there
+        _connect(ray)
     try:
         # a part whose worker died is started again by `likra.launch.retry`, which counts and tells
         task: Any = ray.remote(compute).options(**{"max_retries": 0, **options})
@@ -58,3 +58,15 @@ def workers(count: int, folder: Path, options: Mapping[str, object]) -> Iterator
                 ray.cancel(reference, force=True)
         if is_ours:
             ray.shutdown()
+
+
+def _connect(ray: Any) -> None:
+    on_term = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init()
+    except Exception as error:  # Ray raises that, too
+        raise LikraError(
+            f"--launcher ray: Ray can be neither reached nor started: {reason_of(error)}"
+        ) from error
+    if current_thread() is main_thread():
+        signal.signal(signal.SIGTERM, on_term)  # Ray has put its own there

@@ -363,9 +363,10 @@ def test_the_card_has_the_hubs_metadata_and_the_evidence(folder, model):
 
 
 def changed(folder: Path, place: Path, change) -> Path:
-    """A copy of a model with another likra.json."""
+    """A copy of a model with another likra.json, that an older version could have written."""
     shutil.copytree(folder, place)
     content = json.loads((place / FILE).read_text(encoding="utf-8"))
+    del content["checksum"]
     change(content)
     (place / FILE).write_text(json.dumps(content), encoding="utf-8")
     return place
@@ -385,6 +386,14 @@ def test_folders_that_are_no_models(folder, pocket, tmp_path):
         Likra.from_pretrained(torn, base=pocket)
     with pytest.raises(LikraError, match="neither|not on the Hugging Face hub"):
         Likra.from_pretrained("nobody/nothing")
+
+
+def test_a_likra_json_that_was_damaged(folder, pocket, tmp_path):
+    shutil.copytree(folder, tmp_path / "damaged")
+    path = tmp_path / "damaged" / FILE
+    path.write_text(path.read_text(encoding="utf-8").replace('"weight": ', '"weight": 1'))
+    with pytest.raises(LikraError, match="likra.json' is not as likra wrote it"):
+        Likra.from_pretrained(tmp_path / "damaged", base=pocket)
 
 
 def test_a_head_that_is_missing_or_was_changed(folder, pocket, tmp_path):

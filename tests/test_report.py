@@ -252,6 +252,11 @@ def test_comparisons(run, data):
     assert row["second_better"] == (one < two).sum()
 
 
+def test_names_in_the_curves_are_no_formulas(tmp_path):
+    write_results(made_up(tmp_path, task="=1+1", seeds=[0], figures=[]))
+    assert set(pd.read_csv(tmp_path / "curve.csv")["task"]) == {"'=1+1"}
+
+
 def test_a_single_seed_has_intervals_over_questions(tmp_path):
     run = made_up(tmp_path, seeds=[3], negatives=["random_choice"])
     data = report_data(run.study, *curves(run), {})

@@ -111,6 +111,14 @@ def test_a_folder_whose_record_cannot_be_read_is_passed_over(tmp_path, content):
     assert not plan.shared
 
 
+def test_losses_that_were_changed_are_not_taken(first, tmp_path):
+    path = first.training_folder(POSITIVE) / "losses.csv"
+    path.write_text(path.read_text().replace("\n1,", "\n1,1"))
+    run = run_cells(small(), tmp_path / "second", silent)
+    assert not (run.training_folder(POSITIVE) / "losses.csv").exists()
+    assert (run.training_folder(NEGATIVE) / "losses.csv").is_file()
+
+
 def test_cells_of_other_settings_are_not_taken(first, tmp_path):
     other = small(training={"learning_rate": 2e-3, "batch_size": 8})
     plan = plan_study(other, tmp_path / "second", silent, calibrate=False)

@@ -12,9 +12,17 @@ from hypothesis.extra.numpy import arrays
 from likra.cli.studies import verdict
 from likra.errors import LikraError
 from likra.report.results import run_study
-from likra.report.verdicts import read_verdicts, run_verdicts, write_verdicts
-from likra.scores.resampling import RESAMPLES, resampled_sums, with_resamples
-from likra.scores.verdict import holm, verdicts
+from likra.report.verdicts import (
+    Compared,
+    RunVerdicts,
+    as_csv,
+    as_markdown,
+    read_verdicts,
+    run_verdicts,
+    write_verdicts,
+)
+from likra.scores.resampling import RESAMPLES, Estimate, resampled_sums, with_resamples
+from likra.scores.verdict import Verdict, holm, verdicts
 from likra.study.config import parse_study
 from likra.study.folder import Run
 from likra.study.pack import pack_run
@@ -213,6 +221,15 @@ def test_a_packed_run_has_the_same_verdicts(finished, tmp_path):
     pack_run(run.folder, tmp_path / "kept")
     one, two = (read_verdicts([folder], "likra") for folder in (run.folder, tmp_path / "kept"))
     assert one[0].rows == two[0].rows
+
+
+def test_names_are_no_formulas_and_no_tags():
+    found = Verdict(Estimate(0.1, 0.0, 0.2), p_value=0.5, adjusted=0.5)
+    study = parse_study({"name": "hostile", "task": "=1+1"})
+    run = RunVerdicts("@SUM(A1)<b>", study, "likra", 10, [Compared("sft", "+file", 8, found)])
+    (row,) = csv.DictReader(as_csv([run]).splitlines())
+    assert (row["run"], row["task"], row["source"]) == ("'@SUM(A1)<b>", "'=1+1", "'+file")
+    assert "<" not in as_markdown([run])
 
 
 def test_the_files_hold_every_comparison(finished, tmp_path):

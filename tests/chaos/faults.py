@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.changes import Act, disk_full, fails, watching
-from tests.chaos.study import STUDY, contents, difference, hidden
+from tests.chaos.study import STUDY, contents, difference, error, hidden
 from tests.commands import likra
 
 ACTS: Mapping[str, Act] = {
@@ -20,7 +20,7 @@ ACTS: Mapping[str, Act] = {
     "EIO": fails(errno.EIO),
     "EACCES": fails(errno.EACCES),
     "full": disk_full(0),
-    "full after 500 bytes": disk_full(500),
+    "full after 8 kB": disk_full(8000),
 }
 
 
@@ -75,22 +75,11 @@ def faults(
         with _scratch_in(folder), watching(folder, number, ACTS[kind]) as watch:
             result = likra(*STUDY, cwd=folder)
         if len(watch.seen) > number:
-            lines = [line for line in result.stderr.splitlines() if not line.startswith("done ")]
-            wrong = _misreported(folder, result.returncode, lines) or _damage(folder, expected)
-            yield Fault(watch.seen[number], kind, " ".join(lines), wrong)
+            message = error(result)
+            names_it = not message or "'run" in message or str(folder) in message
+            wrong = _damage(folder, expected) if names_it else "the line names no file"
+            yield Fault(watch.seen[number], kind, message, wrong)
         shutil.rmtree(folder)
-
-
-def _misreported(folder: Path, code: int, lines: list[str]) -> str:
-    """What is wrong with the end of a command."""
-    if code not in {0, 2}:
-        return f"exit code {code}"
-    if code == 2:
-        if not (len(lines) == 1 and lines[0].startswith("error: ")):
-            return "not one line that says what is wrong"
-        if "'run" not in lines[0] and str(folder) not in lines[0]:
-            return "the line names no file"
-    return ""
 
 
 def _damage(folder: Path, expected: Mapping[str, bytes]) -> str:

@@ -99,10 +99,10 @@ def killed(place: Path, kill: Kill, expected: Mapping[str, bytes]) -> tuple[int,
 
 
 def _wrong(folder: Path, kill: Kill, code: int, stderr: str, expected: Mapping[str, bytes]) -> str:
-    lines = [line for line in stderr.splitlines() if not line.startswith("done ")]
     if kill.number != signal.SIGKILL and code:
-        if code != SIGNALS[kill.number] or lines != [STOPPED]:
-            return f"exit code {code}: {' | '.join(lines)}"
+        last = (stderr.splitlines() or [""])[-1]
+        if code != SIGNALS[kill.number] or last != STOPPED or "Traceback" in stderr:
+            return f"exit code {code}: {stderr}"
         if left := [*hidden(folder), *(folder / "tmp").glob("likra-*")]:
             return f"left {left}"
     there = contents(folder / "run")

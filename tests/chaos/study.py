@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from subprocess import CompletedProcess
 
 STUDY = (
     "run", "pocket", "-o", "run", "--seeds", "0", "--snapshots", "8", "--eval-questions", "24",
@@ -14,6 +15,22 @@ def contents(folder: Path) -> dict[str, bytes]:
     """All files below a folder, by path."""
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def error(command: CompletedProcess[str]) -> str:
+    """The one line that ends a command; "" where it ended well.
+
+    Raises:
+        AssertionError: it ended otherwise.
+
+    """
+    if command.returncode == 0:
+        return ""
+    *progress, last = command.stderr.splitlines()
+    assert command.returncode == 2, command
+    assert last.startswith("error: "), command
+    assert not any(line.startswith(("error: ", "Traceback")) for line in progress), command
+    return last
 
 
 def hidden(folder: Path) -> list[str]:

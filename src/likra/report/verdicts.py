@@ -241,7 +241,8 @@ def as_markdown(runs: Sequence[RunVerdicts]) -> str:
         ]
         head = ["against", "source", "n", *HEAD[HEAD.index("difference") :]]
         title = f"## {escape_markdown(run.title)}\n"
-        parts += [title, grid, f"{run.summary()}.\n", markdown(head, rows, names=2)]
+        in_short = f"{escape_markdown(run.summary())}.\n"
+        parts += [title, grid, in_short, markdown(head, rows, names=2)]
     if len(runs) > 1:
         parts.append(f"All {len(runs)} runs: {summary(runs)}.\n")
     return "\n".join(parts)

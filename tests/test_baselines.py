@@ -86,7 +86,7 @@ def test_the_base_comes_back_and_only_the_head_is_written(
     shown = capfd.readouterr()
     assert not shown.out
     lines = [line for line in shown.err.replace("\r", "\n").splitlines() if line.strip()]
-    assert all(line.startswith(f"{method}: ") for line in lines)  # the progress bar
+    assert all(line.startswith(f"train {method}: ") for line in lines)  # the progress
     assert not caplog.records
 
 

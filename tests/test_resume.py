@@ -10,8 +10,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import right_and_wrong, tiny_base, tiny_with_words
+from test_model import ROWS
 from test_training import some_pairs
 
+from likra import Likra
 from likra.engine.tokens import encode
 from likra.errors import LikraError
 from likra.heads import resume
@@ -269,7 +271,7 @@ def test_a_state_that_cannot_be_written_is_said_and_the_training_goes_on(
 
 
 # --------------------------------------------------------------------------------------------
-# Studies
+# Studies and fits
 
 
 def test_a_killed_study_goes_on_within_its_training(tmp_path, steps):
@@ -280,3 +282,17 @@ def test_a_killed_study_goes_on_within_its_training(tmp_path, steps):
     steps.kill(lambda: train_heads(study, killed, log.append), after=4)
     assert steps.of(lambda: train_heads(study, killed, log.append)) == 2
     assert written(killed / "heads") == written(whole / "heads")
+
+
+def test_a_killed_fit_goes_on_within_a_fold(tmp_path, steps, pocket):
+    """A fold of 10 questions takes 5 steps; the state of step 3 is past snapshots at 2 and 4."""
+    settings = {"folds": 2, "modes": ["base", "likra"], "training": TrainingSettings(batch_size=2)}
+
+    def fit(name: str) -> None:
+        Likra.fit(pocket, ROWS[:20], tmp_path / name / "ranker", **settings)
+
+    n_steps = steps.of(lambda: fit("whole"))
+    steps.kill(lambda: fit("killed"), after=4)
+    assert steps.of(lambda: fit("killed")) == n_steps - 3
+    assert written(tmp_path / "killed") == written(tmp_path / "whole")
+    assert [path.name for path in (tmp_path / "killed").iterdir()] == ["ranker"]

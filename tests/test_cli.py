@@ -394,7 +394,7 @@ OPTIONS = {
     "prompt-template seeds snapshots negatives "
     "modes weight metric num-fewshot fewshot eval-fraction eval-questions on-leakage on-bad-row "
     "apply-chat-template no-chat-template allow-code lr batch-size epochs report-to long-prompts "
-    "dtype set output seed shard quiet log-format",
+    "dtype set output seed shard launcher workers launcher-option quiet log-format",
     "plan": "model task data train-task train-data columns answer-base "
     "prompt-template seeds snapshots negatives "
     "modes weight metric num-fewshot fewshot eval-fraction eval-questions on-leakage on-bad-row "

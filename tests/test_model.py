@@ -366,7 +366,7 @@ def changed(folder: Path, place: Path, change) -> Path:
     """A copy of a model with another likra.json, that an older version could have written."""
     shutil.copytree(folder, place)
     content = json.loads((place / FILE).read_text(encoding="utf-8"))
-    del content["checksum"]
+    content.pop("checksum", None)
     change(content)
     (place / FILE).write_text(json.dumps(content), encoding="utf-8")
     return place

@@ -17,8 +17,8 @@ from likra.engine.tokens import encode
 from likra.errors import LikraError
 from likra.negatives.samplers import Material
 from likra.scores.table import BASE, HeadKey
+from likra.study import compute as compute_module
 from likra.study import pace as pace_module
-from likra.study import run as run_module
 from likra.study.config import parse_study, read_study
 from likra.study.examples import trainings
 from likra.study.folder import Run
@@ -186,8 +186,8 @@ def test_other_methods_take_what_goes_through_the_model_in_the_run(tmp_path, mon
         monkeypatch.setattr(module, name, marked)
 
     monkeypatch.setattr(torch.nn.Embedding, "forward", counting)
-    within(run_module, "_train_head", "training")
-    within(run_module, "_score", "scoring")
+    within(compute_module, "_train_head", "training")
+    within(compute_module, "_score", "scoring")
     run_cells(study, tmp_path / "run", silent)
     forward = 2 * 935_040
     assert plan.training.work.computed == tokens["training", True]
@@ -286,7 +286,8 @@ def test_plan_takes_the_options_of_run():
     commands = {c.callback.__name__: c.callback for c in cli.app.registered_commands}
     run, plan = (set(inspect.signature(commands[name]).parameters) for name in ("run", "plan"))
     assert plan - run == {"calibrate"}
-    assert run - plan == {"only_results", "log_format", "shard"}  # a plan has no progress
+    of_run = {"only_results", "log_format", "shard", "launcher", "workers", "launcher_option"}
+    assert run - plan == of_run
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):

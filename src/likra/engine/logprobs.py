@@ -118,7 +118,7 @@ def _scored(
         copies * model.config.get_text_config().vocab_size,
         reduced,
     )
-    logprobs = torch.zeros(copies, *used.shape, device=used.device)
+    logprobs = blocks[0][1].new_zeros(copies, *used.shape)
     for inside, chosen, *_ in blocks:
         logprobs = logprobs.masked_scatter(inside.expand_as(logprobs), chosen)
     totals, *more = (torch.cat(parts, -1) for parts in list(zip(*blocks, strict=True))[2:])

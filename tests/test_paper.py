@@ -33,7 +33,7 @@ def test_a_figures_study_runs_on_arc(tmp_path, runs, real_data, name):
             "task": "arc_challenge",
             "data": str(tmp_path),
             "seeds": [0],
-            "snapshots": [8, 16],
+            "snapshots": [8],
             "metric": "acc_norm",
             "long_prompts": "truncate",
             "generation.samples": 4,

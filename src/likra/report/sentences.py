@@ -191,9 +191,11 @@ def _negatives_alone(study: Study, data: ReportData, n: int) -> list[str]:
     wanted = {"mode": "base-likra", "source": source, "n": n}
     row = next((r for r in data["efficiency"] if wanted.items() <= r.items()), None)
     if row is not None and row["k"][0]:
+        number = factor(row).replace("> ", "more than ")
+        noun = "answer" if number in {"1", "more than 1"} else "answers"
         sentences.append(
-            f"At n = {n}, {unit('base-likra', source)} does as much as "
-            f"{factor(row).replace('> ', 'more than ')} right answers in fine-tuning."
+            f"At n = {n}, {unit('base-likra', source)} does as much as {number} right {noun} in "
+            "fine-tuning."
         )
     elif row is not None:
         base = accuracies(data, "base").get(0)

@@ -14,6 +14,7 @@ from test_model import ROWS
 from test_training import some_pairs
 
 from likra import Likra
+from likra.checksum import checked, with_checksum
 from likra.engine.tokens import encode
 from likra.errors import LikraError
 from likra.heads import resume
@@ -245,13 +246,11 @@ def test_no_code_in_a_state_is_run(killed, steps, capsys, tmp_path):
 
     place = killed / ".training"
     (place / "checkpoint-3" / "optimizer.pt").write_bytes(pickle.dumps(Code(), protocol=2))
-    content = json.loads((place / "state.json").read_text())
-    del content["digest"]
+    content = checked(json.loads((place / "state.json").read_text()))
     content["files"]["checkpoint-3/optimizer.pt"] = resume._file_digest(
         place / "checkpoint-3" / "optimizer.pt"
     )
-    content["digest"] = resume._digest(content)
-    (place / "state.json").write_text(json.dumps(content))
+    (place / "state.json").write_text(json.dumps(with_checksum(content)))
     begins_anew(killed, steps, capsys, "is damaged")
     assert not (tmp_path / "was run").exists()
 

@@ -23,6 +23,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_pt_utils import safe_globals
 
 from likra.atomic import remove, replacing
+from likra.checksum import checked, with_checksum
 from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
 from likra.heads.base import BaseModel, sampled_weights
@@ -98,7 +99,7 @@ class StateFolder:
                 target = temporary / file.parent.name
                 target.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, target / file.name)
-            text = json.dumps({**content, "digest": _digest(content)}, indent=1)
+            text = json.dumps(with_checksum(content), indent=1)
             (temporary / MANIFEST).write_text(text, encoding="utf-8")
 
     def read(self, scratch: Path) -> Saved | None:
@@ -111,9 +112,7 @@ class StateFolder:
         if not self.path.is_dir():
             return None
         try:
-            content = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
-            if content.pop("digest") != _digest(content):
-                raise ValueError(f"{MANIFEST} was changed")
+            content = checked(json.loads((self.path / MANIFEST).read_text(encoding="utf-8")))
             now, then = self._inputs(content["n"]), content["inputs"]
             if others := sorted(name for name in now if now[name] != then.get(name)):
                 raise LikraError(f"the state in '{self.path}' is of other {', '.join(others)}")
@@ -290,10 +289,6 @@ def _move_best(path: Path, output: Path) -> None:
     if best := content["best_model_checkpoint"]:
         content["best_model_checkpoint"] = str(output / Path(best).name)
         path.write_text(json.dumps(content), encoding="utf-8")
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _file_digest(path: Path) -> str:

@@ -36,6 +36,8 @@ class Shard:
 
     def keys(self, cells: Cells) -> set[HeadKey]:
         """The score tables of this shard, done or not: all shards agree on this, at any time."""
+        if self.count == 1:  # without drawing all examples once more
+            return set(cells.scores)
         return set(divide(cells, self.count)[self.number])
 
 

@@ -10,6 +10,13 @@ import pytest
 from likra.atomic import ABANDONED, HOST, remove_abandoned, replacing, write_text
 
 
+def write_folder(path, text, names=("a.txt",)):
+    with replacing(path) as temporary:
+        for name in names:
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            (temporary / name).write_text(text, encoding="utf-8")
+
+
 def scratch(folder, process, host=HOST, age=0):
     path = folder / f".a.txt-{host}-{process}-abcdefgh"
     path.mkdir()
@@ -55,10 +62,30 @@ def test_a_write_that_fails_names_the_file(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def write_folder(path, text):
-    with replacing(path) as temporary:
-        temporary.mkdir()
-        (temporary / "a.txt").write_text(text, encoding="utf-8")
+def test_an_error_names_the_file_and_not_its_scratch(tmp_path):
+    with pytest.raises(FileNotFoundError) as failed, replacing(tmp_path / "a.txt") as temporary:
+        (temporary.parent / "deeper" / "a.txt").open("w")
+    assert failed.value.filename == str(tmp_path / "a.txt")
+
+
+def test_what_is_moved_is_on_the_disk(tmp_path, monkeypatch):
+    """Each file of a folder is flushed before the folder has its name."""
+    write_folder(tmp_path / "head", "old")
+    flushed = []
+
+    def fsync(descriptor):
+        assert (tmp_path / "head" / "a.txt").read_text(encoding="utf-8") == "old"
+        flushed.append(os.fstat(descriptor).st_ino)
+        if len(flushed) == 3:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        write_folder(tmp_path / "head", "new", ["a.txt", "b.txt", "inner/c.txt"])
+    assert len(set(flushed)) == 3
+    assert [path.name for path in (tmp_path / "head").iterdir()] == ["a.txt"]
+    write_folder(tmp_path / "head", "new")
+    assert (tmp_path / "head" / "a.txt").read_text(encoding="utf-8") == "new"
 
 
 def test_a_folder_is_replaced_whole(tmp_path):

@@ -22,12 +22,13 @@ def replacing(path: Path, *, keep: bool = False) -> Iterator[Path]:
     """Write a file or a folder under another name, and move it to ``path`` at the end.
 
     Yields the path to write to. It lies in a scratch folder of its own beside ``path``, so that
-    two processes never share it and the move stays on one file system. After an error ``path`` is
-    as it was. A folder that another process puts there meanwhile stays, with ``keep`` also one that
-    is there already. What a killed process left beside the path is removed.
+    two processes never share it and the move stays on one file system. What is moved is on the disk
+    already, so it is whole after a power cut, too. After an error ``path`` is as it was. A folder
+    that another process puts there meanwhile stays, with ``keep`` also one that is there already.
+    What a killed process left beside the path is removed.
 
     Raises:
-        OSError: of a write too it names a file: ``path``, where the system names none.
+        OSError: it names ``path``, also where the system names none or the scratch.
 
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,9 +38,10 @@ def replacing(path: Path, *, keep: bool = False) -> Iterator[Path]:
     scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
     try:
         yield scratch / path.name
+        _flush(scratch / path.name)
         _move(scratch / path.name, path, scratch / f"{path.name}.old", keep=keep)
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None or Path(str(error.filename)).is_relative_to(scratch):
             error.filename = str(path)
         raise
     finally:
@@ -52,6 +54,18 @@ def remove(path: Path) -> None:
         for other in path.parent.iterdir():
             _remove_abandoned(other)
     shutil.rmtree(path, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Have the system write a file, or all of a folder, to the disk."""
+    mode = os.O_RDONLY if os.name == "posix" else os.O_RDWR  # others flush what is open to write
+    for file in [path] if path.is_file() else path.rglob("*"):
+        if file.is_file():
+            descriptor = os.open(file, mode)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def _move(new: Path, path: Path, old: Path, *, keep: bool) -> None:

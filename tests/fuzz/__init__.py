@@ -4,7 +4,7 @@
 
 Valid files, cards, studies, options, requests, models and runs are damaged: values are replaced by
 others, keys dropped or doubled, bytes cut or changed. A command must end with exit code 0 or 2 and
-one line, a request with a status below 500; with no traceback, within `outcomes.LONGEST` seconds,
+one line, a request with a status below 500; with no traceback, in the time of `outcomes.LONGEST`,
 and with no scratch files left. Outcomes are counted, and each failure is printed with what was
 given.
 """

@@ -17,6 +17,7 @@ from likra.report.verdicts import (
     RunVerdicts,
     as_csv,
     as_markdown,
+    read_sampler_verdicts,
     read_verdicts,
     run_verdicts,
     write_verdicts,
@@ -180,10 +181,15 @@ def test_what_is_not_trained_is_compared_once(finished):
     assert grid[0][2:] == ["", ""]
 
 
-def test_several_samplers_are_several_rows(finished, tmp_path):
+@pytest.fixture(scope="module")
+def two_samplers(tmp_path_factory):
     study = parse_study(SMALL | {"negatives": ["random_choice", "other_question"]})
-    run, _ = run_study(study, tmp_path / "two", lambda _: None)
-    own = run_verdicts(run, "two", "sft")
+    return run_study(study, tmp_path_factory.mktemp("runs") / "two", lambda _: None)
+
+
+def test_several_samplers_are_several_rows(two_samplers):
+    run, _ = two_samplers
+    study, own = run.study, run_verdicts(run, "two", "sft")
     assert {(row.other, row.source) for row in own.rows} == {
         ("base", ""),
         ("pmi", ""),
@@ -191,6 +197,33 @@ def test_several_samplers_are_several_rows(finished, tmp_path):
     }
     (labels,) = ({row[0] for row in own.grid()},)
     assert {"base", "likra (random_choice)", "likra (other_question)"} < labels
+
+
+def test_a_mode_under_two_samplers(two_samplers):
+    """The first sampler against the other: the difference of the curves."""
+    run, points = two_samplers
+    (own,) = read_sampler_verdicts([run.folder], "base-likra", {"metric": "acc_norm"})
+    means = points[
+        (points["mode"] == "base-likra")
+        & (points.seed == "all")
+        & (points.metric == "acc_norm")
+        & (points.weight == 1.0)
+    ].set_index(["source", "n_train"])
+    assert [(row.source, row.n) for row in own.rows] == [("other_question", n) for n in (8, 64)]
+    for row in own.rows:
+        first, second = (means.value[source, row.n] for source in run.study.negatives)
+        assert row.verdict.difference.value == pytest.approx(first - second)
+    assert own.judged == "base-likra (random_choice)"
+    ((label, *_),) = own.grid()
+    assert label == "base-likra (other_question)"
+    rows = list(csv.DictReader(as_csv([own]).splitlines()))
+    assert {(row["mode"], row["source"]) for row in rows} == {(own.judged, "other_question")}
+
+
+@pytest.mark.parametrize(("mode", "words"), [("likra", "one sampler"), ("sft", "no sampler")])
+def test_samplers_that_are_not_there_are_not_compared(finished, mode, words):
+    with pytest.raises(LikraError, match=f"'{mode}' has {words} of negatives"):
+        read_sampler_verdicts([finished[0].folder], mode)
 
 
 def test_a_method_that_has_the_first_sampler_alone_is_compared_there(tmp_path):
@@ -226,7 +259,7 @@ def test_a_packed_run_has_the_same_verdicts(finished, tmp_path):
 def test_names_are_no_formulas_and_no_tags():
     found = Verdict(Estimate(0.1, 0.0, 0.2), p_value=0.5, adjusted=0.5)
     study = parse_study({"name": "hostile", "task": "=1+1"})
-    run = RunVerdicts("@SUM(A1)<b>", study, "likra", 10, [Compared("sft", "+file", 8, found)])
+    run = RunVerdicts("@SUM(A1)<b>", study, "likra", "", 10, [Compared("sft", "+file", 8, found)])
     (row,) = csv.DictReader(as_csv([run]).splitlines())
     assert (row["run"], row["task"], row["source"]) == ("'@SUM(A1)<b>", "'=1+1", "'+file")
     assert "<" not in as_markdown([run])
@@ -288,3 +321,11 @@ def test_the_command_counts_wins_ties_and_losses(finished, tmp_path, capsys):
     assert " of 8 comparisons" in out
     assert "n = 64" in out
     assert f"table  {tmp_path / 'v.csv'}" in out
+
+
+def test_the_command_compares_samplers(two_samplers, capsys):
+    run, _ = two_samplers
+    verdict([run.folder], samplers=True)
+    assert "likra (random_choice) wins" in capsys.readouterr().out
+    with pytest.raises(LikraError, match="leave out --against"):
+        verdict([run.folder], samplers=True, against="sft")

@@ -212,6 +212,14 @@ def verdict(
             metavar="MODE,...", help="The modes it is compared with; by default all of the run."
         ),
     ] = None,
+    samplers: Annotated[
+        bool,
+        typer.Option(
+            "--samplers",
+            help="Compare the mode with itself: the run's first sampler of wrong answers against "
+            "each other one.",
+        ),
+    ] = False,
     metric: Annotated[
         str | None, typer.Option(help="acc or acc_norm; by default the run's own.")
     ] = None,
@@ -235,16 +243,27 @@ def verdict(
 
     Such as: likra verdict runs/arc runs/sciq --against sft,dpo-reward,pmi --metric acc -o wins.csv
     """
-    from likra.report.verdicts import METHOD, read_verdicts, summary, write_verdicts
+    from likra.report.verdicts import (
+        METHOD,
+        read_sampler_verdicts,
+        read_verdicts,
+        summary,
+        write_verdicts,
+    )
 
+    if samplers and against:
+        raise LikraError("--samplers compares a mode with itself: leave out --against")
     others = [name.strip() for name in against.split(",")] if against else []
     given = {"metric": metric, "weight": weight}
     settings = {key: value for key, value in given.items() if value is not None}
-    runs = read_verdicts(run_folders, mode, others, settings)
+    if samplers:
+        runs = read_sampler_verdicts(run_folders, mode, settings)
+    else:
+        runs = read_verdicts(run_folders, mode, others, settings)
     if output is not None:
         write_verdicts(runs, output)
     for one in runs:
-        columns = [f"{mode} against", *(f"n = {n}" for n in one.numbers)]
+        columns = [f"{one.judged} against", *(f"n = {n}" for n in one.numbers)]
         print_table(columns, one.grid(), title=one.title, numbers=True, width=200)
         log(one.summary())
     if len(runs) > 1:

@@ -1,4 +1,7 @@
-"""``likra verdict``: where one mode of a run wins, ties or loses against the others."""
+"""``likra verdict``: where one mode of a run wins, ties or loses against the others.
+
+Or with one sampler of negatives against the same mode with the others.
+"""
 
 import csv
 import io
@@ -49,21 +52,39 @@ class Compared:
 
 @dataclass(frozen=True)
 class RunVerdicts:
-    """The comparisons of one mode of a run with other modes."""
+    """The comparisons of one mode of a run with other modes, or with itself under other samplers.
+
+    Attributes:
+        name: of the run.
+        study: its settings, of analysis as well.
+        mode: that is judged.
+        source: its sampler, where it is compared with other samplers; else "".
+        n_questions: that are compared.
+        rows: the comparisons.
+
+    """
 
     name: str
     study: Study
     mode: str
+    source: str
     n_questions: int
     rows: list[Compared]
+
+    @property
+    def judged(self) -> str:
+        """The mode, with its sampler where that is what is compared."""
+        return f"{self.mode} ({self.source})" if self.source else self.mode
 
     @property
     def title(self) -> str:
         """What was compared, in one line."""
         study, seeds = self.study, len(self.study.seeds)
+        others = "samplers" if self.source else "modes"
         return (
-            f"{self.name}: {self.mode} against other modes, {study.metric} on {study.task}, weight "
-            f"{study.weight}, {seeds} seed{'s' * (seeds > 1)}, {self.n_questions:,} questions"
+            f"{self.name}: {self.judged} against other {others}, {study.metric} on {study.task}, "
+            f"weight {study.weight}, {seeds} seed{'s' * (seeds > 1)}, "
+            f"{self.n_questions:,} questions"
         )
 
     @property
@@ -73,7 +94,7 @@ class RunVerdicts:
 
     def grid(self) -> list[list[str]]:
         """A row for each other mode (and source): its name, and a cell for each n."""
-        many = len({row.source for row in self.rows}) > 1
+        many = self.source or len({row.source for row in self.rows}) > 1
         cells: dict[str, dict[int, str]] = {}
         for row in self.rows:
             label = f"{row.other} ({row.source})" if many and row.source else row.other
@@ -144,7 +165,46 @@ def run_verdicts(run: Run, name: str, mode: str) -> RunVerdicts:
         Compared(*place, verdict)
         for place, verdict in zip(compared, verdicts(np.stack(differences)), strict=True)
     ]
-    return RunVerdicts(name, run.study, mode, differences[0].shape[1], rows)
+    return RunVerdicts(name, run.study, mode, "", differences[0].shape[1], rows)
+
+
+def read_sampler_verdicts(
+    folders: Sequence[Path], mode: str, settings: Mapping[str, object] | None = None
+) -> list[RunVerdicts]:
+    """Compare a mode under the first sampler of negatives of each run with itself under the others.
+
+    Arguments are those of `read_verdicts`.
+
+    Raises:
+        LikraError: no run, an unknown mode, one that has no negatives, a run with one sampler, or
+            score tables that are missing.
+
+    """
+    found = []
+    for folder, name in zip(folders, run_names(folders), strict=True):
+        run = read_run(folder)
+        study = with_analysis(run.study, {**(settings or {}), "modes": [mode]})
+        found.append(_of_samplers(replace(run, study=study), name, mode))
+    return found
+
+
+def _of_samplers(run: Run, name: str, mode: str) -> RunVerdicts:
+    modes = ModeScores(reported_scores(run), run.study)
+    first, *others = modes.sources(mode)
+    if not others:
+        raise LikraError(
+            f"'{mode}' has {'one sampler' if first else 'no sampler'} of negatives in "
+            f"'{run.folder}': there is nothing to compare it with"
+        )
+    places = [(source, n) for source in others for n in run.study.snapshots]
+    answers = [
+        _by_seed(modes, mode, first, n) - _by_seed(modes, mode, source, n) for source, n in places
+    ]
+    rows = [
+        Compared(mode, *place, verdict)
+        for place, verdict in zip(places, verdicts(np.stack(answers)), strict=True)
+    ]
+    return RunVerdicts(name, run.study, mode, first, answers[0].shape[1], rows)
 
 
 def _places(modes: ModeScores, mode: str, other: str) -> Iterator[tuple[str, int]]:
@@ -180,7 +240,7 @@ def summary(runs: Iterable[RunVerdicts]) -> str:
     held = Counter(verdict.outcome for verdict in found if verdict.holds)
     counts = ", ".join(f"{outcome} {count[outcome]}" for outcome in OUTCOMES)
     return (
-        f"{runs[0].mode} {counts} of {len(found)} comparisons; {held['wins']} wins and "
+        f"{runs[0].judged} {counts} of {len(found)} comparisons; {held['wins']} wins and "
         f"{held['loses']} losses hold after correction"
     )
 
@@ -218,7 +278,7 @@ def as_csv(runs: Sequence[RunVerdicts]) -> str:
         name, task = spreadsheet_cell(run.name), spreadsheet_cell(study.task)
         of_run = (name, task, study.metric, study.weight, len(study.seeds))
         for row in run.rows:
-            place = (run.mode, row.other, spreadsheet_cell(row.source), row.n)
+            place = (run.judged, row.other, spreadsheet_cell(row.source), row.n)
             writer.writerow([*of_run, run.n_questions, *place, *_numbers(row.verdict)])
     return buffer.getvalue()
 
@@ -234,7 +294,7 @@ def as_markdown(runs: Sequence[RunVerdicts]) -> str:
     """For each run the grid, its summary, and a table of intervals and p-values."""
     parts = [METHOD + "\n"]
     for run in runs:
-        grid = markdown([f"{run.mode} against", *(f"n = {n}" for n in run.numbers)], run.grid())
+        grid = markdown([f"{run.judged} against", *(f"n = {n}" for n in run.numbers)], run.grid())
         rows = [
             [row.other, row.source, str(row.n), *map(str, _numbers(row.verdict))]
             for row in run.rows

@@ -3,6 +3,7 @@
 import errno
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 from commands import likra
@@ -69,6 +70,26 @@ def test_a_failed_head_leaves_out_its_seed_until_the_same_command_computes_it(
     assert not (folder / "failures").exists()
     assert "Incomplete" not in (folder / "report.html").read_text()
     assert {str(seed) for seed in read_run(folder).study.seeds} == {"0", "1"}
+
+
+def test_a_head_that_fails_does_not_stop_the_training_of_the_others(tmp_path, monkeypatch):
+    real = train_module.save_head
+
+    def save_head(head, folder, stamp):
+        if "positive" in folder.parts:
+            raise MemoryError
+        real(head, folder, stamp)
+
+    monkeypatch.setattr(train_module, "save_head", save_head)
+    options = ["--seeds", "0", "--snapshots", "8", "--negatives", "random_choice"]
+    done = likra("train", "--task", "pocket", "-o", "heads", *options, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "error: positive, seed 0, n = 8: training failed: MemoryError\n" in done.stderr
+    saved = Path("heads/heads/negative/seed=0/source=random_choice/n=8")
+    assert f"head   {saved}\n" in done.stderr + done.stdout
+    assert [path.parent for path in (tmp_path / "heads").rglob("*.safetensors")] == [
+        tmp_path / saved
+    ]
 
 
 def test_the_results_are_those_of_the_complete_seeds(tmp_path):
@@ -140,11 +161,11 @@ def test_failures_of_the_computation_are_recorded(cells, error, reason):
     cells.run.head_folder(KEYS[0]).mkdir(parents=True, exist_ok=True)  # saved before it failed
     with failed.kept(TRAINING, KEYS):
         raise error
-    assert failed.keys == {KEYS[1]}
+    assert set(failed.failures) == {KEYS[1]}
     assert lines == [f"failed positive, seed 0, n = 16: training failed: {reason}"]
     with failed.kept(SCORING, KEYS[:1]):
         raise error
-    assert failed.keys == set(KEYS)
+    assert set(failed.failures) == set(KEYS)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +182,7 @@ def test_bad_input_a_full_disk_and_signals_stop_the_run(cells, error):
     failed = FailedCells(cells, print)
     with pytest.raises(type(error)), failed.kept(SCORING, KEYS):
         raise error
-    assert not failed.keys
+    assert not failed.failures
 
 
 # --------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The commands that plan studies, train heads alone, and draw results; `run` has its own module."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +8,7 @@ from typing import Annotated
 import typer
 
 from likra.cli.options import LogFormatOption, Output, with_settings
-from likra.cli.terminal import log, print_table, quiet, results_in, show_run
+from likra.cli.terminal import log, print_table, quiet, results_in, say_failed, show_run
 from likra.errors import LikraError, unknown
 from likra.progress import LogFormat, write_as
 from likra.study.config import (
@@ -125,11 +126,19 @@ def train(
     study = parse_study(replaced(settings, _one_seed(overrides, seed)), "the options")
     with results_in(output):
         quiet()
+        from likra.study.failures import IncompleteError
         from likra.study.run import train_heads
 
-        folders = train_heads(study, output, log)
+        failed: Sequence[str] = ()
+        try:
+            folders = train_heads(study, output, log)
+        except IncompleteError as error:
+            folders, failed = error.results, error.lines
     for folder in folders:
         log(f"head   {folder}")
+    if failed:
+        say_failed(failed)
+        raise typer.Exit(1)
 
 
 @with_settings(" ".join(AnalysisSettings.model_fields), example="weight=0.5")

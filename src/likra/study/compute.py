@@ -60,7 +60,7 @@ def compute_cells(
 
     def score_all(keys: Iterable[HeadKey]) -> None:
         for key in keys:
-            if key in missing and key not in failed.keys:
+            if key in missing and key not in failed.failures:
                 with failed.kept(SCORING, [key]):
                     _score(evaluation, key, finished)
 

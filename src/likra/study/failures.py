@@ -70,13 +70,14 @@ class FailedCells:
     """Keeps the failures of one process, so that the other cells go on.
 
     Attributes:
-        keys: the score tables that cannot be computed now.
+        failures: the score tables that cannot be computed now, and why.
 
     """
 
-    def __init__(self, cells: Cells, log: Log) -> None:
-        self.cells, self.log = cells, log
-        self.keys = set[HeadKey]()
+    def __init__(self, cells: Cells, log: Log, *, recorded: bool = True) -> None:
+        """Without ``recorded`` no file is written: there are no score tables, only heads."""
+        self.cells, self.log, self.recorded = cells, log, recorded
+        self.failures = dict[HeadKey, Failure]()
 
     @contextmanager
     def kept(self, stage: str, keys: Iterable[HeadKey]) -> Iterator[None]:
@@ -92,9 +93,12 @@ class FailedCells:
             left = [key for key in keys if not self._is_trained(stage, key)]
             if not left or not _is_of_the_computation(error) or _train_together():
                 raise
-            self.keys.update(left)
-            place = "".join(traceback.format_exception(error))
-            found = record_failures(self.cells, left, stage, reason_of(error), place)
+            reason, place = reason_of(error), "".join(traceback.format_exception(error))
+            if self.recorded:
+                found = record_failures(self.cells, left, stage, reason, place)
+            else:
+                found = {key: Failure("", stage, reason, place) for key in left}
+        self.failures |= found
         for line in failure_lines(found):
             self.log(f"failed {line}")
         gc.collect()  # what ran out of memory must not hold on to it

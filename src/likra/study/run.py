@@ -21,7 +21,13 @@ from likra.study.config import Study
 from likra.study.describe import cut_lines, evaluation_lines, model_lines, training_lines
 from likra.study.encode import encode_evaluation, encode_examples
 from likra.study.examples import available, heads_of, needed, trainings, with_snapshots
-from likra.study.failures import clear_failures
+from likra.study.failures import (
+    TRAINING,
+    FailedCells,
+    IncompleteError,
+    clear_failures,
+    failure_lines,
+)
 from likra.study.folder import Run
 from likra.study.material import compute_material, is_complete, read_material
 from likra.study.prepare import Data, prepare, uses
@@ -136,7 +142,8 @@ def say_complete(pending: Pending, log: Log) -> Run:
 def train_heads(study: Study, folder: Path, log: Log = print) -> list[Path]:
     """Train the heads of a study that are missing in its folder, without scoring them.
 
-    Those that another run beside the folder has are taken from there.
+    Those that another run beside the folder has are taken from there. A head that fails is said,
+    and the others go on.
 
     Args:
         study: its seeds, samplers and snapshots say which heads.
@@ -148,6 +155,7 @@ def train_heads(study: Study, folder: Path, log: Log = print) -> list[Path]:
 
     Raises:
         LikraError: as `run_cells`.
+        IncompleteError: heads failed; its results are the folders of the others.
 
     """
     run = Run(study, folder)
@@ -168,11 +176,16 @@ def train_heads(study: Study, folder: Path, log: Log = print) -> list[Path]:
     for line in (*model_lines(base), *training_lines(data)):
         log(line)
     write_study(cells, base)
+    failed = FailedCells(cells, log, recorded=False)
     with cell_progress("train", {HEAD: len(missing)}) as finished:
         for training in cells.trainings:
-            train_missing(cells, base, training, missing, log, finished)
+            with failed.kept(TRAINING, [key for key in training.keys if key in missing]):
+                train_missing(cells, base, training, missing, log, finished)
     write_study(cells, base)
-    return [cells.run.head_folder(key) for key in cells.heads]
+    folders = [cells.run.head_folder(key) for key in cells.heads if key not in failed.failures]
+    if failed.failures:
+        raise IncompleteError(failure_lines(failed.failures), folders)
+    return folders
 
 
 # --------------------------------------------------------------------------------------------

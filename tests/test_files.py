@@ -669,6 +669,18 @@ def test_a_file_that_cannot_be_read(tmp_path, name, content, words):
     assert "\n" not in str(raised.value)
 
 
+def test_a_parquet_file_whose_data_are_damaged(tmp_path):
+    """Arrow says so by an OSError that names no file."""
+    path = tmp_path / "a.parquet"
+    rows = [{"prompt": f"P{n}", "chosen": " a", "rejected": " b"} for n in range(40)]
+    pd.DataFrame(rows).to_parquet(path, compression="snappy")
+    content = path.read_bytes()
+    place = content.index(b"P0")  # snappy keeps it as it is, behind the page's header
+    path.write_bytes(content[: place - 8] + b"\xff" * 16 + content[place + 8 :])
+    with pytest.raises(LikraError, match=r"cannot read '.*a\.parquet' after row 0: "):
+        load_task(str(path))
+
+
 def test_wrong_names(tmp_path):
     name = jsonl(tmp_path / "a.jsonl", PREFERENCE)
     with pytest.raises(LikraError, match="unknown role of a column 'promt': did you mean 'prompt'"):

@@ -238,6 +238,7 @@ def _parquet(path: Path) -> Iterator[Row]:
                 for row in batch.to_pylist():
                     number += 1
                     yield f"row {number}", row
-    except (pa.ArrowException, ValueError, OverflowError) as error:  # of a time beyond year 9999
+    # an OSError is of bad compression, an OverflowError of a time beyond the year 9999
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise LikraError(f"cannot read '{path}' after row {number}: {reason}") from error

@@ -17,7 +17,7 @@ from tests.commands import likra
 def run_faults(place: Path, options: argparse.Namespace) -> int:
     changes, expected = faults.undisturbed(_new(place / "undisturbed"))
     print(f"{len(changes)} changes of files")
-    chosen = faults.of_each(range(0, len(changes), options.every))
+    chosen = faults.of_each(range(options.first, len(changes), options.every))
     counts: Counter[str] = Counter()
     for fault in faults.faults(place, expected, chosen):
         counts["WRONG" if fault.wrong else "refused" if fault.message else "went on"] += 1
@@ -45,7 +45,7 @@ def run_pairs(place: Path, options: argparse.Namespace) -> int:
         result = likra(*STUDY, *settings, cwd=_new(place / f"alone, {other}"))
         assert result.returncode == 0, result.stderr
         expected[other] = contents(place / f"alone, {other}" / "run")
-    chosen = itertools.product(range(0, len(changes), options.every), pairs.OTHERS)
+    chosen = itertools.product(range(options.first, len(changes), options.every), pairs.OTHERS)
     counts: Counter[str] = Counter()
     for pair in pairs.pairs(place, expected, chosen):
         first, second = pair.messages
@@ -100,6 +100,7 @@ def main() -> None:
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--count", type=int, help="of kills or flips")
     parser.add_argument("--every", type=int, default=1, help="changes of files, one of so many")
+    parser.add_argument("--first", type=int, default=0, help="change of a file, counted from 0")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with TemporaryDirectory(prefix="likra-chaos-") as scratch:

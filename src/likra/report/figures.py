@@ -3,6 +3,7 @@
 One panel is as wide as one column (3.3 inches); several stand side by side over two columns.
 """
 
+import io
 import math
 import textwrap
 from collections import Counter
@@ -98,7 +99,9 @@ def _save(figure: "Figure", path: Path, ending: str) -> None:
     canvas = canvases[ending](figure)
     if ending == "png":
         figure.set_dpi(STYLE["savefig.dpi"])
-    getattr(canvas, f"print_{ending}")(path, metadata=METADATA[ending])
+    content = io.BytesIO()  # of a disk that is full, the PDF canvas raises an AttributeError
+    getattr(canvas, f"print_{ending}")(content, metadata=METADATA[ending])
+    path.write_bytes(content.getvalue())
 
 
 def learning_curve(curves: Sequence[LearningCurve], study: Study) -> "Figure":

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import compress
+from itertools import compress, islice
 from pathlib import Path
 from typing import Any
 
@@ -98,36 +98,60 @@ def prompt_sha(choice: Choice) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
+def choice_table(questions: Iterable[Question]) -> pa.Table:
+    """The columns that are the same for all heads: a row for each choice of the questions."""
+    left, parts = iter(questions), [_CHOICES.empty_table()]
+    while some := list(islice(left, _PART)):
+        rows = [
+            {
+                "question_id": question.id,
+                "choice": number,
+                "is_right": choice.is_right,
+                "n_chars": len(choice.text),
+                "n_bytes": len(choice.text.encode("utf-8", "surrogatepass")),
+                "prompt_sha": prompt_sha(choice),
+            }
+            for question in some
+            for number, choice in enumerate(question.choices)
+        ]
+        parts.append(pa.Table.from_pylist(rows, schema=_CHOICES))
+    return pa.concat_tables(parts).combine_chunks()
+
+
+_CHOICES = pa.schema(
+    [
+        SCHEMA.field(name)
+        for name in ("question_id", "choice", "is_right", "n_chars", "n_bytes", "prompt_sha")
+    ]
+)
+_PART = 1024  # questions that are in memory at a time
+
+
 def score_table(
     task: str,
     split: str,
-    questions: Sequence[Question],
+    choices: pa.Table,
     key: HeadKey,
     logprobs: np.ndarray,
     n_tokens: Sequence[int],
     layout: str,
 ) -> pa.Table:
-    """Rows for all choices of the questions.
+    """The scores of one head.
 
     Args:
-        logprobs: [choices of all questions], nats.
-        n_tokens: [choices of all questions], answer tokens.
+        choices: of all questions (`choice_table`).
+        logprobs: [choices], nats.
+        n_tokens: [choices], answer tokens.
 
     """
-    choices = [choice for question in questions for choice in question.choices]
     of_all = {"task": task, "split": split, "layout": layout, **asdict(key)}
     columns: dict[str, Any] = {
         **{name: [value] * len(choices) for name, value in of_all.items()},
-        "question_id": [question.id for question in questions for _ in question.choices],
-        "choice": [number for question in questions for number in range(len(question.choices))],
-        "is_right": [choice.is_right for choice in choices],
-        "n_chars": [len(choice.text) for choice in choices],
-        "n_bytes": [len(choice.text.encode("utf-8", "surrogatepass")) for choice in choices],
-        "n_tokens": list(n_tokens),
+        **{name: choices[name] for name in choices.column_names},
+        "n_tokens": np.asarray(n_tokens, np.int32),
         "logprob": logprobs,
-        "prompt_sha": [prompt_sha(choice) for choice in choices],
     }
-    return pa.table(columns, schema=SCHEMA)
+    return pa.table({name: columns[name] for name in COLUMNS}, schema=SCHEMA)
 
 
 def write_scores(path: Path, table: pa.Table, stamp: Mapping[str, object]) -> None:

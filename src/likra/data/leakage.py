@@ -114,7 +114,8 @@ class _Stems:
         """The weight of each word: the log of its rarity."""
         is_first = np.zeros(len(self.numbers), dtype=bool)
         is_first[self._first] = True
-        own = np.repeat(is_first, np.diff(np.array(self._starts, np.int64)))
+        ends = np.array(self._starts, np.int64)
+        own = np.repeat(is_first, ends[1:] - ends[:-1])
         frequency = np.bincount(np.array(self._words, np.uint32)[own])
         return [math.log((len(self) + 1) / n) if n else 0.0 for n in frequency.tolist()]
 

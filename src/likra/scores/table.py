@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import compress, islice
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -100,31 +100,16 @@ def prompt_sha(choice: Choice) -> str:
 
 def choice_table(questions: Iterable[Question]) -> pa.Table:
     """The columns that are the same for all heads: a row for each choice of the questions."""
-    left, parts = iter(questions), [_CHOICES.empty_table()]
-    while some := list(islice(left, _PART)):
-        rows = [
-            {
-                "question_id": question.id,
-                "choice": number,
-                "is_right": choice.is_right,
-                "n_chars": len(choice.text),
-                "n_bytes": len(choice.text.encode("utf-8", "surrogatepass")),
-                "prompt_sha": prompt_sha(choice),
-            }
-            for question in some
-            for number, choice in enumerate(question.choices)
-        ]
-        parts.append(pa.Table.from_pylist(rows, schema=_CHOICES))
-    return pa.concat_tables(parts).combine_chunks()
-
-
-_CHOICES = pa.schema(
-    [
-        SCHEMA.field(name)
-        for name in ("question_id", "choice", "is_right", "n_chars", "n_bytes", "prompt_sha")
-    ]
-)
-_PART = 1024  # questions that are in memory at a time
+    names = ("question_id", "choice", "is_right", "n_chars", "n_bytes", "prompt_sha")
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    for question in questions:
+        for number, choice in enumerate(question.choices):
+            n_bytes = len(choice.text.encode("utf-8", "surrogatepass"))
+            length, sha = len(choice.text), prompt_sha(choice)
+            row = (question.id, number, choice.is_right, length, n_bytes, sha)
+            for values, value in zip(columns.values(), row, strict=True):
+                values.append(value)
+    return pa.table(columns, schema=pa.schema([SCHEMA.field(name) for name in names]))
 
 
 def score_table(
@@ -160,6 +145,7 @@ def write_scores(path: Path, table: pa.Table, stamp: Mapping[str, object]) -> No
     metadata = {STAMP: text, CONTENT: _digest(table, text)}
     with replacing(path) as temporary:
         pq.write_table(table.replace_schema_metadata(metadata), temporary, write_page_checksum=True)
+    pa.default_memory_pool().release_unused()  # it would keep several times the table's size
 
 
 def _digest(table: pa.Table, stamp: bytes) -> bytes:

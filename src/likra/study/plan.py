@@ -249,6 +249,7 @@ def _table_bytes(questions: Sequence[Question]) -> int:
     table = score_table("task", "split", choices, BASE, scores, lengths, "forest")
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
+    pa.default_memory_pool().release_unused()  # it would keep several times the table's size
     return int(sink.getvalue().size)
 
 

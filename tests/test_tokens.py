@@ -1,12 +1,15 @@
 """Text becomes tokens exactly as lm-evaluation-harness makes them."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoTokenizer
 
-from likra.engine.tokens import encode, prefix_token
+from likra.engine.token_pairs import TokenExamples, TokenPairs
+from likra.engine.tokens import TokenPair, encode, prefix_token
 from likra.errors import LikraError
 from likra.questions import Choice
 
@@ -82,3 +85,36 @@ def test_a_context_of_white_space_is_taken_as_empty(pocket):
     pair = encode(pocket.tokenizer, [Choice("  ", "Paris", "Paris", True)], 512)[0]
     assert pair.context == [prefix_token(pocket.tokenizer)]
     assert pocket.tokenizer.decode(pair.continuation) == "  Paris"
+
+
+# --------------------------------------------------------------------------------------------
+# Stored pairs
+
+lists = st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=3)
+few_contexts = st.sampled_from([[1], [1, 2], [2, 2**32 - 1]])  # so that neighbours share one
+all_pairs = st.lists(st.builds(TokenPair, few_contexts, lists, st.integers(0, 9)), max_size=9)
+
+
+@settings(max_examples=40)
+@given(st.lists(all_pairs, max_size=6), st.slices(6))
+def test_stored_pairs_are_those_that_were_given(examples, part):
+    pairs, stored = [pair for own in examples for pair in own], TokenExamples.of(examples)
+    assert list(stored) == examples
+    assert list(stored[part]) == examples[part]
+    assert list(TokenExamples.of(stored[part])) == examples[part]
+    assert list(stored.pairs) == list(TokenPairs(pairs)) == pairs
+    assert stored.pairs[part] == pairs[part]
+
+
+def test_stored_pairs_take_four_bytes_a_token():
+    def pairs():
+        for number in range(1000):
+            context = list(range(number, number + 100))
+            yield from (TokenPair(context, [number, answer]) for answer in range(4))
+
+    tracemalloc.start()
+    stored = TokenPairs(pairs())
+    n_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    n_tokens = 1000 * 100 + len(stored) * 2
+    assert n_bytes < 4 * n_tokens + 24 * len(stored) + 100_000  # arrays grow by a sixteenth

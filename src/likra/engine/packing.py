@@ -23,7 +23,7 @@ PADDING = -100  # in the place of an answer token
 BUDGET = {"cpu": 1024, "cuda": 8192}
 
 
-KEPT = 256  # batches that are built once for all heads; others are built anew for each
+KEPT = 64  # batches that are built once for all heads; others are built anew for each
 SORTED, KEY = 1024, 16  # pairs that are sorted at once; tokens that more of them are divided by
 
 
@@ -94,22 +94,24 @@ def _shared(left: list[int], right: list[int]) -> int:
 
 def _answers(pairs: Sequence[TokenPair]) -> Tensor:
     """[pairs, answer tokens], padded with PADDING."""
-    rows = [torch.tensor(pair.continuation, dtype=torch.int64) for pair in pairs]
-    return pad_sequence(rows, batch_first=True, padding_value=PADDING)
+    width = max(len(pair.continuation) for pair in pairs)
+    rows = [[*pair.continuation, *[PADDING] * (width - len(pair.continuation))] for pair in pairs]
+    return torch.tensor(rows, dtype=torch.int64)
 
 
 def build_forest(pairs: Sequence[TokenPair]) -> Forest:
     """Pack pairs into one forest. The order of the pairs is kept in ``answers``."""
-    order = sorted(range(len(pairs)), key=lambda index: pairs[index].tokens)
+    all_tokens = [pair.tokens for pair in pairs]
+    order = sorted(range(len(pairs)), key=all_tokens.__getitem__)
     input_ids: list[int] = []
     depth: list[int] = []
-    end = np.zeros(sum(len(pair.tokens) for pair in pairs), dtype=np.int64)
+    end = np.zeros(sum(map(len, all_tokens)), dtype=np.int64)
     answers = _answers(pairs)
     parents = np.zeros(tuple(answers.shape), dtype=np.int64)
     previous: list[int] = []
     path = np.zeros(0, dtype=np.int64)  # the nodes from the root to the last one laid out
     for index in order:
-        pair, tokens = pairs[index], pairs[index].tokens
+        pair, tokens = pairs[index], all_tokens[index]
         shared = _shared(previous, tokens)
         end[path[shared:]] = len(input_ids)  # their subtrees are complete
         new = np.arange(len(input_ids), len(input_ids) + len(tokens) - shared)

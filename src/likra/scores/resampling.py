@@ -25,7 +25,7 @@ class Estimate:
 def with_resamples(size: int, seed: int | tuple[int, ...]) -> np.ndarray:
     """How often each of ``size`` items is drawn, [1 + resamples, size] uint8; row 0 has each once.
 
-    The same seed gives the same array, which is read-only. That an item is drawn more than 255 times
+    The same seed gives the same array, which is read-only. That an item is drawn 256 times or more
     has a probability below 1e-490.
     """
     counts = np.ones((1 + RESAMPLES, size), dtype=np.uint8)

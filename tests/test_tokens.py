@@ -1,6 +1,7 @@
 """Text becomes tokens exactly as lm-evaluation-harness makes them."""
 
 import tracemalloc
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoTokenizer
 
+from likra.engine import token_pairs
 from likra.engine.token_pairs import TokenExamples, TokenPairs
 from likra.engine.tokens import TokenPair, encode, prefix_token
 from likra.errors import LikraError
@@ -98,23 +100,26 @@ all_pairs = st.lists(st.builds(TokenPair, few_contexts, lists, st.integers(0, 9)
 @settings(max_examples=40)
 @given(st.lists(all_pairs, max_size=6), st.slices(6))
 def test_stored_pairs_are_those_that_were_given(examples, part):
-    pairs, stored = [pair for own in examples for pair in own], TokenExamples.of(examples)
-    assert list(stored) == examples
-    assert list(stored[part]) == examples[part]
-    assert list(TokenExamples.of(stored[part])) == examples[part]
-    assert list(stored.pairs) == list(TokenPairs(pairs)) == pairs
-    assert stored.pairs[part] == pairs[part]
+    pairs = [pair for own in examples for pair in own]
+    with mock.patch.object(token_pairs, "BLOCK", 3):
+        stored = TokenExamples.of(examples)
+        assert list(stored) == examples
+        assert list(stored[part]) == examples[part]
+        assert list(TokenExamples.of(stored[part])) == examples[part]
+        assert list(stored.pairs) == list(TokenPairs(pairs)) == pairs
+        assert stored.pairs[part] == pairs[part]
 
 
-def test_stored_pairs_take_four_bytes_a_token():
+@pytest.mark.parametrize(("largest", "n_bytes"), [(2**16 - 1, 2), (2**16, 4)])
+def test_stored_pairs_take_the_memory_of_their_tokens(largest, n_bytes):
     def pairs():
-        for number in range(1000):
-            context = list(range(number, number + 100))
+        for number in range(256):
+            context = [*range(number, number + 199), largest]
             yield from (TokenPair(context, [number, answer]) for answer in range(4))
 
     tracemalloc.start()
     stored = TokenPairs(pairs())
-    n_bytes, _ = tracemalloc.get_traced_memory()
+    used, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    n_tokens = 1000 * 100 + len(stored) * 2
-    assert n_bytes < 4 * n_tokens + 24 * len(stored) + 100_000  # arrays grow by a sixteenth
+    n_tokens = 256 * 200 + len(stored) * 2
+    assert used < n_bytes * n_tokens + 32 * len(stored)

@@ -1,4 +1,4 @@
-"""Token pairs of many questions in a few arrays: 4 bytes a token, and no object for each."""
+"""Token pairs of many questions in a few arrays: two or four bytes a token, no object for each."""
 
 from array import array
 from collections.abc import Iterable, Sequence
@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from typing import overload
 
 from likra.engine.tokens import TokenPair
+
+BLOCK = 256  # pairs that are stored together; one array of all would be copied as it grows
 
 
 class TokenPairs(Sequence[TokenPair]):
@@ -15,30 +17,20 @@ class TokenPairs(Sequence[TokenPair]):
     """
 
     def __init__(self, pairs: Iterable[TokenPair] = ()) -> None:
-        self._tokens = array("I")
-        self._starts = array("Q")  # of the contexts
-        self._lengths = array("I")  # of the contexts
-        self._ends = array("Q")  # of the continuations
-        self._n_cut = array("I")
-        self._last: list[int] | None = None  # the context stored last
+        self._blocks: list[_Block] = []
+        self._last: list[TokenPair] = []  # less than a block
         self.extend(pairs)
 
     def extend(self, pairs: Iterable[TokenPair]) -> None:
         """Append pairs."""
         for pair in pairs:
-            if pair.context == self._last:
-                self._starts.append(self._starts[-1])
-            else:
-                self._starts.append(len(self._tokens))
-                self._tokens.extend(pair.context)
-                self._last = pair.context
-            self._tokens.extend(pair.continuation)
-            self._lengths.append(len(pair.context))
-            self._ends.append(len(self._tokens))
-            self._n_cut.append(pair.n_cut)
+            self._last.append(pair)
+            if len(self._last) == BLOCK:
+                self._blocks.append(_Block(self._last))
+                self._last = []
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self._blocks) * BLOCK + len(self._last)
 
     @overload
     def __getitem__(self, index: int) -> TokenPair: ...
@@ -49,11 +41,39 @@ class TokenPairs(Sequence[TokenPair]):
         return self._pair(places) if isinstance(places, int) else [self._pair(n) for n in places]
 
     def _pair(self, place: int) -> TokenPair:
-        start, end = self._starts[place], self._ends[place]
-        border = start + self._lengths[place]
-        before = self._ends[place - 1] if place else 0  # a context before it ends here, or earlier
-        continuation = self._tokens[max(border, before) : end].tolist()
-        return TokenPair(self._tokens[start:border].tolist(), continuation, self._n_cut[place])
+        block, own = divmod(place, BLOCK)
+        return self._blocks[block].pair(own) if block < len(self._blocks) else self._last[own]
+
+
+class _Block:
+    """Pairs that do not change any more."""
+
+    def __init__(self, pairs: Sequence[TokenPair]) -> None:
+        tokens: list[int] = []
+        self._starts = array("I")  # of the contexts
+        self._borders = array("I")  # where the contexts end
+        self._ends = array("I")  # of the continuations
+        self._n_cut = array("I", (pair.n_cut for pair in pairs))
+        context: list[int] | None = None
+        for pair in pairs:
+            if pair.context != context:
+                context = pair.context
+                self._starts.append(len(tokens))
+                tokens += context
+                self._borders.append(len(tokens))
+            else:
+                self._starts.append(self._starts[-1])
+                self._borders.append(self._borders[-1])
+            tokens += pair.continuation
+            self._ends.append(len(tokens))
+        self._tokens = array("H" if max(tokens, default=0) < 1 << 16 else "I", tokens)
+
+    def pair(self, place: int) -> TokenPair:
+        start, border = self._starts[place], self._borders[place]
+        before = self._ends[place - 1] if place else 0
+        continuation = self._tokens[max(border, before) : self._ends[place]]
+        context = self._tokens[start:border]
+        return TokenPair(context.tolist(), continuation.tolist(), self._n_cut[place])
 
 
 @dataclass(frozen=True)

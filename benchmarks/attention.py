@@ -83,7 +83,7 @@ def main() -> None:
         sizes += [(usual[0], n) for n in BUDGETS if n != usual[1]]
         for count, shots in ((options.questions, 0), (options.fewshot_questions, 25)):
             questions = common.arc_questions(data, "test", count, shots)
-            pairs = encode_questions(base, questions, truncate=True)
+            pairs = list(encode_questions(base, questions, truncate=True))
             sides = {
                 f"{called(size)}, {n:,} tokens a pass": partial(scored, base, pairs, size, n)
                 for size, n in sizes

@@ -30,6 +30,7 @@ from likra.data.harness import open_card
 from likra.data.rendering import Rendering
 from likra.engine.packing import Forest
 from likra.engine.products import onednn_is_exact
+from likra.engine.token_pairs import TokenPairs
 from likra.engine.tokens import TokenPair
 from likra.heads.base import open_tokenizer, probe
 
@@ -109,16 +110,14 @@ def synthetic_base(vocabulary: int) -> BaseModel:
     return probe(BaseModel("synthetic", model, open_tokenizer(), CONTEXT))
 
 
-def synthetic_pairs(
-    n_questions: int, n_choices: int, n_tokens: int, vocabulary: int
-) -> list[TokenPair]:
+def synthetic_pairs(n_questions: int, n_choices: int, n_tokens: int, vocabulary: int) -> TokenPairs:
     """Questions of random tokens, each with choices of four tokens."""
     draw = np.random.default_rng(SEED)
-    pairs = []
+    pairs = TokenPairs()
     for _ in range(n_questions):
         prompt = draw.integers(vocabulary, size=n_tokens).tolist()
         answers = draw.integers(vocabulary, size=(n_choices, 4)).tolist()
-        pairs += [TokenPair(prompt, answer) for answer in answers]
+        pairs.extend(TokenPair(prompt, answer) for answer in answers)
     return pairs
 
 

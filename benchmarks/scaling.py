@@ -12,19 +12,19 @@ import numpy as np
 from benchmarks import common
 from likra import BaseModel, Head, score
 from likra.engine.products import float32_products
-from likra.engine.tokens import TokenPair
+from likra.engine.token_pairs import TokenPairs
 
 VOCABULARY = 8_000
 QUESTIONS, CHOICES, TOKENS = 128, 4, 64  # where they are not what grows
 
 
-def grown(what: str, size: int) -> list[TokenPair]:
+def grown(what: str, size: int) -> TokenPairs:
     """Pairs of which there are more in one way."""
     sizes = {"questions": QUESTIONS, "choices": CHOICES, "tokens": TOKENS, what: size}
     return common.synthetic_pairs(sizes["questions"], sizes["choices"], sizes["tokens"], VOCABULARY)
 
 
-def scoring(base: BaseModel, pairs: list[TokenPair]) -> common.Side:
+def scoring(base: BaseModel, pairs: TokenPairs) -> common.Side:
     """Likra, as its user calls it."""
     return lambda: score(Head(base), pairs).logprobs
 

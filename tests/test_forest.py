@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -376,6 +377,7 @@ def test_packed_pairs_score_as_the_pairs(layout, monkeypatch):
     assert len(packed) == len(pairs)
     assert len(packed.batches) > 2
     one_budget = score(Head(base), pairs, budget=60, greedy=True)
+    score(Head(base), packed)
     monkeypatch.setattr(packing, "LAYOUTS", {})  # nothing is built again
     monkeypatch.setattr(packing, "batch_indices", None)
     again = score(Head(base), packed, greedy=True)
@@ -383,6 +385,29 @@ def test_packed_pairs_score_as_the_pairs(layout, monkeypatch):
     assert np.array_equal(again.greedy, one_budget.greedy)
     assert score(Head(base), packed).greedy is None
     assert again.logprobs.dtype == np.float64
+
+
+def test_packs_beyond_those_kept_are_built_for_each_head(monkeypatch):
+    base, pairs = tiny_base("llama"), random_pairs()
+    every = score(Head(base), pairs, budget=60).logprobs
+    monkeypatch.setattr(packing, "KEPT", 1)
+    built = []
+    build = packing.LAYOUTS["forest"]
+    monkeypatch.setitem(packing.LAYOUTS, "forest", lambda own: built.append(own) or build(own))
+    packed = base.pack(pairs, budget=60)
+    for _ in range(2):
+        assert np.array_equal(score(Head(base), packed).logprobs, every)
+    assert len(built) == 1 + 2 * (len(packed.batches) - 1)
+
+
+@given(pair_lists)
+@settings(max_examples=50)
+def test_many_pairs_are_sorted_as_few(pairs):
+    """By all their tokens, and equal ones in their order; also where parts are a few pairs."""
+    expected = sorted(range(len(pairs)), key=lambda index: pairs[index].tokens)
+    with mock.patch.multiple(packing, SORTED=2, KEY=2):
+        found = [n for batch in batch_indices(pairs, "forest", 10_000) for n in batch]
+    assert found == expected
 
 
 def test_done_gets_every_batch_of_scores():

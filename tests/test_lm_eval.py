@@ -19,7 +19,7 @@ from likra.heads.lora import Head
 from likra.heads.score import encode_questions, score
 from likra.heads.train import train_head
 from likra.scores.curves import curve
-from likra.scores.table import BASE, combine, score_table
+from likra.scores.table import BASE, choice_table, combine, score_table
 
 pytestmark = pytest.mark.usefixtures("no_environment")
 # the harness's own warnings are shown; peft 0.21 asks transformers 5.23 by the old name
@@ -41,7 +41,8 @@ def both(
     questions = task.questions(split, num_fewshot)[:limit]
     pairs = encode_questions(base, questions, truncate=True)  # as the harness does
     ours = score(Head(base, head), pairs).logprobs
-    table = score_table(task.name, split, questions, BASE, ours, [1] * len(pairs), "forest")
+    choices = choice_table(questions)
+    table = score_table(task.name, split, choices, BASE, ours, [1] * len(pairs), "forest")
     points = curve(combine([table]), task.name, ["base"], [1.0])
     accuracies = {p["metric"]: p["value"] for p in points if p["seed"] == ""}
     task.harness_task.set_config("num_fewshot", num_fewshot)

@@ -15,7 +15,7 @@ from likra.errors import LikraError
 from likra.negatives.mixture import Part, canonical, draw, draw_negatives, parse_source
 from likra.negatives.samplers import SAMPLERS, Material
 from likra.questions import Choice, Question
-from likra.scores.table import BASE, choice_scores, score_table
+from likra.scores.table import BASE, choice_scores, choice_table, score_table
 from likra.text import normalised, shuffled
 
 words = st.text("abcd ", min_size=1, max_size=4).filter(str.strip)
@@ -108,7 +108,7 @@ def test_hardest_and_easiest_are_one_choice_each():
 def test_the_scores_of_choices_come_from_a_table():
     questions = [question("a", "right", ["wrong", "longer wrong"])]
     logprobs = np.array([-1.0, -5.0, -6.0])
-    table = score_table("t", "train", questions, BASE, logprobs, [1] * 3, "")
+    table = score_table("t", "train", choice_table(questions), BASE, logprobs, [1] * 3, "")
     assert choice_scores(table) == {"a": [-1.0, -5.0, -6.0]}
 
 

@@ -18,7 +18,15 @@ from likra.errors import LikraError
 from likra.report.compare import write_comparison
 from likra.report.results import run_study, write_results
 from likra.scores.packed import PackedScores, write_packed
-from likra.scores.table import BASE, PRIOR, HeadKey, read_scores, read_stamp, score_table
+from likra.scores.table import (
+    BASE,
+    PRIOR,
+    HeadKey,
+    choice_table,
+    read_scores,
+    read_stamp,
+    score_table,
+)
 from likra.study.config import parse_study
 from likra.study.folder import (
     Run,
@@ -40,7 +48,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 
 def table(key=BASE, logprobs=range(N), n_tokens=(1,) * N, questions=QUESTIONS, layout="forest"):
     scores = np.array(list(logprobs), dtype=np.float64)
-    return score_table("t", "test", questions, key, scores, list(n_tokens), layout)
+    return score_table("t", "test", choice_table(questions), key, scores, list(n_tokens), layout)
 
 
 def stamp(digest: str) -> dict:

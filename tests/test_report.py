@@ -42,7 +42,7 @@ from likra.report.sentences import (
 from likra.report.style import STYLES, mode_style, source_text
 from likra.report.tables import as_csv, as_latex, as_markdown
 from likra.scores.curves import curve
-from likra.scores.table import Scores, score_table, write_scores
+from likra.scores.table import Scores, choice_table, score_table, write_scores
 from likra.scores.weights import split_validation
 from likra.study.config import parse_study
 from likra.study.folder import Record, Run, read_run, write_record
@@ -85,11 +85,12 @@ def made_up(folder: Path, n_questions: int = 40, seed: int = 0, name: str = "q",
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "study.yaml").write_text(yaml.safe_dump(about))
+    choices = choice_table(questions)
     for key in score_keys(run):
         scores = base + generator.normal(0, 0.9, base.shape) * (key.head != "base")
         scores[:, 0] += RISE.get(key.head, 0) * np.log2(1 + key.n_train) / 3
         table = score_table(
-            study.task, "test", questions, key, scores.ravel(), [1] * 4 * n_questions, "rows"
+            study.task, "test", choices, key, scores.ravel(), [1] * 4 * n_questions, "rows"
         )
         write_scores(run.scores_path(key), table, {"digest": str(key), "inputs": {}})
     rows = [

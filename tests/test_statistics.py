@@ -9,10 +9,18 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from likra.errors import LikraError
+from likra.scores import resampling
 from likra.scores.calibration import Bin, calibration, choice_probabilities, fit_temperature
 from likra.scores.comparison import paired, separation
 from likra.scores.efficiency import example_efficiency, examples_to_reach
-from likra.scores.resampling import Estimate, estimate, with_resamples
+from likra.scores.resampling import (
+    RESAMPLES,
+    Estimate,
+    estimate,
+    resampled_dot,
+    resampled_sums,
+    with_resamples,
+)
 from likra.scores.table import Scores
 from likra.scores.weights import choose_weight, split_validation
 
@@ -47,6 +55,18 @@ def test_resamples_draw_as_many_as_there_are():
     assert counts[0].tolist() == [1] * 7
     assert (counts.sum(axis=1) == 7).all()
     assert len(np.unique(counts[1:], axis=0)) > 500
+
+
+def test_resamples_in_blocks_are_those_drawn_at_once(monkeypatch):
+    values = np.random.default_rng(1).normal(size=300)
+    drawn = np.random.default_rng(3).multinomial(300, [1 / 300] * 300, RESAMPLES)
+    monkeypatch.setattr(resampling, "WHOLE", 1)
+    counts = with_resamples(300, 3)
+    assert np.array_equal(counts[1:], drawn)
+    expected = [values.sum(), *(drawn @ values)]
+    assert resampled_dot(counts, values) == pytest.approx(expected, abs=1e-11)
+    is_right = values[None, None] > 0
+    assert resampled_sums(is_right, 3)[1:, 0].tolist() == (drawn @ (values > 0)).tolist()
 
 
 def test_an_estimate_is_the_first_row_between_percentiles():

@@ -13,7 +13,7 @@ from likra.data.card import card_names
 from likra.errors import LikraError
 from likra.heads.settings import LoraSettings, SamplingSettings, TrainingSettings
 from likra.scores.ratio import MODES
-from likra.scores.table import HeadKey, score_table
+from likra.scores.table import HeadKey, choice_table, score_table
 from likra.study.config import (
     FIGURES,
     AnalysisSettings,
@@ -195,7 +195,7 @@ def test_the_largest_seed_fits_into_a_score_table():
     study = read_study("pocket", {"seeds": [2**31 - 1], "split_seed": 2**31 - 1})
     key = HeadKey("positive", 8, study.seeds[0])
     asked = [question("a", "one", ["two"])]
-    table = score_table("t", "test", asked, key, np.zeros(2), [1, 1], "rows")
+    table = score_table("t", "test", choice_table(asked), key, np.zeros(2), [1, 1], "rows")
     assert table["seed"].to_pylist() == [2**31 - 1] * 2
 
 

@@ -13,6 +13,7 @@ from likra.scores.table import (
     BASE,
     HeadKey,
     arranged,
+    choice_table,
     combine,
     file_name,
     read_scores,
@@ -28,7 +29,7 @@ P = HeadKey("positive", 8, 0)
 def table(key: HeadKey = BASE, questions=QUESTIONS, logprobs=None) -> pa.Table:
     n = sum(len(q.choices) for q in questions)
     scores = np.arange(n, dtype=float) if logprobs is None else np.array(logprobs)
-    return score_table("t", "test", questions, key, scores, [1] * n, "forest")
+    return score_table("t", "test", choice_table(questions), key, scores, [1] * n, "forest")
 
 
 @given(st.lists(st.text("ab/_%2F", max_size=6), min_size=2, max_size=2, unique=True))
@@ -60,7 +61,7 @@ def test_what_is_written_is_read(tmp_path):
 def test_arrays_are_arranged_as_tables_are_combined():
     values = {BASE: np.arange(5) - 9.5, HeadKey("positive", 8, 0): np.arange(5) * -2.0}
     tables = [
-        score_table("t", "test", QUESTIONS, key, own, [1] * 5, "forest")
+        score_table("t", "test", choice_table(QUESTIONS), key, own, [1] * 5, "forest")
         for key, own in values.items()
     ]
     expected, found = combine(tables), arranged(QUESTIONS, values)

@@ -1,12 +1,17 @@
 """Text becomes tokens exactly as lm-evaluation-harness makes them."""
 
+import tracemalloc
+from unittest import mock
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoTokenizer
 
-from likra.engine.tokens import encode, prefix_token
+from likra.engine import token_pairs
+from likra.engine.token_pairs import TokenExamples, TokenPairs
+from likra.engine.tokens import TokenPair, encode, prefix_token
 from likra.errors import LikraError
 from likra.questions import Choice
 
@@ -82,3 +87,39 @@ def test_a_context_of_white_space_is_taken_as_empty(pocket):
     pair = encode(pocket.tokenizer, [Choice("  ", "Paris", "Paris", True)], 512)[0]
     assert pair.context == [prefix_token(pocket.tokenizer)]
     assert pocket.tokenizer.decode(pair.continuation) == "  Paris"
+
+
+# --------------------------------------------------------------------------------------------
+# Stored pairs
+
+lists = st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=3)
+few_contexts = st.sampled_from([[1], [1, 2], [2, 2**32 - 1]])  # so that neighbours share one
+all_pairs = st.lists(st.builds(TokenPair, few_contexts, lists, st.integers(0, 9)), max_size=9)
+
+
+@settings(max_examples=40)
+@given(st.lists(all_pairs, max_size=6), st.slices(6))
+def test_stored_pairs_are_those_that_were_given(examples, part):
+    pairs = [pair for own in examples for pair in own]
+    with mock.patch.object(token_pairs, "BLOCK", 3):
+        stored = TokenExamples.of(examples)
+        assert list(stored) == examples
+        assert list(stored[part]) == examples[part]
+        assert list(TokenExamples.of(stored[part])) == examples[part]
+        assert list(stored.pairs) == list(TokenPairs(pairs)) == pairs
+        assert stored.pairs[part] == pairs[part]
+
+
+@pytest.mark.parametrize(("largest", "n_bytes"), [(2**16 - 1, 2), (2**16, 4)])
+def test_stored_pairs_take_the_memory_of_their_tokens(largest, n_bytes):
+    def pairs():
+        for number in range(256):
+            context = [*range(number, number + 199), largest]
+            yield from (TokenPair(context, [number, answer]) for answer in range(4))
+
+    tracemalloc.start()
+    stored = TokenPairs(pairs())
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    n_tokens = 256 * 200 + len(stored) * 2
+    assert used < n_bytes * n_tokens + 32 * len(stored)

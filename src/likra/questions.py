@@ -1,7 +1,9 @@
 """The values that everything else is about: a question, its choices, and which are right."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import overload
 
 from likra.errors import LikraError
 
@@ -56,6 +58,40 @@ class Question:
     def where(self) -> str:
         """How a message names the question."""
         return f"{self.origin}: question '{self.id}'" if self.origin else f"question '{self.id}'"
+
+
+@dataclass(frozen=True)
+class Subset(Sequence[Question]):
+    """Some questions of a list, each read from it when it is asked for.
+
+    Attributes:
+        questions: the list.
+        numbers: the places of the subset's questions in it.
+
+    """
+
+    questions: Sequence[Question]
+    numbers: Sequence[int]
+
+    @classmethod
+    def where(
+        cls, questions: Sequence[Question], condition: Callable[[Question], object]
+    ) -> "Subset":
+        """Those of the questions that meet a condition, in their order."""
+        kept = (number for number, question in enumerate(questions) if condition(question))
+        return cls(questions, array("Q", kept))
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> Question: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Subset": ...
+    def __getitem__(self, index: int | slice) -> "Question | Subset":
+        if isinstance(index, slice):
+            return replace(self, numbers=self.numbers[index])
+        return self.questions[self.numbers[index]]
 
 
 def check_question(question: Question) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from likra.data.stems import numbered, stem_key
 from likra.questions import Question
 from likra.text import comparable, normalised
 
@@ -67,9 +68,9 @@ def find_leaks(train: Sequence[Question], evaluation: Sequence[Question]) -> lis
     for little. No pair above `NEAR` is missed. Questions are read one at a time, and of each only
     the numbers of its words are kept.
     """
-    stems = _Stems()
-    trained = _Index(enumerate(stems.add(question.stem) for question in train))
-    asked = [stems.add(question.stem) for question in evaluation]
+    stems = _Stems(question.stem for questions in (train, evaluation) for question in questions)
+    trained = _Index(enumerate(stems.numbers[: len(train)].tolist()))
+    asked = stems.numbers[len(train) :].tolist()
     exact = [
         Leak(train[place].id, evaluation[number].id, 1.0)
         for number, stem in enumerate(asked)
@@ -86,33 +87,36 @@ def find_leaks(train: Sequence[Question], evaluation: Sequence[Question]) -> lis
 class _Stems:
     """Different stems by number, each with the numbers of its words."""
 
-    def __init__(self) -> None:
-        self._numbers: dict[bytes, int] = {}  # by digest
-        self._vocabulary: dict[str, int] = {}
-        self._words = array("I")  # of all stems, one after the other
+    def __init__(self, stems: Iterable[str]) -> None:
+        """Number the stems; those that differ in case and punctuation alone are the same.
+
+        ``numbers`` are those of the stems that are given, in their order.
+        """
+        keys, known = array("Q"), dict[str, int]()
+        self._words = array("I")  # of all that are given, one after the other
         self._starts = array("Q", [0])
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def add(self, stem: str) -> int:
-        """The number of a stem, the same for those that differ in case and punctuation alone."""
-        text = comparable(stem)
-        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        number = self._numbers.setdefault(digest, len(self._numbers))
-        if number == len(self._starts) - 1:
-            known = self._vocabulary
+        for text in map(comparable, stems):
+            keys.append(stem_key(text))
             self._words.extend({known.setdefault(word, len(known)) for word in text.split()})
             self._starts.append(len(self._words))
-        return number
+        self.numbers = numbered(keys)
+        self._first = np.unique(self.numbers, return_index=True)[1]  # place of each stem's words
+
+    def __len__(self) -> int:
+        return len(self._first)
 
     def words(self, number: int) -> Sequence[int]:
         """The different words of a stem."""
-        return self._words[self._starts[number] : self._starts[number + 1]]
+        place = self._first[number]
+        return self._words[self._starts[place] : self._starts[place + 1]]
 
     def weights(self) -> list[float]:
         """The weight of each word: the log of its rarity."""
-        frequency = np.bincount(np.array(self._words, np.uint32))
+        is_first = np.zeros(len(self.numbers), dtype=bool)
+        is_first[self._first] = True
+        ends = np.array(self._starts, np.int64)
+        own = np.repeat(is_first, ends[1:] - ends[:-1])
+        frequency = np.bincount(np.array(self._words, np.uint32)[own])
         return [math.log((len(self) + 1) / n) if n else 0.0 for n in frequency.tolist()]
 
 
@@ -143,9 +147,9 @@ def _near(
 ) -> Iterator[tuple[int, int, float]]:
     """Near-duplicates: the place of a stem among those asked, a trained stem, their similarity."""
     weight = stems.weights()
-    total = [
-        math.fsum(weight[word] for word in stems.words(number)) for number in range(len(stems))
-    ]
+    total = array(
+        "d", (math.fsum(weight[word] for word in stems.words(n)) for n in range(len(stems)))
+    )
     index = _Index((stem, word) for stem in trained for word in _prefix(stems.words(stem), weight))
     for number, stem in enumerate(asked):
         words = set(stems.words(stem))

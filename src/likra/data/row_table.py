@@ -1,21 +1,19 @@
 """Questions of people's files in a table on disk, which takes the memory of an index.
 
-The rows are in a memory-mapped Arrow file. In memory are only their numbers, and while they are
-read the digests of ids, prompts and answers.
+The rows are in a temporary file. In memory are only their places there, and while they are read the
+digests of ids, prompts and answers.
 """
 
 import hashlib
-import itertools
 import json
 import os
 import tempfile
+import weakref
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, overload
-
-import pyarrow as pa
 
 from likra.data.formats import Example, Format, Labelled, Text
 from likra.data.reading import Reading
@@ -23,18 +21,30 @@ from likra.data.recognise import recognise
 from likra.data.rows import BadRowError, Row
 from likra.errors import LikraError
 
-_SCHEMA = pa.schema(
-    {
-        "id": pa.string(),
-        "origin": pa.string(),
-        "prompt": pa.string(),  # chat messages as JSON
-        "asked": pa.string(),
-        "is_chat": pa.bool_(),
-        "texts": pa.list_(pa.string()),
-        "rights": pa.list_(pa.bool_()),
-    }
-)
-_BATCH = 2048  # rows
+
+class RowFile:
+    """JSON values in a temporary file that goes with its last user, read one at a time.
+
+    They are not mapped into memory, where each that was read would count as the process's own.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="likra-")  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
+        self._starts = array("Q", [0])
+
+    def append(self, value: Any) -> None:
+        """Write a value at the end."""
+        n_bytes = self._file.write(json.dumps(value, ensure_ascii=False).encode())
+        self._starts.append(self._starts[-1] + n_bytes)
+
+    def flush(self) -> None:
+        """Make what was written readable."""
+        self._file.flush()
+
+    def __getitem__(self, number: int) -> Any:
+        start, end = self._starts[number : number + 2]
+        return json.loads(os.pread(self._file.fileno(), end - start, start))
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +53,9 @@ class Table(Sequence[Example]):
 
     Attributes:
         format: of the rows.
-        rows: the memory-mapped rows.
+        rows: of each row its id, origin, prompt, what is asked, and its answers.
         groups: for each question, the numbers of its rows.
+        is_chat: whether prompts are chat messages; a table has no mixture.
         dropped: how many rows were left out, by their fault.
         examples_of_dropped: the first of these, in words.
         contradicted: digests of the answers that one row calls right and another wrong.
@@ -52,8 +63,9 @@ class Table(Sequence[Example]):
     """
 
     format: Format
-    rows: pa.Table
+    rows: RowFile
     groups: Sequence[Sequence[int]]
+    is_chat: bool
     dropped: Counter[str]
     examples_of_dropped: list[str]
     contradicted: frozenset[bytes] = frozenset()
@@ -68,27 +80,16 @@ class Table(Sequence[Example]):
     def __getitem__(self, index: int | slice) -> "Example | Table":
         if isinstance(index, slice):
             return replace(self, groups=self.groups[index])
-        rows = [self.rows.slice(number, 1).to_pylist()[0] for number in self.groups[index]]
-        first = rows[0]
-        prompt = _loaded(first["prompt"], first["is_chat"])
-        answers: Labelled = [
-            (_loaded(text, row["is_chat"]), is_right)
-            for row in rows
-            for text, is_right in zip(row["texts"], row["rights"], strict=True)
-        ]
+        rows = [self.rows[number] for number in self.groups[index]]
+        name, origin, prompt, asked, _ = rows[0]
+        answers: Labelled = [(text, is_right) for *_, own in rows for text, is_right in own]
         if self.contradicted:
             answers = [
                 (text, is_right)
                 for text, is_right in answers
                 if _digest(prompt, _stripped(text)) not in self.contradicted
             ]
-        name = first["id"] or first["origin"]
-        return Example(name, prompt, answers, first["origin"], first["asked"])
-
-    @property
-    def is_chat(self) -> bool:
-        """Whether prompts are chat messages; a table has no mixture."""
-        return bool(self.rows["is_chat"][0].as_py())
+        return Example(name or origin, prompt, answers, origin, asked)
 
 
 def read_table(
@@ -111,17 +112,11 @@ def read_table(
 
     """
     reader = _Reader(name, reading, decodes)
-    handle, path = tempfile.mkstemp(prefix="likra-", suffix=".arrow")
-    os.close(handle)
-    try:
-        with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
-            stored = reader.stored(rows)
-            while batch := list(itertools.islice(stored, _BATCH)):
-                writer.write_table(pa.Table.from_pylist(batch, schema=_SCHEMA))
-        # Read through the mapping, the rows stay the file's; the file goes with its last user.
-        return reader.table(pa.ipc.open_file(pa.memory_map(path)).read_all())
-    finally:
-        Path(path).unlink(missing_ok=True)
+    stored = RowFile()
+    for entry in reader.stored(rows):
+        stored.append(entry)
+    stored.flush()
+    return reader.table(stored)
 
 
 @dataclass
@@ -142,11 +137,13 @@ class _Reader:
     contradicted: set[bytes] = field(default_factory=set)
     is_chat: bool = False
 
-    def table(self, rows: pa.Table) -> Table:
+    def table(self, rows: RowFile) -> Table:
         groups, dropped = self.groups, self.examples_of_dropped
         if self.format is not None:
             contradicted = frozenset(self.contradicted)
-            table = Table(self.format, rows, groups, self.dropped, dropped, contradicted)
+            table = Table(
+                self.format, rows, groups, self.is_chat, self.dropped, dropped, contradicted
+            )
             if contradicted:  # such a text is neither right nor wrong: questions without others go
                 pairs = zip(groups, table, strict=True)
                 table = replace(table, groups=[group for group, own in pairs if own.answers])
@@ -156,8 +153,8 @@ class _Reader:
             f"'{self.name}' contains no usable row{f' ({dropped[0]})' if dropped else ''}"
         )
 
-    def stored(self, rows: Iterator[Row]) -> Iterator[dict[str, Any]]:
-        """The usable rows in the schema."""
+    def stored(self, rows: Iterator[Row]) -> Iterator[list[Any]]:
+        """The usable rows, as they are in `Table.rows`."""
         for origin, row in rows:
             try:
                 example = self._example(row)
@@ -204,7 +201,7 @@ class _Reader:
             seen[key] = is_right
         return replace(example, answers=kept) if kept else None
 
-    def _entry(self, example: Example, origin: str) -> dict[str, Any]:
+    def _entry(self, example: Example, origin: str) -> list[Any]:
         self.is_chat = not isinstance(example.prompt, str)
         key = _digest(example.prompt)
         if example.id:
@@ -216,23 +213,12 @@ class _Reader:
             if self._groups:
                 self.by_prompt[key] = self.groups[-1]
         self.n_rows += 1
-        return {
-            "id": example.id,
-            "origin": origin,
-            "prompt": _stored(example.prompt),
-            "asked": example.asked,
-            "is_chat": self.is_chat,
-            "texts": [_stored(text) for text, _ in example.answers],
-            "rights": [is_right for _, is_right in example.answers],
-        }
+        answers = [(text, bool(is_right)) for text, is_right in example.answers]
+        return [example.id, origin, example.prompt, example.asked, answers]
 
     @property
     def _groups(self) -> bool:
         return self.format is not None and self.format.groups
-
-
-def _stored(text: Text) -> str:
-    return text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)
 
 
 def _stripped(text: Text) -> Text:
@@ -240,10 +226,7 @@ def _stripped(text: Text) -> Text:
 
 
 def _digest(*texts: Text) -> bytes:
-    joined = "\0".join(_stored(text) for text in texts)
+    joined = "\0".join(
+        text if isinstance(text, str) else json.dumps(text, ensure_ascii=False) for text in texts
+    )
     return hashlib.blake2b(joined.encode("utf-8", "surrogatepass"), digest_size=12).digest()
-
-
-def _loaded(stored: str, is_chat: bool) -> Text:
-    """A text, or chat messages, as they were read."""
-    return json.loads(stored) if is_chat else stored

@@ -1,9 +1,13 @@
 """Training and evaluation questions from one set of questions."""
 
-import hashlib
 import random
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
+from likra.data.stems import numbered, stem_key
 from likra.errors import LikraError
 from likra.text import comparable
 
@@ -30,7 +34,7 @@ def folds(
         LikraError: fewer than two folds are asked for, or there are fewer than two stems.
 
     """
-    groups = _joined(list(_by_stem(stems).values()), together)
+    groups = _joined(_by_stem(stems), together)
     if count < 2 or len(groups) < 2:
         raise LikraError(
             f"cross-validation takes at least 2 folds and 2 questions that differ in their words, "
@@ -58,16 +62,15 @@ def _joined(groups: list[list[int]], together: Iterable[tuple[int, int]]) -> lis
     return list({id(group): group for group in group_of.values()}.values())
 
 
-def _by_stem(stems: Iterable[str]) -> dict[bytes, list[int]]:
+def _by_stem(stems: Iterable[str]) -> list[list[int]]:
     """Numbers of the questions with the same stem."""
-    by_stem: dict[bytes, list[int]] = {}
+    by_stem: dict[int, list[int]] = {}
     for number, stem in enumerate(stems):
-        text = comparable(stem).encode("utf-8", "surrogatepass")
-        by_stem.setdefault(hashlib.blake2b(text, digest_size=8).digest(), []).append(number)
-    return by_stem
+        by_stem.setdefault(stem_key(comparable(stem)), []).append(number)
+    return list(by_stem.values())
 
 
-def hold_out(stems: Iterable[str], fraction: float, seed: int) -> dict[str, list[int]]:
+def hold_out(stems: Iterable[str], fraction: float, seed: int) -> dict[str, Sequence[int]]:
     """Divide questions at random; those with the same stem stay together, or they would leak.
 
     Args:
@@ -82,18 +85,24 @@ def hold_out(stems: Iterable[str], fraction: float, seed: int) -> dict[str, list
         LikraError: one side would be empty.
 
     """
-    groups = list(_by_stem(stems).values())
-    count = sum(map(len, groups))
-    random.Random(seed).shuffle(groups)
-    held: list[int] = []
-    left: list[int] = []
-    wanted = max(1, round(fraction * count))
-    for group in groups:  # one that is too large goes to the other side
-        side = held if len(held) + len(group) <= wanted else left
-        side += group
-    if not held or not left:
+    group_of = numbered(stem_key(comparable(stem)) for stem in stems)
+    sizes = np.bincount(group_of)
+    order = array("Q", range(len(sizes)))
+    random.Random(seed).shuffle(order)
+    is_held, n_held = np.zeros(len(sizes), dtype=bool), 0
+    wanted = max(1, round(fraction * len(group_of)))
+    for group in order:  # one that is too large goes to the other side
+        if n_held + sizes[group] <= wanted:
+            is_held[group] = True
+            n_held += sizes[group]
+    if not 0 < n_held < len(group_of):
         raise LikraError(
-            f"{count:,} questions cannot be divided with {fraction:g} of them held out: only "
-            f"{len(groups)} of them differ in their words, and the same words stay together"
+            f"{len(group_of):,} questions cannot be divided with {fraction:g} of them held out: "
+            f"only {len(sizes)} of them differ in their words, and the same words stay together"
         )
-    return {TRAIN: sorted(left), HELD_OUT: sorted(held)}
+    held = is_held[group_of]
+    return {TRAIN: _places(~held), HELD_OUT: _places(held)}
+
+
+def _places(chosen: NDArray[np.bool_]) -> "array[int]":
+    return array("Q", np.flatnonzero(chosen).astype(np.uint64).tobytes())

@@ -7,7 +7,8 @@ exactly when ``j <= i < end[j]``. That one integer vector is the whole attention
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import overload
 
 import numpy as np
 import torch
@@ -20,6 +21,10 @@ PADDING = -100  # in the place of an answer token
 # Tokens of one forward pass. That of the CPU is measured by `python -m benchmarks.attention`; a GPU
 # wants more work at once, and its number is a guess that no benchmark here has measured.
 BUDGET = {"cpu": 1024, "cuda": 8192}
+
+
+KEPT = 64  # batches that are built once for all heads; others are built anew for each
+SORTED, KEY = 1024, 16  # pairs that are sorted at once; tokens that more of them are divided by
 
 
 def token_budget(device: str) -> int:
@@ -89,22 +94,24 @@ def _shared(left: list[int], right: list[int]) -> int:
 
 def _answers(pairs: Sequence[TokenPair]) -> Tensor:
     """[pairs, answer tokens], padded with PADDING."""
-    rows = [torch.tensor(pair.continuation, dtype=torch.int64) for pair in pairs]
-    return pad_sequence(rows, batch_first=True, padding_value=PADDING)
+    width = max(len(pair.continuation) for pair in pairs)
+    rows = [[*pair.continuation, *[PADDING] * (width - len(pair.continuation))] for pair in pairs]
+    return torch.tensor(rows, dtype=torch.int64)
 
 
 def build_forest(pairs: Sequence[TokenPair]) -> Forest:
     """Pack pairs into one forest. The order of the pairs is kept in ``answers``."""
-    order = sorted(range(len(pairs)), key=lambda index: pairs[index].tokens)
+    all_tokens = [pair.tokens for pair in pairs]
+    order = sorted(range(len(pairs)), key=all_tokens.__getitem__)
     input_ids: list[int] = []
     depth: list[int] = []
-    end = np.zeros(sum(len(pair.tokens) for pair in pairs), dtype=np.int64)
+    end = np.zeros(sum(map(len, all_tokens)), dtype=np.int64)
     answers = _answers(pairs)
     parents = np.zeros(tuple(answers.shape), dtype=np.int64)
     previous: list[int] = []
     path = np.zeros(0, dtype=np.int64)  # the nodes from the root to the last one laid out
     for index in order:
-        pair, tokens = pairs[index], pairs[index].tokens
+        pair, tokens = pairs[index], all_tokens[index]
         shared = _shared(previous, tokens)
         end[path[shared:]] = len(input_ids)  # their subtrees are complete
         new = np.arange(len(input_ids), len(input_ids) + len(tokens) - shared)
@@ -149,7 +156,7 @@ LAYOUTS: dict[str, Callable[[Sequence[TokenPair]], Batch]] = {
 
 @dataclass(frozen=True)
 class Packed:
-    """A list of pairs, sorted and built into batches once, to be scored under many heads.
+    """A list of pairs, sorted into batches once, to be scored under many heads.
 
     Attributes:
         indices: of each batch, which pairs of the list it holds, in its order.
@@ -158,18 +165,46 @@ class Packed:
     """
 
     indices: tuple[list[int], ...]
-    batches: tuple[Batch, ...]
+    batches: Sequence[Batch]
 
     def __len__(self) -> int:
         """The number of pairs."""
         return sum(map(len, self.indices))
 
 
+@dataclass(frozen=True, eq=False)
+class Batches(Sequence[Batch]):
+    """Batches that are built when they are asked for; the first `KEPT` of them stay."""
+
+    pairs: Sequence[TokenPair]
+    indices: Sequence[list[int]]
+    layout: str
+    kept: dict[int, Batch] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Batch: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Batch]: ...
+    def __getitem__(self, index: int | slice) -> Batch | list[Batch]:
+        places = range(len(self))[index]
+        return self._batch(places) if isinstance(places, int) else [self._batch(n) for n in places]
+
+    def _batch(self, place: int) -> Batch:
+        batch = self.kept.get(place)
+        if batch is None:
+            batch = LAYOUTS[self.layout]([self.pairs[index] for index in self.indices[place]])
+            if place < KEPT:
+                self.kept[place] = batch
+        return batch
+
+
 def pack(pairs: Sequence[TokenPair], layout: str, budget: int) -> Packed:
-    """Build the batches of about ``budget`` tokens (`batch_indices`) of a layout."""
+    """Sort pairs into batches of about ``budget`` tokens (`batch_indices`) of a layout."""
     indices = tuple(batch_indices(pairs, layout, budget))
-    build = LAYOUTS[layout]
-    return Packed(indices, tuple(build([pairs[index] for index in part]) for part in indices))
+    return Packed(indices, Batches(pairs, indices, layout))
 
 
 def batch_indices(pairs: Sequence[TokenPair], layout: str, budget: int) -> Iterator[list[int]]:
@@ -182,11 +217,10 @@ def batch_indices(pairs: Sequence[TokenPair], layout: str, budget: int) -> Itera
     if layout == "padded":
         yield from _padded_indices(pairs, budget)
         return
-    order = sorted(range(len(pairs)), key=lambda index: pairs[index].tokens)
     batch: list[int] = []
     previous: list[int] = []
     total = 0
-    for index in order:
+    for index in _by_tokens(pairs):
         tokens = pairs[index].tokens
         shared = _shared(previous, tokens) if batch else 0
         limit = max(budget, 4 * len(tokens)) if 2 * shared > len(tokens) else budget
@@ -198,6 +232,28 @@ def batch_indices(pairs: Sequence[TokenPair], layout: str, budget: int) -> Itera
         previous = tokens
     if batch:
         yield batch
+
+
+def _by_tokens(pairs: Sequence[TokenPair]) -> Iterator[int]:
+    """The pairs' indices, sorted by their tokens.
+
+    Many pairs are divided by a few tokens at a time, for all tokens of all pairs as keys would take
+    more memory than the pairs.
+    """
+    parts: list[tuple[int, Sequence[int]]] = [(0, range(len(pairs)))]
+    while parts:
+        start, indices = parts.pop()
+        if len(indices) <= SORTED:
+            yield from sorted(indices, key=lambda index: pairs[index].tokens)
+            continue
+        by_key: dict[tuple[int, ...], list[int]] = {}
+        for index in indices:
+            key = tuple(pairs[index].tokens[start : start + KEY])
+            by_key.setdefault(key, []).append(index)
+        if not any(by_key):  # no tokens are left: all are the same
+            yield from indices
+            continue
+        parts += [(start + KEY, by_key[key]) for key in sorted(by_key, reverse=True)]
 
 
 def _padded_indices(pairs: Sequence[TokenPair], budget: int) -> Iterator[list[int]]:

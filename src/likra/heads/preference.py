@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from likra.engine.logprobs import answer_logprobs, token_logprobs
 from likra.engine.packing import LAYOUTS, PADDING, Batch
+from likra.engine.token_pairs import TokenExamples
 from likra.errors import unknown
 from likra.heads import parallel
 from likra.heads.base import BaseModel, checked_layout
@@ -105,9 +106,9 @@ def train_objective(  # noqa: PLR0913 - those of train_head, and the objective's
     n_questions = max(folders, default=0)
     check_snapshots(sorted(folders), settings, len(examples))
     check_can_train(base)
-    used = [list(example) for example in examples[:n_questions]]
+    used = TokenExamples.of(examples[:n_questions])
     check_examples(objective, used, part_size(settings), base.max_length)
-    layout = checked_layout(base, [pair for example in used for pair in example]).layout
+    layout = checked_layout(base, used.pairs).layout
 
     divides = not chosen.mismatches  # else the questions of a batch are compared
     if divides:

@@ -1,7 +1,8 @@
 """Log-likelihoods of every choice of every question under one model: one pass per head."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import isfinite
 
 import numpy as np
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel
 from likra.engine.logprobs import answer_logprobs
 from likra.engine.packing import Batch, Packed, moved
 from likra.engine.products import float32_products
+from likra.engine.token_pairs import TokenPairs
 from likra.engine.tokens import TokenPair, encode
 from likra.errors import LikraError, NotFiniteError
 from likra.heads.base import BaseModel
@@ -41,20 +43,20 @@ Done = Callable[[list[int], Scored], None]
 
 
 def encode_questions(
-    base: BaseModel, questions: Sequence[Question], *, truncate: bool = False
-) -> list[TokenPair]:
+    base: BaseModel, questions: Iterable[Question], *, truncate: bool = False
+) -> TokenPairs:
     """Token pairs of all choices, question by question; see `likra.engine.tokens.encode`.
 
     Raises:
         LikraError: a prompt longer than the model's context; names the question.
 
     """
-    pairs: list[TokenPair] = []
-    for start in range(0, len(questions), CHUNK):
-        some = list(questions[start : start + CHUNK])
+    pairs = TokenPairs()
+    left = iter(questions)
+    while some := list(islice(left, CHUNK)):
         asked = [question for question in some for _ in question.choices]
         choices = [choice for question in some for choice in question.choices]
-        pairs += encode_answers(base, asked, choices, truncate=truncate)
+        pairs.extend(encode_answers(base, asked, choices, truncate=truncate))
     return pairs
 
 

@@ -5,6 +5,7 @@ to its copy. Weights are read once for all heads, and there are fewer and larger
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import cast
 
 import numpy as np
@@ -116,8 +117,9 @@ class Together:
         Of more, each head has passes of its own: batches that are full read the weights as rarely,
         and halved ones would be more of them (`python -m benchmarks.ranking`).
         """
-        tokens = sum(batch.input_ids.numel() for batch in packed.batches)
-        return tokens * len(self.heads) <= token_budget(self.base.device.type)
+        most = token_budget(self.base.device.type) // len(self.heads)
+        tokens = accumulate(batch.input_ids.numel() for batch in packed.batches)
+        return all(count <= most for count in tokens)  # stops at the batch that is too much
 
     def logprobs(self, packed: Packed, name: str | None = None) -> list[Floats]:
         """Log-likelihood of each pair's answer under each head: for each [pairs], nats.

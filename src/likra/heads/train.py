@@ -26,6 +26,7 @@ from likra.atomic import write_text
 from likra.engine.logprobs import answer_loss
 from likra.engine.packing import LAYOUTS, Batch
 from likra.engine.products import float32_products
+from likra.engine.token_pairs import TokenExamples
 from likra.engine.tokens import TokenPair
 from likra.errors import LikraError, NotFiniteError
 from likra.heads import parallel
@@ -141,8 +142,8 @@ def train_head(  # noqa: PLR0913 - what is trained, how, and what is kept
     n_examples = max(folders, default=0)
     check_snapshots(sorted(folders), settings, len(pairs))
     check_can_train(base)
-    examples = [[e] if isinstance(e, TokenPair) else list(e) for e in pairs[:n_examples]]
-    layout = checked_layout(base, [pair for example in examples for pair in example]).layout
+    examples = TokenExamples.of([e] if isinstance(e, TokenPair) else e for e in pairs[:n_examples])
+    layout = checked_layout(base, examples.pairs).layout
 
     def trainer_of(head: PeftModel, n: int, arguments: dict[str, Any]) -> StepTrainer:
         return HeadTrainer(

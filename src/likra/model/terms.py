@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from likra.engine.tokens import TokenPair
+from likra.engine.token_pairs import TokenPairs
 from likra.errors import LikraError
 from likra.heads.base import BaseModel, open_model, source_of
 from likra.heads.lora import Head
@@ -103,7 +103,7 @@ def check_tokenizers(positive: Term, negative: Term) -> None:
         )
 
 
-def pairs_of(term: Term, questions: Sequence[Question], *, truncate: bool) -> list[TokenPair]:
+def pairs_of(term: Term, questions: Sequence[Question], *, truncate: bool) -> TokenPairs:
     """Token pairs of all choices of the questions, as the term sees them.
 
     Raises:

@@ -6,7 +6,7 @@ import numpy as np
 
 from likra.errors import LikraError
 from likra.scores.intervals import differences
-from likra.scores.resampling import Estimate, estimate, with_resamples
+from likra.scores.resampling import Estimate, estimate, resampled_dot, with_resamples
 from likra.scores.table import Scores
 
 
@@ -112,8 +112,8 @@ def separation(values: np.ndarray, scores: Scores, seed: int = 0) -> Separation:
     counts = with_resamples(len(values), seed)
     return Separation(
         estimate(_auroc(values, right, wrong, counts)),
-        estimate(counts @ within / len(values)),
-        estimate(counts @ margin / len(values)),
+        estimate(resampled_dot(counts, within) / len(values)),
+        estimate(resampled_dot(counts, margin) / len(values)),
     )
 
 
@@ -127,7 +127,8 @@ def _auroc(
     below = np.searchsorted(wrongs, values[right], side="left")
     up_to = np.searchsorted(wrongs, values[right], side="right")
     aurocs = np.empty(len(counts))
-    for number, count in enumerate(counts):
+    for number, row in enumerate(counts):
+        count = row.astype(np.float64)
         total = np.concatenate([[0.0], np.cumsum(count[of_wrong])])
         weight = count[of_right]
         wins = weight @ (total[below] + total[up_to]) / 2

@@ -98,36 +98,45 @@ def prompt_sha(choice: Choice) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
+def choice_table(questions: Iterable[Question]) -> pa.Table:
+    """The columns that are the same for all heads: a row for each choice of the questions."""
+    names = ("question_id", "choice", "is_right", "n_chars", "n_bytes", "prompt_sha")
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    for question in questions:
+        for number, choice in enumerate(question.choices):
+            n_bytes = len(choice.text.encode("utf-8", "surrogatepass"))
+            length, sha = len(choice.text), prompt_sha(choice)
+            row = (question.id, number, choice.is_right, length, n_bytes, sha)
+            for values, value in zip(columns.values(), row, strict=True):
+                values.append(value)
+    return pa.table(columns, schema=pa.schema([SCHEMA.field(name) for name in names]))
+
+
 def score_table(
     task: str,
     split: str,
-    questions: Sequence[Question],
+    choices: pa.Table,
     key: HeadKey,
     logprobs: np.ndarray,
     n_tokens: Sequence[int],
     layout: str,
 ) -> pa.Table:
-    """Rows for all choices of the questions.
+    """The scores of one head.
 
     Args:
-        logprobs: [choices of all questions], nats.
-        n_tokens: [choices of all questions], answer tokens.
+        choices: of all questions (`choice_table`).
+        logprobs: [choices], nats.
+        n_tokens: [choices], answer tokens.
 
     """
-    choices = [choice for question in questions for choice in question.choices]
     of_all = {"task": task, "split": split, "layout": layout, **asdict(key)}
     columns: dict[str, Any] = {
         **{name: [value] * len(choices) for name, value in of_all.items()},
-        "question_id": [question.id for question in questions for _ in question.choices],
-        "choice": [number for question in questions for number in range(len(question.choices))],
-        "is_right": [choice.is_right for choice in choices],
-        "n_chars": [len(choice.text) for choice in choices],
-        "n_bytes": [len(choice.text.encode("utf-8", "surrogatepass")) for choice in choices],
-        "n_tokens": list(n_tokens),
+        **{name: choices[name] for name in choices.column_names},
+        "n_tokens": np.asarray(n_tokens, np.int32),
         "logprob": logprobs,
-        "prompt_sha": [prompt_sha(choice) for choice in choices],
     }
-    return pa.table(columns, schema=SCHEMA)
+    return pa.table({name: columns[name] for name in COLUMNS}, schema=SCHEMA)
 
 
 def write_scores(path: Path, table: pa.Table, stamp: Mapping[str, object]) -> None:
@@ -136,6 +145,7 @@ def write_scores(path: Path, table: pa.Table, stamp: Mapping[str, object]) -> No
     metadata = {STAMP: text, CONTENT: _digest(table, text)}
     with replacing(path) as temporary:
         pq.write_table(table.replace_schema_metadata(metadata), temporary, write_page_checksum=True)
+    pa.default_memory_pool().release_unused()  # it would keep several times the table's size
 
 
 def _digest(table: pa.Table, stamp: bytes) -> bytes:

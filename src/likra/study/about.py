@@ -1,12 +1,12 @@
 """What is written about a run beside its cells: settings, questions, examples."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from likra.atomic import write_text
+from likra.atomic import write_texts
 from likra.checksum import checked, with_checksum
 from likra.errors import LikraError
 from likra.questions import Question
@@ -52,7 +52,7 @@ def write_study(cells: Cells, base: "BaseModel | None", givers: Iterable[Run] = 
         "leaks": [[leak.train_id, leak.eval_id, round(leak.similarity, 4)] for leak in data.leaks],
     }
     if data.evaluation:
-        write_text(run.questions_path, _lines(map(_question_row, data.evaluation)))
+        write_texts(run.questions_path, _lines(map(_question_row, data.evaluation)))
     write_record(run, read_record(run.folder).merged(cells.record))
     write_about(run, facts)
 
@@ -98,9 +98,12 @@ def write_examples(run: Run, training: Training) -> None:
     questions among them.
     """
     path = run.examples_path(training.keys[-1])
-    text = _lines(_example_row(example, training.head) for example in training.examples)
-    if not path.is_file() or len(path.read_text(encoding="utf-8")) < len(text):
-        write_text(path, text)
+
+    def lines() -> Iterator[str]:
+        return _lines(_example_row(example, training.head) for example in training.examples)
+
+    if not path.is_file() or path.stat().st_size < sum(len(line.encode()) for line in lines()):
+        write_texts(path, lines())
 
 
 def read_examples(run: Run, key: HeadKey) -> list[dict[str, Any]] | None:
@@ -136,5 +139,5 @@ def _example_row(example: Example, head: str) -> dict[str, Any]:
     return row
 
 
-def _lines(rows: Iterable[dict[str, Any]]) -> str:
-    return "".join(json.dumps(with_checksum(row), ensure_ascii=False) + "\n" for row in rows)
+def _lines(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    return (json.dumps(with_checksum(row), ensure_ascii=False) + "\n" for row in rows)

@@ -1,9 +1,13 @@
 """Computing the missing cells of a run: each head is trained, and then scored once."""
 
+from array import array
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
 
 from likra.progress import HEAD, TABLE, Finished, FinishedCells, Log
 from likra.scores.table import (
@@ -13,6 +17,7 @@ from likra.scores.table import (
     CLASSIFIER,
     PRIOR,
     HeadKey,
+    choice_table,
     score_table,
     write_scores,
 )
@@ -25,7 +30,7 @@ from likra.study.folder import longest_snapshot
 
 if TYPE_CHECKING:
     from likra.engine.packing import Packed
-    from likra.engine.tokens import TokenPair
+    from likra.engine.token_pairs import TokenPairs
     from likra.heads.base import BaseModel
     from likra.heads.preference import Reference
 
@@ -33,7 +38,7 @@ if TYPE_CHECKING:
 def compute_cells(
     cells: Cells,
     base: "BaseModel",
-    pairs: Sequence["TokenPair"],
+    pairs: "TokenPairs",
     missing: Collection[HeadKey],
     log: Log,
     finished: Finished,
@@ -161,17 +166,22 @@ class Evaluation:
 
     cells: Cells
     base: "BaseModel"
-    pairs: Sequence["TokenPair"]
-    _packed: "dict[str, tuple[Packed, list[int]]]" = field(default_factory=dict)
+    pairs: "TokenPairs"
+    _packed: "dict[str, tuple[Packed, array[int]]]" = field(default_factory=dict)
 
-    def packed(self, head: str) -> "tuple[Packed, list[int]]":
+    @cached_property
+    def choices(self) -> pa.Table:
+        """What all score tables say of the questions."""
+        return choice_table(self.cells.data.evaluation)
+
+    def packed(self, head: str) -> "tuple[Packed, array[int]]":
         """What a head scores, and how many answer tokens each pair has."""
         form = head if head in {PRIOR.head, CLASSIFIER} else BASE.head
         if form not in self._packed:
             pairs = self.pairs
             if form != BASE.head:
                 pairs = encode_evaluation(self.cells.run.study, self.cells.data, self.base, form)
-            n_tokens = [len(pair.continuation) for pair in pairs]
+            n_tokens = array("I", (len(pair.continuation) for pair in pairs))
             self._packed[form] = self.base.pack(pairs), n_tokens
         return self._packed[form]
 
@@ -199,7 +209,7 @@ def _score(evaluation: Evaluation, key: HeadKey, finished: Finished) -> None:
     table = score_table(
         data.task,
         data.eval_split,
-        data.evaluation,
+        evaluation.choices,
         key,
         logprobs,
         n_tokens,

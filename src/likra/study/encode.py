@@ -1,6 +1,6 @@
 """Examples and evaluation questions as token pairs of the base model."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,21 +11,28 @@ from likra.study.examples import Training
 from likra.study.prepare import Data
 
 if TYPE_CHECKING:
+    from likra.engine.token_pairs import TokenExamples, TokenPairs
     from likra.engine.tokens import TokenPair
     from likra.heads.base import BaseModel
 
 
-def encode_examples(study: Study, base: "BaseModel", training: Training) -> list[list["TokenPair"]]:
+def encode_examples(study: Study, base: "BaseModel", training: Training) -> "TokenExamples":
     """The token pairs of each example that a head is trained on, in order.
 
     Raises:
         LikraError: a pair does not fit the model's context; names its question.
 
     """
+    from likra.engine.token_pairs import TokenExamples
+
+    return TokenExamples.of(_encoded(study, base, training))
+
+
+def _encoded(study: Study, base: "BaseModel", training: Training) -> Iterator[list["TokenPair"]]:
     from likra.heads.objectives import yes_or_no
     from likra.heads.score import CHUNK, encode_answers
 
-    truncate, encoded = study.long_prompts == "truncate", list[list["TokenPair"]]()
+    truncate = study.long_prompts == "truncate"
     for start in range(0, len(training.examples), CHUNK):
         some = list(training.examples[start : start + CHUNK])
         answers = [example.answers(training.head) for example in some]
@@ -37,13 +44,12 @@ def encode_examples(study: Study, base: "BaseModel", training: Training) -> list
         asked = [example.question for example, own in together for _ in own]
         flat = [choice for own in answers for choice in own]
         pairs = iter(encode_answers(base, asked, flat, truncate=truncate))
-        encoded += [[next(pairs) for _ in own] for own in answers]
-    return encoded
+        yield from ([next(pairs) for _ in own] for own in answers)
 
 
 def encode_evaluation(
     study: Study, data: Data, base: "BaseModel", head: str = BASE.head
-) -> list["TokenPair"]:
+) -> "TokenPairs":
     """The token pairs that a head scores: one for each choice of the evaluation questions.
 
     The prior scores the choices without the questions; a classifier answers yes and no to each.
@@ -51,16 +57,16 @@ def encode_evaluation(
     from likra.heads.objectives import yes_or_no
     from likra.heads.score import encode_questions
 
-    questions = list(data.evaluation)
+    questions: Iterable[Question] = data.evaluation
     if head == PRIOR.head:
-        questions = [
+        questions = (
             _with_choices(q, (replace(c, context="") for c in q.choices)) for q in questions
-        ]
+        )
     if head == CLASSIFIER:
-        questions = [
+        questions = (
             _with_choices(q, (verdict for c in q.choices for verdict in yes_or_no(c)))
             for q in questions
-        ]
+        )
     return encode_questions(base, questions, truncate=study.long_prompts == "truncate")
 
 

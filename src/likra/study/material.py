@@ -5,6 +5,7 @@
 """
 
 import json
+from array import array
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,11 @@ from likra.checksum import checked, with_checksum
 from likra.data.splits import TRAIN
 from likra.errors import LikraError
 from likra.negatives.samplers import Material
-from likra.questions import Question
+from likra.questions import Subset
 from likra.scores.table import (
     BASE,
     choice_scores,
+    choice_table,
     read_scores,
     read_stamp,
     score_table,
@@ -118,9 +120,9 @@ def compute_material(run: Run, data: Data, inputs: Inputs, base: "BaseModel") ->
             compute(run, data, base, own)
 
 
-def ranked_questions(data: Data) -> list[Question]:
+def ranked_questions(data: Data) -> Subset:
     """The training questions whose wrong choices are ranked."""
-    return [question for question in data.train if question.wrong]
+    return Subset.where(data.train, lambda question: question.wrong)
 
 
 def _train_score_inputs(data: Data, base: Inputs) -> Inputs:
@@ -136,16 +138,17 @@ def _score_train(run: Run, data: Data, base: "BaseModel", inputs: Inputs) -> Non
     truncate = run.study.long_prompts == "truncate"
     pairs = encode_questions(base, questions, truncate=truncate)
     scored = score(Head(base), pairs, name="score base (training questions)")
-    n_tokens = [len(pair.continuation) for pair in pairs]
+    n_tokens = array("I", (len(pair.continuation) for pair in pairs))
+    choices = choice_table(questions)
     table = score_table(
-        data.train_task, TRAIN, questions, BASE, scored.logprobs, n_tokens, base.layout
+        data.train_task, TRAIN, choices, BASE, scored.logprobs, n_tokens, base.layout
     )
     write_scores(run.train_scores_path, table, stamp_of(inputs))
 
 
-def _answered_questions(data: Data) -> list[Question]:
+def _answered_questions(data: Data) -> Subset:
     """The questions that the base answers itself: a right answer is needed to tell wrong ones."""
-    return [question for question in data.train if question.right]
+    return Subset.where(data.train, lambda question: question.right)
 
 
 def _sample_inputs(run: Run, data: Data, base: Inputs) -> Inputs:

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 from likra.errors import LikraError
 from likra.progress import Log
 from likra.questions import Question
-from likra.scores.table import BASE, BY_LIKRA, BY_TRL, CLASSIFIER, PRIOR, HeadKey, score_table
+from likra.scores.table import (
+    BASE,
+    BY_LIKRA,
+    BY_TRL,
+    CLASSIFIER,
+    PRIOR,
+    HeadKey,
+    choice_table,
+    score_table,
+)
 from likra.study.cells import Cells, base_inputs
 from likra.study.config import Study
 from likra.study.describe import cut_lines, evaluation_lines, model_lines, training_lines
@@ -34,7 +43,7 @@ from likra.study.work import (
 from likra.text import duration
 
 if TYPE_CHECKING:
-    from likra.engine.tokens import TokenPair
+    from likra.engine.token_pairs import TokenPairs
     from likra.heads.base import BaseModel
     from likra.study.pace import Pace
 
@@ -180,7 +189,7 @@ class _ToDo:
     trainings: list[Training]
     tables: list[HeadKey]
     shared: Shared
-    ranked: list[Question]
+    ranked: Sequence[Question]
 
 
 def _to_do(cells: Cells, *, knows_material: bool) -> _ToDo:
@@ -194,7 +203,7 @@ def _to_do(cells: Cells, *, knows_material: bool) -> _ToDo:
     ]
     is_ranked = knows_material or run.train_scores_path.is_file()
     ranks = uses(run.study, "hardest", "easiest") and not is_ranked
-    return _ToDo(cells, runs, tables, shared, ranked_questions(cells.data) if ranks else [])
+    return _ToDo(cells, runs, tables, shared, ranked_questions(cells.data) if ranks else ())
 
 
 def _count(todo: _ToDo) -> Plan:
@@ -234,11 +243,13 @@ def _table_bytes(questions: Sequence[Question]) -> int:
 
     if not questions:
         return 0
-    lengths = [len(choice.text) for question in questions for choice in question.choices]
+    choices = choice_table(questions)
+    lengths = choices["n_chars"].to_numpy()
     scores = np.random.default_rng(0).normal(size=len(lengths))
-    table = score_table("task", "split", questions, BASE, scores, lengths, "forest")
+    table = score_table("task", "split", choices, BASE, scores, lengths, "forest")
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
+    pa.default_memory_pool().release_unused()  # it would keep several times the table's size
     return int(sink.getvalue().size)
 
 
@@ -268,7 +279,7 @@ def _notes(study: Study) -> Iterator[str]:
 
 
 def _measure(
-    plan: Plan, todo: _ToDo, base: "BaseModel", pairs: "list[TokenPair]", *, calibrate: bool
+    plan: Plan, todo: _ToDo, base: "BaseModel", pairs: "TokenPairs", *, calibrate: bool
 ) -> Plan:
     """Add tokens, operations, the size of a head and, where asked for, the time."""
     from likra.study.pace import other_load, time_scoring
@@ -313,7 +324,7 @@ def _head_parameters(study: Study, base: "BaseModel") -> int:
         return sum(p.numel() for p in head.parameters() if p.requires_grad)
 
 
-def _scoring_work(todo: _ToDo, base: "BaseModel", pairs: "list[TokenPair]") -> Work:
+def _scoring_work(todo: _ToDo, base: "BaseModel", pairs: "TokenPairs") -> Work:
     from likra.heads.score import encode_questions
 
     study, data = todo.cells.run.study, todo.cells.data

@@ -3,7 +3,7 @@
 import itertools
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from likra.data.files import FileTask, read_wrong_answers
@@ -13,7 +13,7 @@ from likra.data.load import Task, read_task
 from likra.data.rendering import ChatTemplate, Rendering, chat_template_of
 from likra.errors import LikraError
 from likra.negatives.mixture import parse_source
-from likra.questions import Question
+from likra.questions import Question, Subset
 from likra.study.config import Study
 from likra.study.examples import sources_of
 from likra.text import comparable, shuffled
@@ -68,7 +68,7 @@ def prepare(study: Study, *, evaluates: bool = True) -> Data:
     if study.train_task is not None:
         train_task = open_task(study, study.train_task, study.train_data or study.data)
     train = _training_questions(study, train_task)
-    eval_split, evaluation, notes = "", list[Question](), list[str]()
+    eval_split, evaluation, notes = "", Subset((), ()), list[str]()
     if evaluates:
         eval_split = _eval_split(study, task)
         evaluation, notes = _evaluation_questions(study, task, eval_split)
@@ -144,7 +144,7 @@ def _training_questions(study: Study, task: Task) -> Sequence[Question]:
 
 def _without_leaks(train: Sequence[Question], leaks: Sequence[Leak]) -> Sequence[Question]:
     leaking = {leak.train_id for leak in leaks}
-    kept = [question for question in train if question.id not in leaking]
+    kept = Subset.where(train, lambda question: question.id not in leaking)
     if not kept:
         raise LikraError(
             f"all {len(train):,} training questions also occur in the evaluation, and "
@@ -165,13 +165,13 @@ def _eval_split(study: Study, task: Task) -> str:
     return split
 
 
-def _evaluation_questions(study: Study, task: Task, split: str) -> tuple[list[Question], list[str]]:
+def _evaluation_questions(study: Study, task: Task, split: str) -> tuple[Subset, list[str]]:
     """The questions that can be ranked, and notes."""
     form = rendering(study, task)
     if study.num_fewshot:
         task = _with_fewshot_pool(study, task, split, form)
     asked = task.questions(split, study.num_fewshot, form)
-    ranked = [question for question in asked if question.can_be_ranked]
+    ranked = Subset.where(asked, lambda question: question.can_be_ranked)
     if not ranked:
         raise LikraError(
             f"none of the {len(asked):,} questions of '{split}' has both a right and a wrong "
@@ -189,13 +189,13 @@ def _evaluation_questions(study: Study, task: Task, split: str) -> tuple[list[Qu
     return drawn, [*notes, f"{split}: {note}"]
 
 
-def _drawn(questions: list[Question], count: int, seed: int) -> tuple[list[Question], str]:
+def _drawn(questions: Subset, count: int, seed: int) -> tuple[Subset, str]:
     """So many of the questions, in their order, and a note; more of them contain the fewer."""
     if count >= len(questions):
         return questions, f"all {len(questions):,} questions, where eval_questions is {count:,}"
     places = itertools.islice(shuffled(len(questions), random.Random(seed)), count)
     return (
-        [questions[place] for place in sorted(places)],
+        replace(questions, numbers=[questions.numbers[place] for place in sorted(places)]),
         f"{count:,} of {len(questions):,} questions, drawn by split_seed {seed}",
     )
 

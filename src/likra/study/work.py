@@ -93,16 +93,18 @@ def training_work(
     settings = study.training
     size = settings.batch_size // settings.gradient_accumulation_steps
     layout = "padded" if head in BY_TRL else base.layout
-    parts = [
-        examples[start : min(start + size, n)]
+    parts = (
+        list(examples[start : min(start + size, n)])
         for n in (settings.n_trained(run[-1]) for run in settings.runs(snapshots))
         for start in range(0, n, size)
-    ] * settings.epochs
-    if head in OBJECTIVES:
-        batches = [OBJECTIVES[head].pairs(part) for part in parts]
-    else:
-        batches = [[pair for own in part for pair in own] for part in parts]
-    return batches_work(base, batches, layout, passes)
+    )
+    batches = (
+        OBJECTIVES[head].pairs(part)
+        if head in OBJECTIVES
+        else [pair for own in part for pair in own]
+        for part in parts
+    )
+    return sum_of([batches_work(base, batches, layout, passes)] * settings.epochs)
 
 
 def scoring_work(base: "BaseModel", pairs: "Sequence[TokenPair]") -> Work:

@@ -493,11 +493,11 @@ def test_heads_that_do_not_say_what_they_were_trained_on(taught, questions, caps
     assert not warnings_of(capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("text", ["nothing", '{"question_id": "0"}\n', ""])
-def test_damaged_examples_are_named(heads, tmp_path, text):
+@pytest.mark.parametrize("content", [b"nothing", b'{"question_id": "0"}\n', b"", b"\xd7 "])
+def test_damaged_examples_are_named(heads, tmp_path, content):
     shutil.copytree(heads.folder, tmp_path / "damaged")
     for path in (tmp_path / "damaged").rglob("examples.jsonl"):
-        path.write_text(text)
+        path.write_bytes(content)
     with pytest.raises(LikraError, match=r"cannot read '.*examples.jsonl'"):
         LikraLM(tmp_path / "damaged", n=16, device="cpu")
 

@@ -105,7 +105,10 @@ def _outcome(
 ) -> str:
     folder = path.partition("/")[0]
     for command, before in zip(COMMANDS[folder], expected[folder], strict=True):
-        result = likra(*command, cwd=place)
+        try:
+            result = likra(*command, cwd=place)
+        except Exception as error:  # the loop goes on
+            return f"'{' '.join(command[:2])}' ends in {type(error).__name__}: {error}"
         if result.returncode == 2:
             names = [path, str(Path(path).parent)]
             return (

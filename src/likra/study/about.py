@@ -118,9 +118,9 @@ def read_examples(run: Run, key: HeadKey) -> list[dict[str, Any]] | None:
     path = run.examples_path(key)
     if not path.is_file():
         return None
-    lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
-    own = lines[: key.n_train]  # later snapshots saw more
     try:
+        lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+        own = lines[: key.n_train]  # later snapshots saw more
         rows = [checked(json.loads(line)) for line in own]
         for row in rows:
             row["question_id"], row["context"]

@@ -162,6 +162,13 @@ def test_a_table_copied_from_another_run_is_refused(copy, other):
     refused(copy.study, copy.folder, "another training.learning_rate")
 
 
+def test_settings_of_another_run_are_refused(copy, other):
+    """As those of a run that was stopped by the heads of one beside it."""
+    shutil.copy(other.study_path, copy.study_path)
+    with pytest.raises(LikraError, match="have other settings of training: `likra run`"):
+        write_results(read_run(copy.folder))
+
+
 def test_a_head_copied_from_another_run_is_refused(copy, other):
     key = HeadKey("negative", 8, 0, "random_choice")
     copy.scores_path(key).unlink()

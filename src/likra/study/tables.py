@@ -42,13 +42,34 @@ def score_keys(run: Run) -> list[HeadKey]:
 
 def _tables(run: Run) -> Iterator[pa.Table]:
     stored, digests = StoredTables(run), read_record(run.folder).scores
-    for name in map(str, score_keys(run)):
+    for key in score_keys(run):
+        name = str(key)
         if stored.path(name) is None or name not in digests:
             raise LikraError(
                 f"'{run.folder}' has no scores of {name} ('{name}.parquet'): `likra run` with "
                 "these settings computes what is missing"
             )
-        yield stored.recorded(name, digests)
+        table = stored.recorded(name, digests)
+        _check_settings(run, key, stored.stamp(name))
+        yield table
+
+
+def _check_settings(run: Run, key: HeadKey, stamp: Mapping[str, Any]) -> None:
+    """Refuse settings that are not those of the tables, as of a run that was stopped beside another.
+
+    Raises:
+        LikraError: names the section that differs.
+
+    """
+    head = stamp.get("inputs", {}).get("head")
+    trained = head if isinstance(head, Mapping) else {}  # of the base it is a name
+    own = {"training": run.study.training_of(key.head), "lora": run.study.lora}
+    for section, settings in own.items():
+        if section in trained and trained[section] != settings.stamped():
+            raise LikraError(
+                f"'{run.study_path}' does not go with the score tables of {key}, which have other "
+                f"settings of {section}: `likra run` with the settings of the tables draws them"
+            )
 
 
 class StoredTables:

@@ -6,8 +6,8 @@ told from what the libraries take:
 
     python -m benchmarks.rows [--rows 10000 100000] [--commands show plan few run]
 
-``run`` scores a fifth of the rows with three heads, which takes most of its time; ``few`` scores 200
-of them, and does all else with all rows.
+``run`` scores a fifth of the rows with three heads, which takes most of its time; ``few`` scores
+200 of them, and does all else with all rows.
 """
 
 import argparse

@@ -344,10 +344,11 @@ def save_head(head: PeftModel, folder: Path, stamp: Mapping[str, object] | None 
     try:
         with replacing(folder, keep=bool(stamp)) as temporary:
             temporary.mkdir()
+            # the form of a model card, whose template takes longer than the weights
+            vars(head)["create_or_update_model_card"] = lambda folder: None
             head.save_pretrained(str(temporary))
             _sort_targets(temporary / CONFIG)
             write_stamp(temporary, stamp or {})
-            (temporary / "README.md").unlink(missing_ok=True)  # PEFT's empty form for people
     except (OSError, SafetensorError) as error:  # the latter for a full disk, too
         text = " ".join(str(error).split())
         raise LikraError(f"cannot write the head to '{folder}': {text}") from error

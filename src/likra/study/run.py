@@ -23,6 +23,7 @@ from likra.study.encode import encode_evaluation, encode_examples
 from likra.study.examples import available, heads_of, needed, trainings, with_snapshots
 from likra.study.failures import clear_failures
 from likra.study.folder import Run
+from likra.study.garbage import imports_set_aside
 from likra.study.material import compute_material, is_complete, read_material
 from likra.study.prepare import Data, prepare, uses
 from likra.study.shards import WHOLE, Part
@@ -83,7 +84,7 @@ def run_cells(
     clear_failures(cells.run, keep=set(pending.tables) - own)
     to_train = [key for key in missing if key.n_train and key not in pending.heads]
     to_do = {HEAD: len(to_train), TABLE: len(missing)}
-    with cell_progress(f"study {study.name}", to_do) as finished:
+    with cell_progress(f"study {study.name}", to_do) as finished, imports_set_aside():
         compute_cells(cells, base, pairs, missing, log, finished)
     write_study(cells, base)  # another run in this folder may have written its own meanwhile
     return cells.run
@@ -168,7 +169,7 @@ def train_heads(study: Study, folder: Path, log: Log = print) -> list[Path]:
     for line in (*model_lines(base), *training_lines(data)):
         log(line)
     write_study(cells, base)
-    with cell_progress("train", {HEAD: len(missing)}) as finished:
+    with cell_progress("train", {HEAD: len(missing)}) as finished, imports_set_aside():
         for training in cells.trainings:
             train_missing(cells, base, training, missing, log, finished)
     write_study(cells, base)

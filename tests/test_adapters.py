@@ -65,10 +65,12 @@ def test_rslora_scores_as_peft_in_one_pass_with_another_head(tmp_path):
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 @pytest.mark.parametrize("shape", [{}, DORA])
-def test_a_head_like_another_scores_as_when_peft_loads_it(shape, kind, tmp_path):
+def test_a_head_like_another_scores_as_when_peft_loads_it(shape, kind, tmp_path, monkeypatch):
     base = tiny_base(kind)
     first, second = (a_head(base, tmp_path / str(seed), seed, **shape) for seed in (0, 1))
     before, expected = (score(head, PAIRS).logprobs.tolist() for head in (first, second))
+    if not shape:  # PEFT has no part in it; DoRA's vectors have other names in the file
+        monkeypatch.setattr("likra.heads.lora._load", None)
     copied = Head(base, second.folder, like=first)
     assert score(copied, PAIRS).logprobs.tolist() == expected != before
     assert score(first, PAIRS).logprobs.tolist() == before

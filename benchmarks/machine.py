@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.products import SHAPES, gigaflops
-from likra.engine.products import float32_products, onednn_is_exact
+from likra.engine.products import onednn_is_exact, onednn_products
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "lm_eval", "numpy")
 
@@ -24,7 +24,7 @@ def processor() -> str:
 def main() -> None:
     """Print them, and the rate of matrix products in float32."""
     load = os.getloadavg()[0]
-    with float32_products():
+    with onednn_products():
         rate = max(max(gigaflops(*shape, 5)) for shape in SHAPES.values())
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     print(f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads; {device}")

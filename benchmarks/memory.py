@@ -38,7 +38,7 @@ class Job:
         score(Head(base), common.synthetic_pairs(1, 1, 8, self.vocabulary))
         before = _peak()
         pairs = common.synthetic_pairs(self.n_questions, CHOICES, TOKENS, self.vocabulary)
-        with float32_products():
+        with float32_products(base.model):
             if self.kind == "scoring":
                 score(Head(base), pairs)
             else:

@@ -22,7 +22,7 @@ from transformers import PrinterCallback
 from benchmarks import common
 from benchmarks.training import LEARNING_RATE
 from likra import BaseModel, LoraSettings, TrainingSettings, build_forest, encode, open_model
-from likra.engine.products import float32_products
+from likra.engine.products import onednn_products
 from likra.engine.tokens import TokenPair
 from likra.heads.lora import fresh_head
 from likra.heads.objectives import OBJECTIVES, Example
@@ -185,7 +185,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     data = common.real_data()
-    with common.random_model(data) as folder, float32_products():
+    with common.random_model(data) as folder, onednn_products():
         base = open_model(folder, device="cpu")
         common.print_setting(base)
         questions = common.arc_questions(data, "train", arguments.examples)

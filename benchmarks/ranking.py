@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks import common
 from likra import BaseModel, Head, Likra, LoraSettings, encode_questions, open_model, score
-from likra.engine.products import float32_products, onednn_is_exact
+from likra.engine.products import float32_products, is_small, onednn_is_exact
 from likra.heads.base import source_of
 from likra.heads.lora import fresh_head, save_head
 from likra.questions import Question
@@ -193,17 +193,19 @@ def main() -> None:
         help="single questions (default: %(default)s)",
     )
     arguments = parser.parse_args()
-    with TemporaryDirectory(prefix="likra-benchmark-") as scratch, float32_products():
+    with TemporaryDirectory(prefix="likra-benchmark-") as scratch:
         base = open_model(arguments.model, device="cpu")
+        by_onednn = onednn_is_exact() and not is_small(base.model)
         print(
             f"model: {arguments.model}, {base.model.num_parameters():,} parameters, float32; "
             f"layout: {base.layout}; {torch.get_num_threads()} threads; products of all sides by "
-            f"{'oneDNN' if onednn_is_exact() else 'default'}"
+            f"{'oneDNN' if by_onednn else 'default'}"
         )
         folder = Path(scratch)
-        save_heads(base, folder)
-        compare_many(arguments.model, base, folder, arguments.questions, arguments.repeats)
-        compare_single(base, folder, arguments.singles)
+        with float32_products(base.model):
+            save_heads(base, folder)
+            compare_many(arguments.model, base, folder, arguments.questions, arguments.repeats)
+            compare_single(base, folder, arguments.singles)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def main() -> None:
     }
     base = common.synthetic_base(VOCABULARY)
     print(f"{QUESTIONS} questions of {TOKENS} tokens, {CHOICES} choices, where they do not grow")
-    with float32_products():
+    with float32_products(base.model):
         for what, own in sizes.items():
             show(base, what, own[:2] if arguments.small else own, arguments.repeats)
 

@@ -15,7 +15,7 @@ from lm_eval.models.huggingface import HFLM
 
 from benchmarks import common
 from likra import BaseModel, Head, Question, build_forest, encode_questions, open_model, score
-from likra.engine.products import float32_products
+from likra.engine.products import onednn_products
 from likra.integrations.lm_eval import LikraBaseLM
 
 BATCH_SIZES = (1, 8, 32)  # tried for the harness
@@ -119,7 +119,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     data = common.real_data()
-    with common.random_model(data) as folder, float32_products():
+    with common.random_model(data) as folder, onednn_products():
         base = open_model(folder, device="cpu")
         common.print_setting(base)
         zero_shot = common.arc_questions(data, "test", arguments.questions)

@@ -104,7 +104,8 @@ class PaperCode:
         padding = self.base.tokenizer.eos_token_id
         folders = [None] if head == "base" else self.heads.glob(f"{head}/seed=0/**/n={n}")
         (folder,) = folders
-        with Head(self.base, folder).on() as model:  # read from the disk each time
+        own = Head(self.base, folder)
+        with own.on() as model, float32_products(self.base.model):  # read from the disk each time
             return common.padded_logprobs(model, padding, pairs, self.batch_size)
 
 
@@ -234,7 +235,7 @@ def main() -> None:
         "dtype": "float32",
     }
     warnings.simplefilter("ignore")
-    with TemporaryDirectory(prefix="likra-benchmark-") as scratch, float32_products(), hidden():
+    with TemporaryDirectory(prefix="likra-benchmark-") as scratch, hidden():
         if arguments.small:
             own = {"model": "pocket", **SMALL}
             compare(parse_study(settings | own), Path(scratch), arguments)

@@ -24,7 +24,7 @@ from likra import (
     open_model,
     train_head,
 )
-from likra.engine.products import float32_products
+from likra.engine.products import onednn_products
 from likra.engine.tokens import TokenPair
 from likra.heads.lora import fresh_head
 
@@ -156,7 +156,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     data = common.real_data()
-    with common.random_model(data) as folder, float32_products():
+    with common.random_model(data) as folder, onednn_products():
         base = open_model(folder, device="cpu")
         common.print_setting(base)
         questions = common.arc_questions(data, "train", arguments.examples)

@@ -64,6 +64,27 @@ def test_rslora_scores_as_peft_in_one_pass_with_another_head(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("shape", [{}, DORA])
+def test_a_head_like_another_scores_as_when_peft_loads_it(shape, kind, tmp_path, monkeypatch):
+    base = tiny_base(kind)
+    first, second = (a_head(base, tmp_path / str(seed), seed, **shape) for seed in (0, 1))
+    before, expected = (score(head, PAIRS).logprobs.tolist() for head in (first, second))
+    if not shape:  # PEFT has no part in it; DoRA's vectors have other names in the file
+        monkeypatch.setattr("likra.heads.lora._load", None)
+    copied = Head(base, second.folder, like=first)
+    assert score(copied, PAIRS).logprobs.tolist() == expected != before
+    assert score(first, PAIRS).logprobs.tolist() == before
+    assert {id(own.plain) for own in copied.layers} == {id(own.plain) for own in first.layers}
+
+
+def test_a_head_of_another_shape_than_the_one_it_is_like_is_loaded(tmp_path):
+    base = tiny_base("llama")
+    first, second = (a_head(base, tmp_path / str(r), 0, r=r) for r in (2, 4))
+    expected = score(second, PAIRS).logprobs.tolist()
+    assert score(Head(base, second.folder, like=first), PAIRS).logprobs.tolist() == expected
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_a_fresh_dora_head_scores_as_the_base(kind):
     base = tiny_base(kind)
     scores = score(Head(base), PAIRS).logprobs

@@ -7,10 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.special import logsumexp
 
 from likra.errors import LikraError
-from likra.scores import resampling
-from likra.scores.calibration import Bin, calibration, choice_probabilities, fit_temperature
+from likra.scores import comparison, resampling
+from likra.scores.calibration import (
+    Bin,
+    _log_sum_exp,
+    calibration,
+    choice_probabilities,
+    fit_temperature,
+)
 from likra.scores.comparison import paired, separation
 from likra.scores.efficiency import example_efficiency, examples_to_reach
 from likra.scores.resampling import (
@@ -486,3 +493,20 @@ def test_too_few_questions_to_divide():
     for ids in (["one"], []):
         with pytest.raises(LikraError, match="too few questions"):
             split_validation(ids)
+
+
+@given(
+    arrays(np.float64, (3, 4), elements=st.sampled_from([-np.inf, -800.0, -1.5, 0.0, 1e-9, 700]))
+)
+def test_log_sum_exp_is_scipys(values):
+    values[:, 0] = 0.25  # a choice in each row
+    assert _log_sum_exp(values).tolist() == logsumexp(values, axis=1).tolist()
+
+
+def test_an_interval_does_not_depend_on_how_the_resamples_are_divided(monkeypatch):
+    draw = np.random.default_rng(0)
+    scores = scores_of([[YES, NO, NO]] * 6)
+    values = draw.normal(size=(6, 3))
+    whole = separation(values, scores)
+    monkeypatch.setattr(comparison, "LARGEST", 100)
+    assert separation(values, scores) == whole

@@ -1,5 +1,6 @@
 """The command ``likra``. Heavy imports happen inside commands: ``likra --help`` needs no torch."""
 
+import gc
 import signal
 import sys
 from collections.abc import Callable
@@ -24,6 +25,9 @@ from likra.progress import Event, emit
 CONTINUE = {"fit", "run", "train", "rank", "eval"}  # commands that find what is done
 TRAIN = {"fit", "run", "train"}  # commands in which several processes take part
 LONGEST = 2000  # characters of an error
+# New objects between two searches for garbage. With Python's own number, importing the libraries is
+# one tenth of searching what they have made, none of which is garbage.
+NEW_OBJECTS = 50_000
 
 app = typer.Typer(
     name="likra",
@@ -73,6 +77,7 @@ def _alone(
 def main() -> None:
     """The console script: what the user can correct is one line and exit code 2."""
     signal.signal(signal.SIGTERM, _terminate)
+    gc.set_threshold(NEW_OBJECTS)
     try:
         _command()
     except LikraError as error:

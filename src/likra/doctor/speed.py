@@ -42,7 +42,7 @@ def speed(base: BaseModel) -> Iterator[Measured]:
     packed = pack(pairs, base.layout, budget)
     batch = moved(max(packed.batches, key=lambda one: one.input_ids.numel()), base.device)
     count = batch.input_ids.numel()
-    with float32_products():
+    with float32_products(base.model):
         shapes = _products(base.model, batch)
         bare = sum(n * _seconds(base, _product(base, shape)) for shape, n in shapes.items())
         passes = {

@@ -1,10 +1,13 @@
-"""Float32 matrix products on a CPU: by oneDNN, where they stay float32.
+"""Float32 matrix products on a CPU: by oneDNN, where that is as exact and faster.
 
 PyTorch multiplies float32 matrices by MKL, which on CPUs that are not Intel's uses half of their
 vectors. A setting of PyTorch hands the products to oneDNN, which computes them at full width and,
 as far as the CPU has no unit for bfloat16 products, in float32. Where it has one, the setting
 would round the factors to bfloat16: a product with a known result tells. The decision depends on
 the CPU alone, not on time, so the scores of one machine are the same in each run.
+
+oneDNN prepares a kernel for each new shape, and is slow at attention to few tokens and at products
+with LoRA's narrow factors. That is most of the time of a small model, so those are left to MKL.
 """
 
 import functools
@@ -13,10 +16,28 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
+
+SMALL = 10_000_000  # parameters; measured by `python -m benchmarks.products`
+
+
+def is_small(model: PreTrainedModel) -> bool:
+    """Whether products are so small that threads and prepared kernels cost more than they gain."""
+    return int(model.num_parameters()) < SMALL
 
 
 @contextmanager
-def float32_products() -> Iterator[None]:
+def float32_products(model: PreTrainedModel) -> Iterator[None]:
+    """Have the products of a model on the CPU within computed by what suits its size."""
+    if is_small(model):
+        yield
+        return
+    with onednn_products():
+        yield
+
+
+@contextmanager
+def onednn_products() -> Iterator[None]:
     """Have oneDNN multiply float32 matrices on the CPU within, where it is as exact.
 
     The setting is the process's, and PyTorch's older functions refuse to read it, so it is taken

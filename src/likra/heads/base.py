@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from likra.engine.packing import LAYOUTS, Batch, Packed, moved, pack, token_budget
+from likra.engine.products import is_small
 from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
 from likra.heads.checkpoint import load_complete
@@ -30,9 +31,6 @@ from likra.heads.quantized import FOUR_BIT, compute_exactly, computes_in, four_b
 from likra.hub import reading, reason
 
 POCKET = Path(__file__).parent.parent / "pocket" / "model"
-# More threads do not speed up a small model: on a busy machine they wait for one another, and with
-# their number the order of sums changes. With one, scores are the same on any number of cores.
-ONE_THREAD_BELOW = 10_000_000  # parameters
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 logger = logging.getLogger(__name__)
@@ -187,8 +185,12 @@ def _opening(name: str) -> Iterator[str]:
 
 
 def limit_threads(base: BaseModel) -> None:
-    """Compute with one thread from now on, where that is as fast: a small model on a CPU."""
-    if base.device.type == "cpu" and base.model.num_parameters() < ONE_THREAD_BELOW:
+    """Compute with one thread from now on, where that is as fast: a small model on a CPU.
+
+    More threads wait for one another on a busy machine, and with their number the order of sums
+    changes. With one, scores are the same on any number of cores.
+    """
+    if base.device.type == "cpu" and is_small(base.model):
         torch.set_num_threads(1)
 
 

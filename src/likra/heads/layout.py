@@ -64,7 +64,7 @@ def compare_layouts(
     They must agree to `score_tolerance`. Attention across branches is off by far more.
     """
     alone = [pairs[row] for row in rows]
-    with torch.no_grad(), float32_products():
+    with torch.no_grad(), float32_products(model):
         plain = answer_logprobs(model, moved(build_padded(alone), model.device))
         try:
             forest = answer_logprobs(model, moved(build_forest(pairs), model.device))

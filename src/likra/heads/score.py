@@ -117,7 +117,7 @@ def score(
     flags = np.zeros(len(packed), dtype=bool) if greedy else None
     with (
         head.on() as model,
-        float32_products(),
+        float32_products(head.base.model),
         progress(len(packed), name, "answers") as advance,
     ):
         for indices, batch in zip(packed.indices, packed.batches, strict=True):

@@ -162,7 +162,7 @@ class Together:
     def _of_batch(self, batch: Batch, indices: Sequence[int], *, together: bool) -> Tensor:
         """[heads, pairs, answer tokens] float32."""
         batch = moved(batch, self.base.device)
-        with torch.inference_mode(), float32_products():
+        with torch.inference_mode(), float32_products(self.base.model):
             values = self._in_one_pass(batch) if together else None
             if values is None:
                 values = torch.stack([self._alone(head, batch) for head in self.heads])

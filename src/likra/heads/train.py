@@ -251,7 +251,7 @@ class SnapshotSaver(TrainerCallback):
         if saved is not None:
             self.losses += saved.losses
             self.n_seen = self.settings.n_seen(self.n, saved.step)
-        with float32_products():
+        with float32_products(cast(PreTrainedModel, self.head.get_base_model())):
             self.trainer.train(resume_from_checkpoint=str(saved.checkpoint) if saved else None)
         return self.losses
 

@@ -189,7 +189,7 @@ def teach(
     with (
         heads_on([head_of(term) for term in terms]) as use,
         torch.inference_mode(),
-        float32_products(),
+        float32_products(base.model),
         progress(len(pairs), name and f"{name}: the teacher", "answers") as advance,
     ):
         for indices in batch_indices(pairs, layout, token_budget(base.device.type)):

@@ -174,7 +174,7 @@ def write(
     with (
         heads_on([head_of(term) for term in terms]) as use,
         torch.inference_mode(),
-        float32_products(),
+        float32_products(parts.base.model),
     ):
         if writing.way == "guided":
             negative = NextToken(lambda: use(1), *prompts[1]) if len(terms) == 2 else None

@@ -82,8 +82,9 @@ def write_figures(study: Study, data: ReportData, folder: Path) -> None:
                 for ending in METADATA:
                     (folder / f"{name}.{ending}").unlink(missing_ok=True)
                 continue
-            figure.draw_without_rendering()  # lays it out, once for all files
-            figure.set_layout_engine("none")
+            if engine := figure.get_layout_engine():  # lays it out, once for all files
+                engine.execute(figure)
+                figure.set_layout_engine("none")
             for ending in METADATA:
                 with replacing(folder / f"{name}.{ending}") as temporary:
                     _save(figure, temporary, ending)

@@ -97,7 +97,6 @@ def fit_temperature(ratio: np.ndarray, scores: Scores) -> float:
 
     """
     from scipy.optimize import minimize_scalar
-    from scipy.special import logsumexp
 
     right = scores.exists & scores.is_right
     without = np.flatnonzero(~right.any(axis=1))
@@ -107,10 +106,23 @@ def fit_temperature(ratio: np.ndarray, scores: Scores) -> float:
 
     def loss(log_temperature: float) -> float:
         scale = np.exp(-log_temperature)
-        of_all, of_right = (logsumexp(x * scale, axis=1) for x in (all_choices, rights))
+        of_all, of_right = (_log_sum_exp(x * scale) for x in (all_choices, rights))
         return float(np.mean(of_all - of_right))
 
     bounds = tuple(np.log(TEMPERATURES))
     best = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
     # The bounded search never tries its bounds; of equally good values the first is taken.
     return float(np.exp(min((0.0, best.x, *bounds), key=loss)))
+
+
+def _log_sum_exp(values: np.ndarray) -> np.ndarray:
+    """Of each row, as by `scipy.special.logsumexp`, which takes ten times as long on small arrays.
+
+    Exact also where the largest value is far above the others: it is no part of the sum.
+    """
+    largest = values.max(axis=1, keepdims=True)
+    is_largest = values == largest
+    count = is_largest.sum(axis=1)
+    rest = np.exp(values - largest, where=~is_largest, out=np.zeros_like(values)).sum(axis=1)
+    whole: np.ndarray = np.log1p(rest / count) + np.log(count) + largest[:, 0]
+    return whole

@@ -1,5 +1,6 @@
 """Two modes on the same questions, and how well one mode tells right from wrong choices."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,8 @@ from likra.errors import LikraError
 from likra.scores.intervals import differences
 from likra.scores.resampling import Estimate, estimate, resampled_dot, with_resamples
 from likra.scores.table import Scores
+
+LARGEST = 2**20  # numbers of an array of resamples and choices: 8 MiB
 
 
 @dataclass(frozen=True)
@@ -126,11 +129,11 @@ def _auroc(
     wrongs, of_wrong = values[wrong][order], of_wrong[order]
     below = np.searchsorted(wrongs, values[right], side="left")
     up_to = np.searchsorted(wrongs, values[right], side="right")
-    aurocs = np.empty(len(counts))
-    for number, row in enumerate(counts):
-        count = row.astype(np.float64)
-        total = np.concatenate([[0.0], np.cumsum(count[of_wrong])])
-        weight = count[of_right]
-        wins = weight @ (total[below] + total[up_to]) / 2
-        aurocs[number] = wins / (weight.sum() * total[-1])
-    return aurocs
+    aurocs = []
+    for some in np.array_split(counts, math.ceil(counts.shape[0] * len(wrongs) / LARGEST)):
+        total = np.zeros((len(some), 1 + len(wrongs)))  # whole numbers: sums are exact
+        np.cumsum(some[:, of_wrong], axis=1, dtype=np.float64, out=total[:, 1:])
+        weight = some[:, of_right].astype(np.float64)
+        wins = (weight * (total[:, below] + total[:, up_to])).sum(axis=1) / 2
+        aurocs.append(wins / (weight.sum(axis=1) * total[:, -1]))
+    return np.concatenate(aurocs)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from likra.engine.packing import Packed
     from likra.engine.token_pairs import TokenPairs
     from likra.heads.base import BaseModel
+    from likra.heads.lora import Head
     from likra.heads.preference import Reference
 
 
@@ -162,11 +163,15 @@ def _train_head(
 
 @dataclass
 class Evaluation:
-    """The evaluation questions, encoded and packed once for all heads that score the same pairs."""
+    """The evaluation questions, encoded and packed once for all heads that score the same pairs.
+
+    ``first`` is the first head that has scored them.
+    """
 
     cells: Cells
     base: "BaseModel"
     pairs: "TokenPairs"
+    first: "Head | None" = None
     _packed: "dict[str, tuple[Packed, array[int]]]" = field(default_factory=dict)
 
     @cached_property
@@ -202,7 +207,10 @@ def _score(evaluation: Evaluation, key: HeadKey, finished: Finished) -> None:
 
     check()
     packed, n_tokens = evaluation.packed(key.head)
-    logprobs = score(Head(base, folder), packed, name=f"score {key}").logprobs
+    head = Head(base, folder, evaluation.first)
+    logprobs = score(head, packed, name=f"score {key}").logprobs
+    if folder is not None and evaluation.first is None:
+        evaluation.first = head
     check()  # another run may have replaced it
     if key.head == CLASSIFIER:
         logprobs, n_tokens = logprobs[0::2] - logprobs[1::2], n_tokens[0::2]

@@ -1,5 +1,6 @@
 """The folder of a run: where its files lie, and its settings."""
 
+import functools
 import json
 import platform
 from collections.abc import Collection, Mapping
@@ -142,10 +143,13 @@ def read_record(folder: Path) -> Record:
         ) from error
 
 
+_version = functools.cache(version)  # which reads the library's metadata each time
+
+
 def library_versions() -> dict[str, str]:
     """The versions of what computes the numbers."""
     names = [*LIBRARIES, "trl"] if find_spec("trl") else LIBRARIES
-    return {name: version(name) for name in names} | {"python": platform.python_version()}
+    return {name: _version(name) for name in names} | {"python": platform.python_version()}
 
 
 def write_about(run: Run, facts: Mapping[str, Any]) -> None:

@@ -29,6 +29,7 @@ from likra.study.failures import (
     failure_lines,
 )
 from likra.study.folder import Run
+from likra.study.garbage import imports_set_aside
 from likra.study.material import compute_material, is_complete, read_material
 from likra.study.prepare import Data, prepare, uses
 from likra.study.shards import WHOLE, Part
@@ -89,7 +90,7 @@ def run_cells(
     clear_failures(cells.run, keep=set(pending.tables) - own)
     to_train = [key for key in missing if key.n_train and key not in pending.heads]
     to_do = {HEAD: len(to_train), TABLE: len(missing)}
-    with cell_progress(f"study {study.name}", to_do) as finished:
+    with cell_progress(f"study {study.name}", to_do) as finished, imports_set_aside():
         compute_cells(cells, base, pairs, missing, log, finished)
     write_study(cells, base)  # another run in this folder may have written its own meanwhile
     return cells.run
@@ -177,7 +178,7 @@ def train_heads(study: Study, folder: Path, log: Log = print) -> list[Path]:
         log(line)
     write_study(cells, base)
     failed = FailedCells(cells, log, recorded=False)
-    with cell_progress("train", {HEAD: len(missing)}) as finished:
+    with cell_progress("train", {HEAD: len(missing)}) as finished, imports_set_aside():
         for training in cells.trainings:
             with failed.kept(TRAINING, [key for key in training.keys if key in missing]):
                 train_missing(cells, base, training, missing, log, finished)

@@ -55,7 +55,7 @@ def _tables(run: Run) -> Iterator[pa.Table]:
 
 
 def _check_settings(run: Run, key: HeadKey, stamp: Mapping[str, Any]) -> None:
-    """Refuse settings that are not those of the tables, as of a run that was stopped beside another.
+    """Refuse settings that are not those of the tables, as of a run stopped by one beside it.
 
     Raises:
         LikraError: names the section that differs.

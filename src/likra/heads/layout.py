@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from likra.engine.logprobs import answer_logprobs, sliding_window
+from likra.engine.logprobs import answer_logprobs
+from likra.engine.masks import sliding_window
 from likra.engine.packing import (
     batch_indices,
     build_forest,

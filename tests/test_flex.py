@@ -8,6 +8,7 @@ from conftest import SIZES, nats, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_forest import one_by_one, pair_lists, random_pairs
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.attention import flex_attention as torch_flex
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.integrations import flex_attention as hf_flex
@@ -211,11 +212,11 @@ def test_nothing_is_compiled_for_each_length(monkeypatch):
     """Once for the first length and once for all others; sliding layers take the same kernel."""
     counter = CompileCounterWithBackend("eager")
     compiled = torch.compile(torch_flex.flex_attention, backend=counter)
-    monkeypatch.setattr(
-        hf_flex,
-        "compile_friendly_flex_attention",
-        lambda *inputs, training, **more: compiled(*inputs, **more),
-    )
+
+    def counted(*inputs, training, **more):
+        return compiled(*inputs, **more)
+
+    monkeypatch.setattr(hf_flex, "compile_friendly_flex_attention", counted)
     lengths = set()
     with torch.inference_mode():
         for model in (tiny_model("llama"), tiny_model("mistral-window")):

@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks import common
 from likra import BaseModel, TrainingSettings, open_model
 from likra.engine import blockwise
-from likra.engine.packing import BUDGET
+from likra.engine.memory import BUDGET
 from likra.engine.tokens import TokenPair, encode
 from likra.heads.lora import Head
 from likra.heads.score import encode_questions, score

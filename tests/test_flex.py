@@ -1,6 +1,7 @@
 """Attention by FlexAttention: on a CPU and not compiled, so what it computes and not how fast."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,11 +14,14 @@ from torch.nn.attention import flex_attention as torch_flex
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.integrations import flex_attention as hf_flex
 
-from likra.engine import flex
+from likra.engine import flex, memory
 from likra.engine.logprobs import answer_logprobs, copies_logprobs
 from likra.engine.masks import dense_mask
 from likra.engine.packing import Forest, build_forest
 from likra.engine.tokens import TokenPair
+from likra.heads.base import BaseModel, checked_layout, probe
+from likra.heads.lora import Head
+from likra.heads.score import score
 
 KINDS = ["llama", "mistral-window", "qwen3", "gemma3"]
 
@@ -56,6 +60,7 @@ def seen(forest: Forest, window: int | None) -> torch.Tensor:
     )
 
 
+@settings(max_examples=50, deadline=None)
 @given(pair_lists, st.sampled_from([None, 1, 2, 3, 5]))
 def test_first_and_end_say_what_a_node_sees(pairs, window):
     forest = build_forest(pairs)
@@ -67,7 +72,7 @@ def test_first_and_end_say_what_a_node_sees(pairs, window):
     assert torch.equal(dense == 0, seen(forest, window))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(pair_lists, st.sampled_from([None, 2, 4]), st.sampled_from([1, 2, 4]))
 def test_blocks_hold_all_that_is_seen_and_whole_ones_nothing_else(pairs, window, size):
     with pytest.MonkeyPatch.context() as patch:
@@ -227,3 +232,71 @@ def test_nothing_is_compiled_for_each_length(monkeypatch):
                 answer_logprobs(model, forest)
     assert len(lengths) == 4
     assert counter.frame_count == 2
+
+
+# --------------------------------------------------------------------------------------------
+# A kernel that is wrong
+
+
+def opened(kind: str) -> BaseModel:
+    return BaseModel(kind, tiny_model(kind), None, 128)
+
+
+@pytest.mark.usefixtures("on_cpu")
+@pytest.mark.parametrize("kind", ["llama", "gemma3"])
+def test_the_probe_lets_a_right_kernel_be(kind, caplog):
+    base = probe(opened(kind))
+    assert flex.is_used(base.model)
+    assert base.layout == "forest"
+    assert not caplog.records
+
+
+@pytest.mark.usefixtures("on_cpu")
+@pytest.mark.parametrize("wrong", ["scores", "gradients", "no gradients"])
+def test_the_probe_finds_a_wrong_kernel(wrong, caplog, monkeypatch):
+    right = hf_flex.compile_friendly_flex_attention
+
+    def kernel(query, key, value, *, block_mask, **more):
+        if wrong == "scores":  # each node sees all before it
+            block_mask.mask_mod = lambda copy, head, i, j: j <= i
+        if wrong == "gradients":
+            value = value.detach()
+        output = right(query, key, value, block_mask=block_mask, **more)
+        if wrong == "no gradients" and output.requires_grad:
+            output.register_hook(raising(RuntimeError))
+        return output
+
+    monkeypatch.setattr(hf_flex, "compile_friendly_flex_attention", kernel)
+    base = probe(opened("llama"))
+    assert base.layout == "forest"
+    assert "same scores" in base.layout_reason
+    assert not flex.is_used(base.model)
+    (record,) = caplog.records
+    reason = {
+        "scores": "its scores differ from those of plain rows by",
+        "gradients": "its gradients differ from those of a dense mask by",
+        "no gradients": "its gradients cannot be checked (RuntimeError: not this time)",
+    }[wrong]
+    assert record.getMessage().startswith(
+        f"LlamaForCausalLM attends by SDPA with a dense mask, not by FlexAttention: {reason}"
+    )
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_a_kernel_that_is_wrong_for_large_packs_is_found_when_they_come(caplog, monkeypatch):
+    mask = flex.mask
+
+    def wrong(forest, window):
+        """Of more than two blocks, the ends of subtrees are forgotten."""
+        end = torch.full_like(forest.end, len(forest.end))
+        return mask(replace(forest, end=end) if len(end) > 2 * flex.BLOCK else forest, window)
+
+    monkeypatch.setattr(flex, "mask", wrong)
+    monkeypatch.setitem(memory.BUDGET, "cpu", 8192)
+    base, pairs = probe(opened("llama")), random_pairs(40)
+    assert flex.is_used(base.model)
+    checked = checked_layout(base, pairs)
+    assert checked.layout == "forest"
+    assert not flex.is_used(base.model)
+    assert "differ from those of plain rows" in caplog.text
+    assert score(Head(checked), pairs).logprobs == nats(one_by_one(base.model, pairs))

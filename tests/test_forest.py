@@ -349,10 +349,10 @@ def test_larger_packs_are_compared_again_when_they_have_doubled(monkeypatch):
     base, compared = tiny_base("llama"), []
     real = opening.compare_layouts
 
-    def counting(model, pairs, rows):
+    def counting(model, pairs, rows, room):
         assert len(rows) <= 4
         compared.append(sum(len(pair.tokens) for pair in pairs))
-        return real(model, pairs, rows)
+        return real(model, pairs, rows, room)
 
     monkeypatch.setattr(opening, "compare_layouts", counting)
     pairs = [TokenPair([1], [2 + number % 90, 3]) for number in range(400)]

@@ -11,7 +11,8 @@ from likra.doctor.measured import Measured
 from likra.doctor.speed import speed
 from likra.doctor.tiny import layers_of, tiny_model
 from likra.engine.masks import sliding_window
-from likra.engine.packing import pack, token_budget
+from likra.engine.memory import token_budget
+from likra.engine.packing import pack
 from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
 from likra.heads.base import POCKET, BaseModel, limit_threads, open_model

@@ -7,10 +7,11 @@ from conftest import nats, tiny_base
 from hypothesis import given, settings
 from test_forest import pair_lists, random_pairs
 
-from likra.engine.memory import halves
+from likra.engine.memory import halves, token_budget
 from likra.engine.packing import LAYOUTS, build_forest, unpacked
 from likra.engine.tokens import TokenPair
 from likra.heads.lora import Head
+from likra.heads.preference import train_objective
 from likra.heads.score import score
 from likra.heads.settings import LoraSettings, TrainingSettings
 from likra.heads.together import Together
@@ -41,13 +42,14 @@ def held(monkeypatch):
     return hold
 
 
+@settings(max_examples=25, deadline=None)
 @given(pair_lists)
 def test_pairs_are_read_back_from_a_batch(pairs):
     for build in LAYOUTS.values():
         assert unpacked(build(pairs)) == pairs
 
 
-@settings(deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(pair_lists)
 def test_halves_hold_all_pairs_in_order(pairs):
     for name, build in LAYOUTS.items():
@@ -116,45 +118,91 @@ def test_several_heads_in_parts(held):
 # Training
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_a_step_in_parts_trains_the_same_head(accumulation, held, tmp_path, monkeypatch):
+TRAINED = {"settings": TrainingSettings(batch_size=8, gradient_accumulation_steps=2, epochs=2)}
+TRAINED |= {"lora": LoraSettings(dropout=0.0), "name": None}
+
+
+def test_a_step_in_parts_trains_the_same_head(held, tmp_path, monkeypatch):
     """Also where memory is full on the way back, after some gradients were added."""
-    pairs = random_pairs(8, 1)
-    settings = TrainingSettings(batch_size=8, gradient_accumulation_steps=accumulation, epochs=3)
-    lora = LoraSettings(dropout=0.0)
-    losses = {}
+    pairs, losses = random_pairs(8, 1), {}
     for name in ("whole", "there", "back"):
         base = tiny_base("llama")
         if name == "there":
             counts = held(base, 45)
         if name == "back":
-            failed = fail_once_on_the_way_back(monkeypatch, base)
-        losses[name] = train_head(
-            base, pairs, {8: tmp_path / name}, settings=settings, lora=lora, name=None
-        )
-    assert len(counts) >= 2 * 3 * accumulation
-    assert failed
-    assert losses["whole"][0] - losses["whole"][-1] > 1e-3  # nats: it learned something
+            n_ways = fail_on_a_way_back(monkeypatch, base, 2)
+        losses[name] = train_head(base, pairs, {8: tmp_path / name}, **TRAINED)
+    assert len(counts) >= 2 * 4  # four parts of steps, each in two
+    assert len(n_ways) > 4
+    assert losses["whole"][0] - losses["whole"][1] > 1e-3  # nats: it learned something
     assert losses["there"] == nats(losses["whole"])
     assert losses["back"] == nats(losses["whole"])
 
 
-def fail_once_on_the_way_back(monkeypatch, base) -> list[int]:
-    """Have memory be full when gradients come to the first layer, once."""
-    layer, failed = base.model.model.layers[0], []
+def fail_on_a_way_back(monkeypatch, base, number: int) -> list[int]:
+    """Have memory be full when gradients reach the first layer for that time; counts the times."""
+    layer, ways = base.model.model.layers[0], []
     forward = layer.forward
 
     def full(gradient):
-        if not failed:
-            failed.append(1)
+        ways.append(1)
+        if len(ways) == number:
             raise torch.OutOfMemoryError("on the way back")
-        return gradient
 
-    def hooked(hidden, *arguments, **settings):
-        output = forward(hidden, *arguments, **settings)
+    def hooked(*arguments, **settings):
+        output = forward(*arguments, **settings)
         if output.requires_grad:
             output.register_hook(full)
         return output
 
     monkeypatch.setattr(layer, "forward", hooked)
-    return failed
+    return ways
+
+
+def test_an_objective_in_parts_keeps_the_answers_to_a_question_together(held, tmp_path):
+    pairs = random_pairs(8, 2)
+    examples = [pairs[n : n + 2] for n in range(0, 16, 2)]
+    losses, counts = [], []
+    for limit in (10_000, 60):
+        base = tiny_base("llama")
+        counts.append(held(base, limit))
+        losses.append(train_objective(base, "dpo", examples, {8: tmp_path / "head"}, **TRAINED))
+    assert len(counts[1]) > len(counts[0])
+    assert losses[0][0] - losses[0][1] > 1e-3
+    assert losses[1] == nats(losses[0])
+
+
+def test_questions_that_are_compared_are_not_divided(held, tmp_path):
+    pairs = random_pairs(8, 2)
+    examples = [pairs[n : n + 2] for n in range(0, 16, 2)]
+    base = tiny_base("llama")
+    held(base, 100)
+    with pytest.raises(torch.OutOfMemoryError):
+        train_objective(base, "kto", examples, {8: tmp_path / "head"}, **TRAINED)
+
+
+# --------------------------------------------------------------------------------------------
+# The budget
+
+
+@pytest.mark.parametrize(
+    ("free", "cached", "dense", "sparse"),
+    [
+        (0, 0, 1024, 1024),
+        (2 * 2**30, 0, 4096, 4096),  # of half a MiB each
+        (3 * 2**30, 0, 4096, 4096),
+        (3 * 2**30, 2**30, 8192, 8192),
+        (12 * 2**30, 0, 8192, 16384),
+        (140 * 2**30, 0, 8192, 32768),
+    ],
+)
+def test_free_memory_decides_on_cuda(free, cached, dense, sparse, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 200 * 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 5 * 2**30 + cached)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 5 * 2**30)
+    assert token_budget("cuda") == dense
+    assert token_budget("cuda", sparse=True) == sparse
+
+
+def test_other_devices_have_their_number():
+    assert token_budget("cpu") == token_budget("cpu", sparse=True) == 1024

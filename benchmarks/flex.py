@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -47,7 +48,8 @@ def small_model(device: str, window: int | None = None) -> BaseModel:
         initializer_range=0.05,
         sliding_window=window,
     )
-    model = MistralForCausalLM(config).to(device).eval().requires_grad_(False)
+    model: Any = MistralForCausalLM(config)
+    model = model.to(device).eval().requires_grad_(False)
     return BaseModel("random", model, open_tokenizer(), common.CONTEXT, "forest")
 
 

@@ -197,9 +197,9 @@ def test_questions_that_are_compared_are_not_divided(held, tmp_path):
     ],
 )
 def test_free_memory_decides_on_cuda(free, cached, dense, sparse, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free, 200 * 2**30))
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 5 * 2**30 + cached)
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 5 * 2**30)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 200 * 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5 * 2**30 + cached)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 5 * 2**30)
     assert token_budget("cuda") == dense
     assert token_budget("cuda", sparse=True) == sparse
 

@@ -21,16 +21,17 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
-def token_budget(device: str, *, sparse: bool = False) -> int:
-    """Tokens of one forward pass on that type of device; on CUDA, what its free memory holds.
+def token_budget(device: torch.device | str, *, sparse: bool = False) -> int:
+    """Tokens of one forward pass on that device; on CUDA, what its free memory holds.
 
     ``sparse`` is for forests that FlexAttention attends to (`likra.engine.flex`).
     """
-    most = BUDGET.get(device, 2048)
-    if device != "cuda":
+    device = torch.device(device)
+    most = BUDGET.get(device.type, 2048)
+    if device.type != "cuda":
         return most
-    free, _ = torch.cuda.mem_get_info()
-    free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     # a power of 2, so that passes do not change with every byte
     held = 2 ** (max(1, free // BYTES_PER_TOKEN).bit_length() - 1)
     return max(LEAST, min(held, SPARSE_BUDGET if sparse else most))

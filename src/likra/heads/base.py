@@ -82,7 +82,7 @@ class BaseModel:
     def budget(self) -> int:
         """The tokens of a forward pass that suit the device and its memory."""
         sparse = self.layout == "forest" and flex.is_used(self.model)
-        return self.room.budget(token_budget(self.device.type, sparse=sparse))
+        return self.room.budget(token_budget(self.device, sparse=sparse))
 
     def batch(self, pairs: Sequence[TokenPair], layout: str | None = None) -> Batch:
         """Lay pairs out for this model, on its device."""

@@ -177,7 +177,7 @@ def new_kind(
     lengths = list(map(_length, pairs))
     place = max(range(len(pairs)), key=lengths.__getitem__)
     longest = lengths[place]
-    budget = token_budget(model.device.type, sparse=flex.is_used(model))
+    budget = token_budget(model.device, sparse=flex.is_used(model))
     size = min(sum(lengths), max(budget, 4 * longest))
     leaves_window = window is not None and compared.pair <= window < longest
     if not leaves_window and size <= 2 * compared.pack:

@@ -18,22 +18,22 @@ import numpy as np
 
 from benchmarks import common
 from likra import BaseModel, TrainingSettings, open_model
-from likra.engine import attention
-from likra.engine.packing import BUDGET
+from likra.engine import blockwise
+from likra.engine.memory import BUDGET
 from likra.engine.tokens import TokenPair, encode
 from likra.heads.lora import Head
 from likra.heads.score import encode_questions, score
 from likra.heads.train import train_head
 
 WHOLE = 10**9  # a block that holds any forest
-BLOCKS = (64, attention.BLOCK, 128)
+BLOCKS = (64, blockwise.BLOCK, 128)
 BUDGETS = (512, BUDGET["cpu"], 2048)
 
 
 @contextmanager
 def blocks_of(size: int) -> Iterator[None]:
     """Attention in blocks of that many tokens."""
-    with patch.object(attention, "BLOCK", size):
+    with patch.object(blockwise, "BLOCK", size):
         yield
 
 
@@ -77,7 +77,7 @@ def main() -> None:
     data = common.real_data()
     with common.random_model(data) as folder:
         base = open_model(options.model or folder, device="cpu")
-        usual = attention.BLOCK, BUDGET["cpu"]
+        usual = blockwise.BLOCK, BUDGET["cpu"]
         sizes = [usual, (WHOLE, 512), (WHOLE, usual[1])]
         sizes += [(size, usual[1]) for size in BLOCKS if size != usual[0]]
         sizes += [(usual[0], n) for n in BUDGETS if n != usual[1]]
@@ -97,10 +97,10 @@ def main() -> None:
         for batch in (8, 32):
             sides = {
                 called(size): partial(trained, base, pairs, size, batch)
-                for size in (attention.BLOCK, WHOLE)
+                for size in (blockwise.BLOCK, WHOLE)
             }
             title = f"training on 64 answers in batches of {batch}"
-            trained(base, pairs, attention.BLOCK, batch)
+            trained(base, pairs, blockwise.BLOCK, batch)
             show(title, common.alternate(sides, options.repeats))
 
 

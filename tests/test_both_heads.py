@@ -13,7 +13,7 @@ from conftest import nats, right_and_wrong, state, tiny_base, tiny_with_words
 from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 
 from likra import Likra, Prior
-from likra.engine.packing import token_budget
+from likra.engine.memory import token_budget
 from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
 from likra.heads import lora

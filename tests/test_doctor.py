@@ -16,8 +16,7 @@ from likra.doctor.measured import Measured
 from likra.doctor.speed import _products
 from likra.doctor.tiny import layers_of, tiny_config
 from likra.doctor.tiny import tiny_model as shrunk
-from likra.engine import logprobs as engine
-from likra.engine import packing
+from likra.engine import masks, packing
 from likra.engine.packing import build_forest
 from likra.engine.tokens import TokenPair
 
@@ -60,7 +59,7 @@ def test_a_tiny_configuration_keeps_the_kinds_of_layers_and_the_model_its_own():
 
 
 def test_a_forgotten_window_is_found(monkeypatch):
-    monkeypatch.setattr(engine, "sliding_window", lambda config: None)
+    monkeypatch.setattr(masks, "sliding_window", lambda config: None)
     found = by_name(in_float64(shrunk(GEMMA)))
     assert found["scores in float64"].passed is False
     assert found["gradients in float64"].passed is False

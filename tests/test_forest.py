@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import MistralConfig, MistralForCausalLM
 
-from likra.engine import attention, packing
-from likra.engine import logprobs as engine
+from likra.engine import attention, blockwise, masks, packing
 from likra.engine.logprobs import answer_logprobs, token_logprobs
 from likra.engine.packing import PADDING, batch_indices, build_forest, build_padded
 from likra.engine.tokens import TokenPair
@@ -56,11 +55,11 @@ def one_by_one(model, pairs: list[TokenPair]) -> torch.Tensor:
     return torch.stack(sums)
 
 
-@pytest.fixture(params=[attention.BLOCK, 7], ids=["whole", "in blocks"])
+@pytest.fixture(params=[blockwise.BLOCK, 7], ids=["whole", "in blocks"])
 def block(request, monkeypatch) -> int:
     """Tokens of a block of attention; the forests here are smaller than one, and larger than 7."""
-    monkeypatch.setattr(attention, "BLOCK", request.param)
-    monkeypatch.setattr(attention, "LARGEST_PART", 1.0)
+    monkeypatch.setattr(blockwise, "BLOCK", request.param)
+    monkeypatch.setattr(blockwise, "LARGEST_PART", 1.0)
     return request.param
 
 
@@ -139,18 +138,18 @@ def test_gradients_agree():
 @pytest.mark.parametrize("kind", BRANCHING)
 def test_every_layer_attends_in_blocks_and_the_model_is_as_before(kind, monkeypatch):
     calls = []
-    plain = attention.sdpa_attention_forward
+    plain = blockwise.sdpa_attention_forward
 
     def counting(module, query, key, *arguments, **settings):
         calls.append((query.shape[2], key.shape[2]))
         return plain(module, query, key, *arguments, **settings)
 
-    monkeypatch.setattr(attention, "BLOCK", 7)
-    monkeypatch.setattr(attention, "LARGEST_PART", 1.0)
-    monkeypatch.setattr(attention, "sdpa_attention_forward", counting)
+    monkeypatch.setattr(blockwise, "BLOCK", 7)
+    monkeypatch.setattr(blockwise, "LARGEST_PART", 1.0)
+    monkeypatch.setattr(blockwise, "sdpa_attention_forward", counting)
     model, forest = tiny_model(kind), build_forest(random_pairs())
     answer_logprobs(model, forest)
-    blocks = attention.Blocks.of(forest, 7)
+    blocks = blockwise.Blocks.of(forest, 7)
     expected = [len(keys) for keys in blocks.keys] * model.config.num_hidden_layers
     assert [n_keys for _, n_keys in calls] == expected
     assert sum(q * k for q, k in calls) == blocks.n_products * model.config.num_hidden_layers
@@ -164,22 +163,22 @@ def test_every_layer_attends_in_blocks_and_the_model_is_as_before(kind, monkeypa
 def test_a_long_prompt_is_attended_to_as_a_whole(monkeypatch):
     """Of a chain of 60 nodes, blocks of 7 leave more than a half of the matrix."""
     calls = []
-    plain = attention.sdpa_attention_forward
-    monkeypatch.setattr(attention, "BLOCK", 7)
+    plain = blockwise.sdpa_attention_forward
+    monkeypatch.setattr(blockwise, "BLOCK", 7)
     monkeypatch.setattr(
-        attention,
+        blockwise,
         "sdpa_attention_forward",
         lambda *own, **named: calls.append(1) or plain(*own, **named),
     )
     pairs = [TokenPair(list(range(2, 62)), [3])]
-    assert 2 * attention.Blocks.of(build_forest(pairs), 7).n_products > 60**2
+    assert 2 * blockwise.Blocks.of(build_forest(pairs), 7).n_products > 60**2
     answer_logprobs(tiny_model("llama"), build_forest(pairs))
     assert not calls
 
 
 def test_a_pass_that_fails_leaves_the_model_as_it_was(monkeypatch):
-    monkeypatch.setattr(attention, "BLOCK", 7)
-    monkeypatch.setattr(attention, "LARGEST_PART", 1.0)
+    monkeypatch.setattr(blockwise, "BLOCK", 7)
+    monkeypatch.setattr(blockwise, "LARGEST_PART", 1.0)
     model, forest = tiny_model("llama"), build_forest(random_pairs())
     monkeypatch.setattr(model.model.layers[1], "forward", None)
     with pytest.raises(TypeError):
@@ -190,7 +189,7 @@ def test_a_pass_that_fails_leaves_the_model_as_it_was(monkeypatch):
 @given(pair_lists, st.integers(1, 9))
 def test_blocks_hold_all_that_their_nodes_attend_to(pairs, size):
     forest = build_forest(pairs)
-    blocks = attention.Blocks.of(forest, size)
+    blocks = blockwise.Blocks.of(forest, size)
     nodes = range(len(forest.end))
     assert [node for rows in blocks.queries for node in nodes[rows]] == list(nodes)
     for rows, keys in zip(blocks.queries, blocks.keys, strict=True):
@@ -286,7 +285,7 @@ def long_pairs(length: int) -> list[TokenPair]:
 
 def forget_the_window(monkeypatch) -> None:
     """Break the forest's mask: all ancestors are seen, however far away."""
-    monkeypatch.setattr(engine, "sliding_window", lambda config: None)
+    monkeypatch.setattr(masks, "sliding_window", lambda config: None)
 
 
 def test_a_broken_mask_is_found_when_the_first_pairs_leave_the_window(monkeypatch, caplog):
@@ -319,14 +318,13 @@ def test_a_good_mask_is_checked_once(monkeypatch):
 
 
 def test_a_fault_of_large_packs_alone_is_found_and_said_once(monkeypatch, caplog):
-    masks = engine.attention_masks
-
-    def broken(model, batch):
+    def broken(forest, *more):
         """Of more than 100 nodes, each sees all before it."""
-        everything = torch.full_like(batch.end, len(batch.end))
-        return masks(model, replace(batch, end=everything) if len(batch.end) > 100 else batch)
+        everything = torch.full_like(forest.end, len(forest.end))
+        few = len(forest.end) <= 100
+        return masks.dense_mask(forest if few else replace(forest, end=everything), *more)
 
-    monkeypatch.setattr(engine, "attention_masks", broken)
+    monkeypatch.setattr(attention, "dense_mask", broken)
     base, pairs = probe(BaseModel("llama", tiny_model("llama"), None, 128)), random_pairs(12)
     assert base.layout == "forest"
     expected = one_by_one(base.model, pairs)
@@ -343,7 +341,7 @@ def test_the_pack_that_is_compared_is_one_that_is_scored():
     base, pairs = tiny_base("llama"), random_pairs(60)
     sample = new_kind(base.model, base.compared, pairs)
     n_nodes = len(build_forest(sample).end)
-    assert n_nodes > attention.LEAST * attention.BLOCK
+    assert n_nodes > blockwise.LEAST * blockwise.BLOCK
     assert n_nodes >= max(len(batch.end) for batch in base.pack(pairs).batches)
 
 
@@ -352,10 +350,10 @@ def test_larger_packs_are_compared_again_when_they_have_doubled(monkeypatch):
     base, compared = tiny_base("llama"), []
     real = opening.compare_layouts
 
-    def counting(model, pairs, rows):
+    def counting(model, pairs, rows, room):
         assert len(rows) <= 4
         compared.append(sum(len(pair.tokens) for pair in pairs))
-        return real(model, pairs, rows)
+        return real(model, pairs, rows, room)
 
     monkeypatch.setattr(opening, "compare_layouts", counting)
     pairs = [TokenPair([1], [2 + number % 90, 3]) for number in range(400)]

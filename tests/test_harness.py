@@ -29,7 +29,7 @@ from transformers import AutoModelForCausalLM, T5Config
 
 from likra.data.leakage import stem_digest
 from likra.data.load import load_task
-from likra.engine import packing
+from likra.engine import memory
 from likra.engine.logprobs import answer_logprobs
 from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
@@ -728,7 +728,7 @@ def test_a_cache_that_does_not_name_its_model_is_refused(questions, tmp_path):
 
 
 def test_a_run_that_stops_leaves_what_it_had_in_the_cache(heads, questions, tmp_path, monkeypatch):
-    monkeypatch.setattr(packing, "BUDGET", {"cpu": 64})
+    monkeypatch.setattr(memory, "BUDGET", {"cpu": 64})
     lm = LikraLM(heads.folder, n=16, mode="sft", device="cpu")
     wrapped = cached(lm, tmp_path / "a.db")
     requests = requests_of(questions)

@@ -12,7 +12,8 @@ import typer
 
 from likra.cli import main as cli
 from likra.data.load import load_task
-from likra.engine.packing import BUDGET, batch_indices
+from likra.engine.memory import BUDGET
+from likra.engine.packing import batch_indices
 from likra.engine.tokens import encode
 from likra.errors import LikraError
 from likra.negatives.samplers import Material

@@ -10,8 +10,9 @@ from likra.doctor.exactness import check_computes, in_float64, random_pairs, tra
 from likra.doctor.measured import Measured
 from likra.doctor.speed import speed
 from likra.doctor.tiny import layers_of, tiny_model
-from likra.engine.logprobs import sliding_window
-from likra.engine.packing import pack, token_budget
+from likra.engine.masks import sliding_window
+from likra.engine.memory import token_budget
+from likra.engine.packing import pack
 from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
 from likra.heads.base import POCKET, BaseModel, limit_threads, open_model

@@ -12,7 +12,8 @@ from transformers.pytorch_utils import Conv1D
 from likra.doctor.exactness import random_pairs
 from likra.doctor.measured import Measured
 from likra.engine.logprobs import answer_loss
-from likra.engine.packing import Batch, Packed, moved, pack, token_budget
+from likra.engine.memory import token_budget
+from likra.engine.packing import Batch, Packed, moved, pack
 from likra.engine.products import float32_products
 from likra.heads.base import BaseModel
 from likra.heads.lora import Head, fresh_head

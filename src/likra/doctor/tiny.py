@@ -5,7 +5,7 @@ import copy
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from likra.engine.logprobs import FULL, SLIDING, sliding_window
+from likra.engine.masks import FULL, SLIDING, sliding_window
 
 WINDOW = 16  # tokens that a sliding layer sees; the pairs are longer
 HEADS = 4

@@ -1,17 +1,15 @@
 """The tensor mathematics: log-likelihoods of answers under a causal language model."""
 
 from collections.abc import Callable
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from likra.engine.attention import blockwise
+from likra.engine.attention import attend
 from likra.engine.lm_head import over_blocks
 from likra.engine.packing import PADDING, Batch, Forest, Padded
-
-FULL, SLIDING = "full_attention", "sliding_attention"
 
 
 def token_logprobs(model: PreTrainedModel, batch: Batch) -> Tensor:
@@ -151,48 +149,15 @@ def _logits(model: PreTrainedModel, batch: Batch, kept: Tensor, copies: int) -> 
         )
         logits = output.logits.float()
         return logits.view(copies, -1, logits.shape[-1])
-    masks = attention_masks(model, batch)
-    with blockwise(model, batch):
+
+    def forward(nodes: Forest, masks: Any) -> Tensor:
         output = model(
-            input_ids=batch.input_ids.expand(copies, -1),
-            position_ids=batch.depth.expand(copies, -1),
-            attention_mask=(
-                {kind: mask.expand(copies, -1, -1, -1) for kind, mask in masks.items()}
-                if isinstance(masks, dict)
-                else masks.expand(copies, -1, -1, -1)
-            ),
+            input_ids=nodes.input_ids.expand(copies, -1),
+            position_ids=nodes.depth.expand(copies, -1),
+            attention_mask=masks,
             logits_to_keep=kept,
             use_cache=False,
         )
-    return output.logits.float()
+        return output.logits.float()
 
-
-def attention_masks(model: PreTrainedModel, batch: Forest) -> Tensor | dict[str, Tensor]:
-    """The forest's additive attention mask [1, 1, tokens, tokens], in the model's dtype.
-
-    For a model whose layers differ, a mask by layer type. On a sliding layer a node sees only the
-    ancestors less than a window of *depths* away, not of places in the flat sequence.
-    """
-    place = torch.arange(len(batch.end), device=batch.end.device)
-    ancestor = (place[None, :] <= place[:, None]) & (place[:, None] < batch.end[None, :])
-    dtype, config = model.dtype, model.config.get_text_config()
-    window = sliding_window(config)
-    if window is None:
-        return _additive(ancestor, dtype)
-    near = ancestor & (batch.depth[:, None] - batch.depth[None, :] < window)
-    if SLIDING in (getattr(config, "layer_types", None) or ()):
-        return {FULL: _additive(ancestor, dtype), SLIDING: _additive(near, dtype)}
-    return _additive(near, dtype)
-
-
-def sliding_window(config: PreTrainedConfig) -> int | None:
-    """How many tokens a sliding layer sees, its own among them; None without such layers."""
-    if getattr(config, "use_sliding_window", True) is False:
-        return None
-    return getattr(config, "sliding_window", None)
-
-
-def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    """[1, 1, tokens, tokens] from bool [tokens, tokens]: 0 where allowed, else the least number."""
-    hidden = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
-    return hidden.masked_fill_(~allowed, torch.finfo(dtype).min)[None, None]
+    return attend(model, batch, copies, forward)

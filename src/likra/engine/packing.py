@@ -18,18 +18,8 @@ from torch.nn.utils.rnn import pad_sequence
 from likra.engine.tokens import TokenPair
 
 PADDING = -100  # in the place of an answer token
-# Tokens of one forward pass. That of the CPU is measured by `python -m benchmarks.attention`; a GPU
-# wants more work at once, and its number is a guess that no benchmark here has measured.
-BUDGET = {"cpu": 1024, "cuda": 8192}
-
-
 KEPT = 64  # batches that are built once for all heads; others are built anew for each
 SORTED, KEY = 1024, 16  # pairs that are sorted at once; tokens that more of them are divided by
-
-
-def token_budget(device: str) -> int:
-    """Tokens of one forward pass on that type of device."""
-    return BUDGET.get(device, 2048)
 
 
 @dataclass(frozen=True)
@@ -80,8 +70,14 @@ Batch = Forest | Padded
 
 
 def moved(batch: Batch, device: torch.device) -> Batch:
-    """The batch on a device."""
-    return type(batch)(**{name: tensor.to(device) for name, tensor in vars(batch).items()})
+    """The batch on a device. To a GPU it is copied while the CPU goes on."""
+
+    def copied(tensor: Tensor) -> Tensor:
+        if device.type != "cuda" or tensor.device.type != "cpu":
+            return tensor.to(device)
+        return tensor.pin_memory().to(device, non_blocking=True)
+
+    return type(batch)(**{name: copied(tensor) for name, tensor in vars(batch).items()})
 
 
 def _shared(left: list[int], right: list[int]) -> int:
@@ -146,6 +142,21 @@ def build_padded(pairs: Sequence[TokenPair]) -> Padded:
     start = end - used.sum(1, keepdim=True)
     predicts = (start <= place) & (place < end)
     return Padded(input_ids, (place < end).long(), predicts, answer_positions, answers)
+
+
+def unpacked(batch: Batch) -> list[TokenPair]:
+    """The pairs of a batch, in their order."""
+    batch = moved(batch, torch.device("cpu"))
+    answers = [row[row != PADDING].tolist() for row in batch.answers]
+    if isinstance(batch, Padded):
+        starts = batch.logit_positions.int().argmax(1).tolist()  # where the first is predicted
+        rows = zip(batch.input_ids, starts, answers, strict=True)
+        return [TokenPair(ids[: start + 1].tolist(), answer) for ids, start, answer in rows]
+    starts = batch.logit_positions[batch.answer_positions[:, 0]].tolist()
+    return [
+        TokenPair(batch.input_ids[: start + 1][batch.end[: start + 1] > start].tolist(), answer)
+        for start, answer in zip(starts, answers, strict=True)
+    ]
 
 
 LAYOUTS: dict[str, Callable[[Sequence[TokenPair]], Batch]] = {

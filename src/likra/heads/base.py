@@ -20,13 +20,23 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from likra.engine.packing import LAYOUTS, Batch, Packed, moved, pack, token_budget
+from likra.engine import flex
+from likra.engine.memory import Room, token_budget
+from likra.engine.packing import LAYOUTS, Batch, Packed, moved, pack
 from likra.engine.products import is_small
 from likra.engine.tokens import TokenPair
 from likra.errors import LikraError
 from likra.heads.checkpoint import load_complete
 from likra.heads.gguf import SMOLLM2, gguf_file, plain_folder
-from likra.heads.layout import EVERYTHING, Compared, compare_layouts, new_kind, probe_pairs, spread
+from likra.heads.layout import (
+    EVERYTHING,
+    Compared,
+    check_gradients,
+    compare_layouts,
+    new_kind,
+    probe_pairs,
+    spread,
+)
 from likra.heads.quantized import FOUR_BIT, compute_exactly, computes_in, four_bit
 from likra.hub import reading, reason
 
@@ -48,6 +58,7 @@ class BaseModel:
         layout: "forest", or "padded" where the model cannot branch.
         layout_reason: how that was decided, in words for the user.
         compared: what both layouts were compared on so far.
+        room: what the device's memory was found to hold when scoring.
 
     """
 
@@ -58,11 +69,18 @@ class BaseModel:
     layout: str = "padded"
     layout_reason: str = "not probed"
     compared: Compared = field(default_factory=Compared, repr=False, compare=False)
+    room: Room = field(default_factory=Room, repr=False, compare=False)
 
     @property
     def device(self) -> torch.device:
         """Where the model's parameters are."""
         return self.model.device
+
+    @property
+    def budget(self) -> int:
+        """The tokens of a forward pass that suit the device and its memory."""
+        sparse = self.layout == "forest" and flex.is_used(self.model)
+        return self.room.budget(token_budget(self.device, sparse=sparse))
 
     def batch(self, pairs: Sequence[TokenPair], layout: str | None = None) -> Batch:
         """Lay pairs out for this model, on its device."""
@@ -72,10 +90,10 @@ class BaseModel:
         """Build the batches of a list of pairs once, to score many heads on them.
 
         The layout is what `checked_layout` finds for them. A forward pass takes about ``budget``
-        tokens; by default as many as suit the device.
+        tokens; by default `budget`.
         """
-        layout = checked_layout(self, pairs).layout
-        return pack(pairs, layout, budget or token_budget(self.device.type))
+        checked = checked_layout(self, pairs)
+        return pack(pairs, checked.layout, budget or checked.budget)
 
 
 def default_device() -> str:
@@ -250,7 +268,8 @@ def _max_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> i
 def probe(base: BaseModel) -> BaseModel:
     """Score fixed pairs in both layouts; the forest is used only where they agree."""
     pairs = probe_pairs(base.model, base.max_length)
-    found = compare_layouts(base.model, pairs, range(len(pairs)))
+    found = compare_layouts(base.model, pairs, range(len(pairs)), base.room)
+    check_gradients(base.model, pairs)
     compared = Compared()
     compared.add(pairs)
     return replace(
@@ -271,7 +290,7 @@ def checked_layout(base: BaseModel, pairs: Sequence[TokenPair]) -> BaseModel:
         return base
     compared = base.compared
     if compared.fault is None and (sample := new_kind(base.model, compared, pairs)):
-        found = compare_layouts(base.model, sample, spread(len(sample)))
+        found = compare_layouts(base.model, sample, spread(len(sample)), base.room)
         compared.add(sample)
         if not found.holds:
             compared.fault = f"probe of {compared.pair} tokens: {found.words}"

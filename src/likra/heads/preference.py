@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, TrainingArguments
 
 from likra.engine.logprobs import answer_logprobs, token_logprobs
+from likra.engine.memory import halves
 from likra.engine.packing import LAYOUTS, PADDING, Batch
 from likra.engine.token_pairs import TokenExamples
 from likra.errors import unknown
@@ -160,6 +161,10 @@ class ObjectiveTrainer(PackedTrainer):
     def count(self, part: dict[str, Tensor]) -> int:
         """The questions of a part."""
         return len(part["answers"]) // self.objective.n_kinds
+
+    def halves(self, batch: Batch) -> list[Batch]:
+        """Two batches of half the questions; none where the questions are compared."""
+        return [] if self.objective.mismatches else halves(batch, self.objective.n_kinds)
 
     def packed_loss(
         self, model: PeftModel, batch: Batch, more: dict[str, Tensor], count: Tensor | int | None

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from likra.engine.logprobs import answer_logprobs
+from likra.engine.memory import halves, in_parts
 from likra.engine.packing import Batch, Packed, moved
 from likra.engine.products import float32_products
 from likra.engine.token_pairs import TokenPairs
@@ -121,7 +122,7 @@ def score(
         progress(len(packed), name, "answers") as advance,
     ):
         for indices, batch in zip(packed.indices, packed.batches, strict=True):
-            scored = _score_batch(model, moved(batch, head.base.device), greedy=greedy)
+            scored = _score_batch(head.base, model, batch, greedy=greedy)
             check_finite(scored.logprobs, indices)
             logprobs[indices] = scored.logprobs
             if flags is not None:
@@ -132,12 +133,21 @@ def score(
     return Scored(logprobs, flags)
 
 
-def _score_batch(model: PreTrainedModel, batch: Batch, *, greedy: bool) -> Scored:
-    with torch.inference_mode():
-        if not greedy:
-            return Scored(answer_logprobs(model, batch).double().cpu().numpy())
-        logprobs, flags = answer_logprobs(model, batch, greedy=True)
-        return Scored(logprobs.double().cpu().numpy(), flags.cpu().numpy())
+def _score_batch(base: BaseModel, model: PreTrainedModel, batch: Batch, *, greedy: bool) -> Scored:
+    """Score a batch, in parts where the base's device does not hold it."""
+
+    def compute(part: Batch) -> Scored:
+        part = moved(part, base.device)
+        with torch.inference_mode():
+            if not greedy:
+                return Scored(answer_logprobs(model, part).double().cpu().numpy())
+            logprobs, flags = answer_logprobs(model, part, greedy=True)
+            return Scored(logprobs.double().cpu().numpy(), flags.cpu().numpy())
+
+    parts = in_parts(batch, compute, base.room, halves)
+    flags = [part.greedy for part in parts if part.greedy is not None]
+    logprobs = np.concatenate([part.logprobs for part in parts])
+    return Scored(logprobs, np.concatenate(flags) if flags else None)
 
 
 def check_finite(logprobs: Floats, indices: Sequence[int]) -> None:

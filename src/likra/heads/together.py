@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from likra.engine.logprobs import copies_logprobs, token_logprobs
-from likra.engine.packing import PADDING, Batch, Packed, moved, token_budget
+from likra.engine.memory import halves, in_parts
+from likra.engine.packing import PADDING, Batch, Packed, moved
 from likra.engine.products import float32_products
 from likra.heads.base import BaseModel
 from likra.heads.lora import Head, Layer, layers_on
@@ -117,7 +118,7 @@ class Together:
         Of more, each head has passes of its own: batches that are full read the weights as rarely,
         and halved ones would be more of them (`python -m benchmarks.ranking`).
         """
-        most = token_budget(self.base.device.type) // len(self.heads)
+        most = self.base.budget // len(self.heads)
         tokens = accumulate(batch.input_ids.numel() for batch in packed.batches)
         return all(count <= most for count in tokens)  # stops at the batch that is too much
 
@@ -161,11 +162,16 @@ class Together:
 
     def _of_batch(self, batch: Batch, indices: Sequence[int], *, together: bool) -> Tensor:
         """[heads, pairs, answer tokens] float32."""
-        batch = moved(batch, self.base.device)
+
+        def compute(part: Batch) -> Tensor:
+            part = moved(part, self.base.device)
+            found = self._in_one_pass(part) if together else None
+            if found is None:
+                found = torch.stack([self._alone(head, part) for head in self.heads])
+            return pad(found, (0, batch.answers.shape[-1] - found.shape[-1]))
+
         with torch.inference_mode(), float32_products(self.base.model):
-            values = self._in_one_pass(batch) if together else None
-            if values is None:
-                values = torch.stack([self._alone(head, batch) for head in self.heads])
+            values = torch.cat(in_parts(batch, compute, self.base.room, halves), dim=1)
         for own in values.sum(-1).tolist():
             check_finite(own, indices)
         return values

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
+from likra.engine.memory import Room, halves, in_parts
 from likra.engine.packing import PADDING, Batch, Forest, Padded
 from likra.errors import LikraError
 from likra.heads import parallel
@@ -66,6 +67,7 @@ class PackedTrainer(StepTrainer):
         if self.divided:
             data_collator = partial(_collate_share, data_collator)
         super().__init__(data_collator=data_collator, **settings)
+        self.room = Room()
 
     def count(self, part: dict[str, Tensor]) -> int:
         """What the loss of a part is averaged over: its answer tokens."""
@@ -79,6 +81,10 @@ class PackedTrainer(StepTrainer):
         ``more`` is what the collator has put beside the batch.
         """
         raise NotImplementedError
+
+    def halves(self, batch: Batch) -> list[Batch]:
+        """A part in two whose losses add up to its own; none where it cannot be divided."""
+        return halves(batch)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -100,18 +106,41 @@ class PackedTrainer(StepTrainer):
     ) -> Tensor:
         """One part of a step, forward and back; after the last one gradients are those of all.
 
+        What memory does not hold is divided: sums divided by the count of the step add up.
+
         Returns:
             Its loss, that of all processes.
 
         """
         loss = torch.zeros((), device=self.args.device)
         if inputs:
-            loss = super().training_step(model, inputs, num_items_in_batch)
+            batch, more = _batch_of(inputs)
+            compute = partial(self._there_and_back, model, more, num_items_in_batch)
+            no_more: list[Batch] = []  # what the collator has put beside a batch is not divided
+            halve = (lambda _: no_more) if more else self.halves
+            loss = torch.stack(in_parts(batch, compute, self.room, halve)).sum()
         if self.divided and self.accelerator.sync_gradients:
             parallel.sum_gradients(model.parameters())
         loss = self._of_all(loss)
         self.part_losses.append(loss)
         return loss
+
+    def _there_and_back(
+        self,
+        model: torch.nn.Module,
+        more: dict[str, Tensor],
+        count: Tensor | int | None,
+        batch: Batch,
+    ) -> Tensor:
+        """The loss of a batch, its gradients added; where memory is full they are as before."""
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        before = [own.grad if own.grad is None else own.grad.clone() for own in trained]
+        try:
+            return super().training_step(model, {**vars(batch), **more}, count)
+        except torch.OutOfMemoryError:
+            for own, gradient in zip(trained, before, strict=True):
+                own.grad = gradient
+            raise
 
     def _of_all(self, value: Tensor) -> Tensor:
         return parallel.summed(value) if self.divided else value
@@ -145,12 +174,17 @@ class PackedTrainer(StepTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
         """This part's share of the loss of its step."""
-        kind = Forest if "depth" in inputs else Padded
-        names = {own.name for own in fields(kind)}
-        batch = kind(**{name: tensor for name, tensor in inputs.items() if name in names})
-        more = {name: tensor for name, tensor in inputs.items() if name not in names}
+        batch, more = _batch_of(inputs)
         loss = self.packed_loss(cast(PeftModel, model), batch, more, num_items_in_batch)
         return (loss, {}) if return_outputs else loss
+
+
+def _batch_of(inputs: dict[str, Tensor]) -> tuple[Batch, dict[str, Tensor]]:
+    """The batch among a mapping of tensors, and what is beside it."""
+    kind = Forest if "depth" in inputs else Padded
+    names = {own.name for own in fields(kind)}
+    batch = kind(**{name: tensor for name, tensor in inputs.items() if name in names})
+    return batch, {name: tensor for name, tensor in inputs.items() if name not in names}
 
 
 def _collate_share(collate: Callable[[list[Any]], Any], examples: list[Any]) -> Any:

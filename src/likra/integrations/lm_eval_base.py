@@ -19,7 +19,7 @@ from lm_eval.models.huggingface import HFLM  # registers the harness's own model
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import PreTrainedModel
 
-from likra.engine.packing import token_budget
+from likra.engine.memory import token_budget
 from likra.engine.tokens import TokenPair, check_pair, cut, encode_texts
 from likra.errors import LikraError, unknown
 from likra.heads.base import (

@@ -22,7 +22,6 @@ from likra.engine.packing import (
     PADDING,
     Batch,
     batch_indices,
-    token_budget,
 )
 from likra.engine.products import float32_products
 from likra.engine.tokens import TokenPair, prefix_token
@@ -192,7 +191,7 @@ def teach(
         float32_products(base.model),
         progress(len(pairs), name and f"{name}: the teacher", "answers") as advance,
     ):
-        for indices in batch_indices(pairs, layout, token_budget(base.device.type)):
+        for indices in batch_indices(pairs, layout, base.budget):
             own = [pairs[index] for index in indices]
             positive, negative = (
                 logprobs_along(use(place), term, own) for place, term in enumerate(terms)

@@ -109,7 +109,8 @@ def training_work(
 
 def scoring_work(base: "BaseModel", pairs: "Sequence[TokenPair]") -> Work:
     """One pass over the token pairs, packed as `likra.heads.score` packs them."""
-    from likra.engine.packing import pack, token_budget
+    from likra.engine.memory import token_budget
+    from likra.engine.packing import pack
     from likra.heads.base import default_device
 
     # not `base.pack`: a model without weights is on no device, and cannot be probed

@@ -23,7 +23,6 @@ from likra import BaseModel, LoraSettings, open_model
 from likra.engine import flex
 from likra.engine.logprobs import answer_logprobs, answer_loss
 from likra.engine.packing import Batch
-from likra.engine.tokens import TokenPair
 from likra.heads.base import open_tokenizer, probe
 from likra.heads.lora import fresh_head
 

@@ -24,7 +24,7 @@ def last(changes: list[str], event: str, ending: str) -> int:
 
 def test_a_full_disk_is_one_line_and_the_next_run_ends_as_if_it_had_not_been(undisturbed, tmp_path):
     changes, expected = undisturbed
-    chosen = [(last(changes, "open", "/README.md"), "full after 8 kB")]  # the weights are next
+    chosen = [(last(changes, "os.mkdir", "/n=8"), "full after 8 kB")]  # the weights are next
     (fault,) = faults.faults(tmp_path, expected, chosen)
     assert not fault.wrong
     assert (

@@ -407,7 +407,7 @@ OPTIONS = {
     "plot": "modes weight weights validation-fraction metric figures paper-figure set output",
     "compare": "output",
     "pack": "output",
-    "verdict": "mode against metric weight output",
+    "verdict": "mode against samplers metric weight output",
     "eval": "data allow-code",
     "negatives": "",
     "tasks": "",

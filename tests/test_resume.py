@@ -30,8 +30,8 @@ SNAPSHOTS = (2, 8, 12)
 PLAIN = TrainingSettings(learning_rate=1e-2, batch_size=2)  # 6 steps on all pairs
 
 
-class KilledError(Exception):
-    """Stands for a kill."""
+class KilledError(BaseException):
+    """Stands for a kill; not an Exception, so that nothing goes on."""
 
 
 class Steps:

@@ -945,7 +945,7 @@ def visit(chromium):
     def opened(path: Path, **options):
         context = chromium.new_context(**{"viewport": {"width": 1200, "height": 900}} | options)
         contexts.append(context)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(60_000)
         tab = context.new_page()
         tab.on("pageerror", lambda error: faults.append(str(error)))
         tab.on(

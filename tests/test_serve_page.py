@@ -67,7 +67,7 @@ def address(address_of) -> str:
 @pytest.fixture(scope="module")
 def context(chromium):
     own = chromium.new_context(permissions=["clipboard-read", "clipboard-write"])
-    own.set_default_timeout(10_000)
+    own.set_default_timeout(60_000)
     yield own
     own.close()
 
